@@ -1,0 +1,3 @@
+"""The experiment bench of pipeline parallelism in PyTorch."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,78 @@
+"""One action of a pipeline: an op on one stage for one microbatch, spelled as torch spells it.
+
+    2F0                     stage 2, forward, microbatch 0
+    2B0                     full backward           = input half and weight half at once
+    2I0  2W0                input-gradient half, weight-gradient half
+    2SEND_F0  3RECV_F0      the output of 2F0 leaves its rank, and arrives as the input of 3F0
+    3SEND_B0  2RECV_B0      the input gradient of stage 3 leaves, and arrives at stage 2
+    2REDUCE_GRAD            the gradients of stage 2 are complete
+    2UNSHARD  2RESHARD      parameters gathered, and freed again (sharded data parallelism)
+    (0F4;7B2)OVERLAP_F_B    two actions that may run at the same time
+"""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Op(IntEnum):
+    """What an action does. The first four compute; their numbers index cost tables."""
+
+    F = 0
+    B = 1
+    I = 2  # noqa: E741 (the field's letter)
+    W = 3
+    SEND_F = 4
+    RECV_F = 5
+    SEND_B = 6
+    RECV_B = 7
+    UNSHARD = 8
+    RESHARD = 9
+    REDUCE_GRAD = 10
+    OVERLAP_F_B = 11
+
+
+COMPUTE = (Op.F, Op.B, Op.I, Op.W)
+MESSAGES = (Op.SEND_F, Op.RECV_F, Op.SEND_B, Op.RECV_B)
+OF_A_STAGE = (Op.UNSHARD, Op.RESHARD, Op.REDUCE_GRAD)  # these name no microbatch
+
+
+class Action(NamedTuple):
+    """``parts`` is set for ``OVERLAP_F_B`` alone, whose own stage is -1."""
+
+    stage: int
+    op: Op
+    microbatch: int | None = None
+    parts: tuple[Action, ...] = ()
+
+    def __str__(self) -> str:
+        if self.parts:
+            return f"({';'.join(map(str, self.parts))}){self.op.name}"
+        return f"{self.stage}{self.op.name}{'' if self.microbatch is None else self.microbatch}"
+
+    __repr__ = __str__
+
+    @classmethod
+    def parse(cls, text: str) -> Action:
+        """The inverse of ``str``. Raises ``ValueError`` that shows the text and the spelling expected."""
+        text = text.strip()
+        if pair := _PAIR.fullmatch(text):
+            parts = tuple(cls.parse(part) for part in pair[1].split(";"))
+            if len(parts) != 2 or any(part.op not in COMPUTE for part in parts):
+                raise ValueError(f"{text!r}: OVERLAP_F_B joins exactly two compute actions, like (0F4;7B2)OVERLAP_F_B")
+            return cls(-1, Op.OVERLAP_F_B, None, parts)
+        if not (single := _SINGLE.fullmatch(text)):
+            raise ValueError(f"{text!r} is not an action; write <stage><op><microbatch>, like 2F0, 2B0, 2I0, 2W0, 2SEND_F0")
+        stage, name, microbatch = single.groups()
+        op = Op[name]
+        if (op in OF_A_STAGE) == bool(microbatch):
+            what = "names no microbatch" if op in OF_A_STAGE else "needs a microbatch"
+            raise ValueError(f"{text!r}: {name} {what}")
+        return cls(int(stage), op, int(microbatch) if microbatch else None)
+
+
+_NAMES = "|".join(sorted((op.name for op in Op if op != Op.OVERLAP_F_B), key=len, reverse=True))
+_SINGLE = re.compile(rf"([0-9]{{1,6}})({_NAMES})([0-9]{{0,9}})")
+_PAIR = re.compile(r"\((.+)\)OVERLAP_F_B")

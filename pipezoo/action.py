@@ -1,20 +1,20 @@
 """One action of a pipeline: an op on one stage for one microbatch, spelled as torch spells it.
 
-    2F0                     stage 2, forward, microbatch 0
-    2B0                     full backward           = input half and weight half at once
-    2I0  2W0                input-gradient half, weight-gradient half
-    2SEND_F0  3RECV_F0      the output of 2F0 leaves its rank, and arrives as the input of 3F0
-    3SEND_B0  2RECV_B0      the input gradient of stage 3 leaves, and arrives at stage 2
-    2REDUCE_GRAD            the gradients of stage 2 are complete
-    2UNSHARD  2RESHARD      parameters gathered, and freed again (sharded data parallelism)
-    (0F4;7B2)OVERLAP_F_B    two actions that may run at the same time
+2F0                     stage 2, forward, microbatch 0
+2B0                     full backward           = input half and weight half at once
+2I0  2W0                input-gradient half, weight-gradient half
+2SEND_F0  3RECV_F0      the output of 2F0 leaves its rank, and arrives as the input of 3F0
+3SEND_B0  2RECV_B0      the input gradient of stage 3 leaves, and arrives at stage 2
+2REDUCE_GRAD            the gradients of stage 2 are complete
+2UNSHARD  2RESHARD      parameters gathered, and freed again (sharded data parallelism)
+(0F4;7B2)OVERLAP_F_B    two actions that may run at the same time
 """
 
 from __future__ import annotations
 
 import re
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Op(IntEnum):
@@ -22,7 +22,7 @@ class Op(IntEnum):
 
     F = 0
     B = 1
-    I = 2  # noqa: E741 (the field's letter)
+    I = 2
     W = 3
     SEND_F = 4
     RECV_F = 5
@@ -45,14 +45,15 @@ class Action(NamedTuple):
     stage: int
     op: Op
     microbatch: int | None = None
-    parts: tuple[Action, ...] = ()
+    parts: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         if self.parts:
             return f"({';'.join(map(str, self.parts))}){self.op.name}"
         return f"{self.stage}{self.op.name}{'' if self.microbatch is None else self.microbatch}"
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
     @classmethod
     def parse(cls, text: str) -> Action:
@@ -64,7 +65,9 @@ class Action(NamedTuple):
                 raise ValueError(f"{text!r}: OVERLAP_F_B joins exactly two compute actions, like (0F4;7B2)OVERLAP_F_B")
             return cls(-1, Op.OVERLAP_F_B, None, parts)
         if not (single := _SINGLE.fullmatch(text)):
-            raise ValueError(f"{text!r} is not an action; write <stage><op><microbatch>, like 2F0, 2B0, 2I0, 2W0, 2SEND_F0")
+            raise ValueError(
+                f"{text!r} is not an action; write <stage><op><microbatch>, like 2F0, 2B0, 2I0, 2W0, 2SEND_F0"
+            )
         stage, name, microbatch = single.groups()
         op = Op[name]
         if (op in OF_A_STAGE) == bool(microbatch):

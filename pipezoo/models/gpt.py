@@ -1,0 +1,123 @@
+"""A decoder-only language model over bytes, laid out as one plain chain of modules.
+
+    ids -> embedding -> blocks.0 -> ... -> blocks.{depth-1} -> norm -> head -> logits
+
+Pre-norm transformer blocks, learned positions and the initialisation of GPT-2 (Radford et al., Language Models are
+Unsupervised Multitask Learners, 2019). There is no dropout, so that a step is a function of its batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.pipelining import SplitPoint
+from torch.nn import functional as F
+
+from pipezoo.arguments import check_int
+
+
+class TokenAndPosition(nn.Module):
+    """Embedding of a token plus embedding of its place: [rows, context] int64 -> [rows, context, width]."""
+
+    def __init__(self, vocab_size: int, context: int, width: int) -> None:
+        super().__init__()
+        self.context = context
+        self.token = nn.Embedding(vocab_size, width)
+        self.position = nn.Embedding(context, width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if ids.shape[1] > self.context:
+            raise ValueError(f"context={self.context}: the input has {ids.shape[1]} positions")
+        tokens: Tensor = self.token(ids)
+        return tokens + self.position.weight[: ids.shape[1]]
+
+
+class CausalAttention(nn.Module):
+    """Multi-head self-attention to this place and those before it: [rows, context, width] -> the same."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return output
+
+
+class Block(nn.Module):
+    """Attention and a perceptron four times as wide, each on a residual branch: [rows, context, width] -> the same."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = CausalAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        output: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return output
+
+
+class GPT(nn.Module):
+    """The whole model; `split_spec` names the cut before every block but the first.
+
+    Args:
+        vocab_size: different tokens, >= 1; 256 for bytes.
+        width: features of a position, >= 1, a multiple of `heads`.
+        depth: blocks, >= 1.
+        heads: attention heads, >= 1.
+        context: most positions of one row, >= 1.
+        tied: whether `head.weight` is the token embedding's Parameter.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 256,
+        width: int = 64,
+        depth: int = 4,
+        heads: int = 4,
+        context: int = 64,
+        tied: bool = False,
+    ) -> None:
+        arguments = {"vocab_size": vocab_size, "width": width, "depth": depth, "heads": heads, "context": context}
+        for name, value in arguments.items():
+            check_int(name, value, 1)
+        if width % heads:
+            raise ValueError(f"width={width}: must be a multiple of heads={heads}")
+        super().__init__()
+        self.embedding = TokenAndPosition(vocab_size, context, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocab_size, bias=False)
+        self.split_spec = {f"blocks.{i}": SplitPoint.BEGINNING for i in range(1, depth)}
+        self._initialise(depth)
+        if tied:
+            self.head.weight = self.embedding.token.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[rows, context] int64 -> logits [rows, context, vocab_size]"""
+        x = self.embedding(ids)
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    @torch.no_grad()
+    def _initialise(self, depth: int) -> None:
+        for name, parameter in self.named_parameters():
+            if name.endswith(("attention.out.weight", "down.weight")):
+                # Each block adds two branches to the residual stream: keep the sum's variance at one branch's.
+                parameter.normal_(std=0.02 / math.sqrt(2 * depth))
+            elif parameter.dim() == 2:
+                parameter.normal_(std=0.02)
+            elif name.endswith("bias"):
+                parameter.zero_()

@@ -1,0 +1,47 @@
+"""Running a model on an example without leaving a mark on it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def twin_of(model: nn.Module, share_buffers: bool = True) -> nn.Module:
+    """A copy of the modules of `model` and their attributes that shares its Parameters, and its buffers if wanted."""
+    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    shared: list[Tensor] = [*model.parameters(), *(model.buffers() if share_buffers else ()), *held]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+
+
+def run(stages: Sequence[nn.Module], example: tuple[Tensor, ...]) -> Any:
+    """The output of `stages`, each fed with what the one before returns; `example` is positional.
+
+    Every call draws the same random numbers, and the generators are left as they were.
+    """
+    value: Any = tuple(tensor.clone() for tensor in example)
+    devices = {tensor.device for tensor in example if tensor.is_cuda}
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        for stage in stages:
+            value = stage(*value) if isinstance(value, tuple) else stage(value)
+    return value
+
+
+def output_of(model: nn.Module, example: tuple[Tensor, ...]) -> Any:
+    """What `model` returns for `example`; raises ValueError with the cause in one line when it fails."""
+    try:
+        return run([twin_of(model, share_buffers=False)], example)
+    except Exception as error:
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in example)
+        name = type(model).__name__
+        raise ValueError(f"example={shapes}: the forward of {name} fails on it: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of its text."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0].strip()}" if text else type(error).__name__

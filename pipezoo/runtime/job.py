@@ -1,0 +1,74 @@
+"""One pipeline, ready to run: what every rank and the reference need, decided in the parent before any of them
+starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipezoo.action import Action
+from pipezoo.data.batch import Batch
+from pipezoo.runtime.stages import Stages
+from pipezoo.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything is decided; nothing here is read from a config any more.
+
+    Args:
+        stages: the split model; ranks that are forked inherit it, one copy a rank.
+        schedule: the order of actions.
+        actions: for each executing rank, what it executes.
+        stage_to_rank: the executing rank of each stage.
+        fresh_model: builds the unsplit model once more, from the seed.
+        batch: the whole batch of a step, on the CPU.
+        loss: of the whole batch, with its ``reduction``.
+        optimizer: given parameters.
+        scratch: a private folder for what the processes tell each other.
+        own_weight_gradient: a weight half runs the stage's ``compute_dW`` instead of autograd's.
+        identity: what all ranks must agree on: config and schedule, hashed.
+    """
+
+    stages: Stages
+    schedule: Schedule
+    actions: list[list[Action]]
+    stage_to_rank: tuple[int, ...]
+    fresh_model: Callable[[], nn.Module]
+    batch: Callable[[int], Batch]
+    loss: nn.Module
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    scratch: Path
+    steps: int
+    seed: int
+    dtype: torch.dtype
+    device: str
+    threads: int
+    record_steps: int
+    own_weight_gradient: bool
+    verify: bool
+    on_nonfinite: str
+    timeout: float
+    identity: str
+
+    @property
+    def num_ranks(self) -> int:
+        return len(self.actions)
+
+    def rank_device(self, rank: int) -> torch.device:
+        return torch.device("cuda", rank) if self.device == "cuda" else torch.device("cpu")
+
+    def stages_of(self, rank: int) -> list[int]:
+        return [stage for stage, owner in enumerate(self.stage_to_rank) if owner == rank]
+
+    def file(self, name: str) -> Path:
+        return self.scratch / name
+
+    def load(self, name: str) -> Any:
+        """What a process left for the others: tensors, numbers and names alone; nothing in it is executed."""
+        return torch.load(self.file(name), weights_only=True, mmap=True)

@@ -1,0 +1,119 @@
+"""The same training on one device, without a pipeline: the numbers that a run is held against.
+
+    fresh model, same seed      for every microbatch, in the schedule's order:  loss(model(x), t).backward()
+
+Floating-point sums depend on their order, so the gradients are accumulated in the order in which the schedule
+accumulates them: per stage, the order of its B (or W) actions. With that, a correct pipeline agrees bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pipezoo.action import Op
+from pipezoo.runtime.job import Job
+from pipezoo.runtime.stages import inputs_of, to_dtype
+from pipezoo.runtime.step import LossFunction, Tensors, microbatches, scaled, total
+
+Values = dict[str, torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one device computed.
+
+    Args:
+        losses: ``[steps][num_microbatches + 1]``: the scaled loss of every microbatch, and last their total.
+        gradients: of the first step, by the parameter's name; None where the model did not use it.
+        last: parameters and buffers after the last step.
+    """
+
+    losses: list[list[float]]
+    gradients: Values
+    last: Values
+
+
+def train_on_one_device(job: Job, beat: Callable[[int], None]) -> Reference:
+    """Train a fresh model; ``beat(step)`` is called before each step."""
+    device = job.rank_device(0)
+    model = job.fresh_model().to(device)
+    loss = scaled(job.loss.to(device), job.schedule.num_microbatches)
+    optimizer = job.optimizer([p for p in model.parameters() if p.requires_grad])
+    groups = _accumulation_orders(job, model)
+    forwards = job.schedule.microbatches_in_order(0, Op.F)
+    history, gradients = [], {}
+    for step in range(job.steps):
+        beat(step)
+        optimizer.zero_grad(set_to_none=True)
+        inputs, target = _on(device, job, model, step)
+        cut = microbatches((*inputs, target), job.schedule.num_microbatches)
+        losses = _backward(model, loss, cut, forwards, groups)
+        history.append([value.item() for value in (*losses, total(losses))])
+        if step == 0:
+            gradients = {
+                n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters() if p.requires_grad
+            }
+        optimizer.step()
+    last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return Reference(history, gradients, last)
+
+
+def full_batch_gradients(job: Job) -> Values:
+    """The gradients of the first step without microbatches: one forward and one backward of the whole batch."""
+    device = job.rank_device(0)
+    model = job.fresh_model().to(device)
+    inputs, target = _on(device, job, model, 0)
+    job.loss.to(device)(model(*inputs), target).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def mixes_rows(model: nn.Module) -> bool:
+    """True where a row's result depends on the other rows of its microbatch, so that the full batch gives other
+    numbers."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _accumulation_orders(job: Job, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:
+    """The parameters, grouped by the order of microbatches in which their stage adds up their gradients."""
+    order_of: dict[str, tuple[int, ...]] = {}
+    for stage in reversed(range(job.stages.num_stages)):
+        order = tuple(job.schedule.microbatches_in_order(stage, Op.B, Op.W))
+        order_of.update(dict.fromkeys(job.stages.parameters(stage), order))
+    groups: dict[tuple[int, ...], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name in order_of and parameter.requires_grad:
+            groups.setdefault(order_of[name], []).append(parameter)
+    return [(list(order), parameters) for order, parameters in groups.items()]
+
+
+def _backward(
+    model: nn.Module,
+    loss: LossFunction,
+    cut: Sequence[Tensors],
+    forwards: list[int],
+    groups: list[tuple[list[int], list[nn.Parameter]]],
+) -> list[torch.Tensor]:
+    """All microbatches forwards and backwards; the scaled losses by microbatch, detached."""
+    if [order for order, _ in groups] == [forwards]:
+        losses = {}
+        for index in forwards:
+            *inputs, target = cut[index]
+            value = loss(model(*inputs), target)
+            value.backward()  # type: ignore[no-untyped-call]
+            losses[index] = value
+    else:
+        losses = {index: loss(model(*cut[index][:-1]), cut[index][-1]) for index in forwards}
+        for number, (order, parameters) in enumerate(groups, start=1):
+            for index in order:
+                losses[index].backward(inputs=parameters, retain_graph=number < len(groups))  # type: ignore[no-untyped-call]
+    return [losses[index].detach() for index in sorted(losses)]
+
+
+def _on(device: torch.device, job: Job, model: nn.Module, step: int) -> tuple[Tensors, torch.Tensor]:
+    batch = job.batch(step)
+    inputs = tuple(tensor.to(device) for tensor in inputs_of(model, batch, job.dtype))
+    return inputs, to_dtype(batch.target, job.dtype).to(device)

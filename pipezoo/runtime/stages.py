@@ -1,0 +1,181 @@
+"""From a model to the stages of a pipeline: built from the seed, split, and tried once on one microbatch.
+
+    model --split--> [module, module, module]          every module holds the model's own parameters
+    one microbatch --> module 0 --> boundary 1 --> module 1 --> boundary 2 --> module 2 --> loss
+
+The trial runs on a copy, so that no buffer and no Python state of the stages is touched. It gives the static metadata
+that every message is received with, and it finds in the parent what would otherwise fail on some rank.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pipezoo.data.batch import Batch
+
+Tensors = tuple[torch.Tensor, ...]
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """A model in pieces, on the CPU.
+
+    Args:
+        model: the unsplit model, which owns every parameter.
+        modules: ``[num_stages]``; stage ``i`` takes what stage ``i - 1`` returns, positionally.
+        boundaries: ``[num_stages + 1]``; empty tensors with shape, dtype and ``requires_grad`` of what enters each
+            stage, and of what the last one returns, for one microbatch.
+        names: ``[num_stages]``; for each stage the name in the unsplit model of every parameter and buffer, by its
+            name in the stage.
+    """
+
+    model: nn.Module
+    modules: tuple[nn.Module, ...]
+    boundaries: tuple[Tensors, ...]
+    names: tuple[dict[str, str], ...]
+
+    @classmethod
+    def of(cls, model: nn.Module, modules: Sequence[nn.Module], boundaries: Sequence[Tensors]) -> Stages:
+        """Finds the names by identity; a parameter that the model holds twice has its first name."""
+        known = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+        names = [
+            {name: known[id(tensor)] for name, tensor in _tensors(module) if id(tensor) in known} for module in modules
+        ]
+        return cls(model, tuple(modules), tuple(boundaries), tuple(names))
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.modules)
+
+    def parameters(self, stage: int) -> dict[str, nn.Parameter]:
+        """The parameters of one stage by their names in the unsplit model."""
+        names = self.names[stage]
+        return {names[name]: parameter for name, parameter in self.modules[stage].named_parameters()}
+
+    def buffers(self, stage: int) -> dict[str, torch.Tensor]:
+        """The buffers of one stage by their names in the unsplit model."""
+        names = self.names[stage]
+        return {names[name]: buffer for name, buffer in self.modules[stage].named_buffers() if name in names}
+
+    def message_bytes(self, stage: int) -> int:
+        """What crosses the boundary into ``stage`` for one microbatch, one way."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.boundaries[stage])
+
+    def digest(self) -> str:
+        """A hash of every parameter and buffer of the whole model."""
+        sha = hashlib.sha256()
+        for name, tensor in sorted(_tensors(self.model)):
+            sha.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return sha.hexdigest()
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def make_model(build: Callable[[], nn.Module], seed: int, dtype: torch.dtype) -> nn.Module:
+    """The model as its constructor makes it from this seed, on the CPU, in training mode."""
+    torch.manual_seed(seed)
+    return build().to(dtype).train()
+
+
+def inputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype) -> Tensors:
+    """The model's inputs in the order of its ``forward``, floats in ``dtype``.
+
+    torch hands keyword inputs to every stage of a rank, so there are none: each is bound to its position here.
+
+    Raises:
+        ValueError: ``forward`` does not take these inputs.
+    """
+    try:
+        bound = inspect.signature(model.forward).bind(*batch.args, **batch.kwargs)
+    except TypeError as error:
+        raise ValueError(f"the data does not fit {type(model).__name__}.forward: {error}") from None
+    if bound.kwargs:
+        raise ValueError(
+            f"{type(model).__name__}.forward takes {', '.join(bound.kwargs)} by keyword only; make it positional"
+        )
+    return tuple(to_dtype(tensor, dtype) for tensor in bound.args)
+
+
+def to_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def first_rows(tensors: Sequence[torch.Tensor], rows: int) -> Tensors:
+    return tuple(tensor[:rows] for tensor in tensors)
+
+
+def try_out(
+    modules: Sequence[nn.Module], example: Tensors, target: torch.Tensor, loss: LossFunction
+) -> tuple[Tensors, ...]:
+    """Run one microbatch through copies of the stages, and return the boundaries of :class:`Stages`.
+
+    Raises:
+        ValueError: a stage fails or returns no tensors, or the loss does not fit the output.
+    """
+    values, boundaries = example, [_empty(example)]
+    for index, module in enumerate(copy.deepcopy(list(modules))):
+        try:
+            output = module(*values)
+        except Exception as error:
+            shapes = ", ".join(f"{tuple(value.shape)} {str(value.dtype)[6:]}" for value in values)
+            raise ValueError(f"stage {index} fails on inputs {shapes}: {_first_line(error)}") from error
+        values = output if isinstance(output, tuple) else (output,)
+        if not values or not all(isinstance(value, torch.Tensor) for value in values):
+            raise ValueError(
+                f"stage {index} returns {type(output).__name__}; a stage returns a tensor or a tuple of tensors"
+            )
+        if index < len(modules) - 1:
+            # Where nothing before this boundary learns, the gradient still has to flow to it: torch's input half of the next
+            # stage leaves out the weights' gradients otherwise.
+            learns = any(value.requires_grad for value in values)
+            values = tuple(
+                value.detach().contiguous().requires_grad_(value.requires_grad if learns else value.is_floating_point())
+                for value in values
+            )
+        boundaries.append(_empty(values))
+    _try_loss(values, target, loss)
+    return tuple(boundaries)
+
+
+def _try_loss(outputs: Tensors, target: torch.Tensor, loss: LossFunction) -> None:
+    if len(outputs) != 1:
+        raise ValueError(f"the last stage returns {len(outputs)} tensors; the loss takes one")
+    output = outputs[0]
+    if not output.requires_grad:
+        raise ValueError("no parameter of the model learns: its output does not require a gradient")
+    same_kind = target.is_floating_point() == output.is_floating_point()
+    if same_kind and target.dim() == output.dim() and target.shape != output.shape:
+        raise ValueError(
+            f"the target has shape {tuple(target.shape)}, but the model returns {tuple(output.shape)} for it"
+        )
+    try:
+        value = loss(output, target)
+    except Exception as error:
+        raise ValueError(
+            f"the loss fails on output {tuple(output.shape)}, target {tuple(target.shape)}: {_first_line(error)}"
+        ) from error
+    if not isinstance(value, torch.Tensor) or value.dim() or not value.requires_grad:
+        raise ValueError("the loss must be one number that a gradient can flow from; valid reductions: mean, sum")
+
+
+def _empty(tensors: Tensors) -> Tensors:
+    """Tensors without memory that keep shape, dtype and ``requires_grad``."""
+    return tuple(
+        torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", requires_grad=tensor.requires_grad)
+        for tensor in tensors
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]

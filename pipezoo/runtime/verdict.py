@@ -1,0 +1,162 @@
+"""The verdict: is what the pipeline computed what one device computes?
+
+    exact    every loss, every gradient of the first step and every value after the last one, bit for bit
+    close    all within the tolerance: max |ours - theirs| / max |theirs| of each tensor
+    failed   one is not; or is NaN, missing, of another shape; or there was nothing to compare
+
+A difference is measured against the largest value of its tensor: element by element it would be noise where values
+are near zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from pipezoo.runtime.job import Job
+from pipezoo.runtime.launch import Link
+from pipezoo.runtime.reference import Reference, Values, full_batch_gradients, mixes_rows, train_on_one_device
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one value of the pipeline is from the reference. ``relative`` is infinite where they cannot be
+    compared."""
+
+    what: str
+    stage: int | None
+    relative: float
+    ours: float | str
+    theirs: float | str
+    bits_equal: bool = False
+
+    def __str__(self) -> str:
+        where = "" if self.stage is None else f" (stage {self.stage})"
+        return f"{self.what}{where}: pipeline {_show(self.ours)}, one device {_show(self.theirs)}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``verified`` is ``exact``, ``close`` or ``failed``; ``first`` is the first difference beyond the tolerance, in
+    words."""
+
+    verified: str
+    max_relative_difference: float | None
+    tolerance: float
+    num_compared: int
+    full_batch_difference: float | None
+    first: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge(job: Job, losses: list[list[float]], tolerance: float | None, link: Link) -> dict[str, Any]:
+    """Train the reference, and hold the values that the ranks left in ``job.scratch`` against it.
+
+    Args:
+        losses: ``[steps][num_microbatches + 1]`` of the pipeline, as in :class:`~pipezoo.runtime.reference.Reference`.
+        tolerance: for *close*; None: by dtype, ten times the noise of a correct pipeline.
+    """
+    torch.set_num_threads(job.threads)
+
+    def beat(step: int) -> None:
+        link.begin_step(step)
+
+    reference = train_on_one_device(job, beat)
+    within = TOLERANCE[job.dtype] if tolerance is None else tolerance
+    differences = list(_differences(job, losses, reference))
+    full_batch = _full_batch_difference(job, reference)
+    return weigh(differences, within, full_batch, reference.gradients).as_dict()
+
+
+def weigh(differences: list[Difference], tolerance: float, full_batch: float | None, gradients: Values) -> Verdict:
+    """The verdict over all differences."""
+    worst = max((d.relative for d in differences), default=math.inf)
+    beyond = [d for d in differences if not d.relative <= tolerance]
+    first = str(beyond[0]) if beyond else None
+    if not differences or not any(gradient is not None for gradient in gradients.values()):
+        first = "nothing was compared"
+    elif not any(bool(gradient.any()) for gradient in gradients.values() if gradient is not None):
+        first = "every gradient of the first step is zero, so nothing was verified"
+    elif full_batch is not None and not full_batch <= tolerance:
+        first = first or f"the gradients of the whole batch in one piece differ by {full_batch:.2g}"
+    agreed = "exact" if all(d.bits_equal for d in differences) else "close"
+    verified = "failed" if first else agreed
+    return Verdict(verified, worst if math.isfinite(worst) else None, tolerance, len(differences), full_batch, first)
+
+
+def compare(what: str, stage: int | None, ours: torch.Tensor | None, theirs: torch.Tensor | None) -> Difference:
+    """One tensor against another; anything that cannot be compared differs infinitely."""
+    if ours is None or theirs is None:
+        a_word, b_word = (
+            "none" if tensor is None else f"a tensor of {tuple(tensor.shape)}" for tensor in (ours, theirs)
+        )
+        same = ours is None and theirs is None
+        return Difference(what, stage, 0.0 if same else math.inf, a_word, b_word, bits_equal=same)
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        a_word, b_word = (f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in (ours, theirs))
+        return Difference(what, stage, math.inf, a_word, b_word)
+    ours, theirs = ours.detach().cpu().contiguous(), theirs.detach().cpu().contiguous()
+    equal = torch.equal(ours.reshape(-1).view(torch.uint8), theirs.reshape(-1).view(torch.uint8))
+    a, b = ours.double().reshape(-1), theirs.double().reshape(-1)
+    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        index = int((~(torch.isfinite(a) & torch.isfinite(b))).nonzero()[0])
+        return Difference(what, stage, math.inf, a[index].item(), b[index].item())
+    if equal or not a.numel():
+        return Difference(what, stage, 0.0, 0.0, 0.0, bits_equal=True)
+    distance = (a - b).abs()
+    index = int(distance.argmax())
+    scale = b.abs().max().item()
+    furthest = distance[index].item()
+    relative = furthest / scale if scale > 0 else (math.inf if furthest > 0 else 0.0)
+    return Difference(what, stage, relative, a[index].item(), b[index].item())
+
+
+def _differences(job: Job, losses: list[list[float]], reference: Reference) -> Iterator[Difference]:
+    if len(losses) != len(reference.losses):
+        yield Difference("number of steps", None, math.inf, len(losses), len(reference.losses))
+    for step, (ours, theirs) in enumerate(zip(losses, reference.losses, strict=False)):
+        yield compare(
+            f"loss of step {step}",
+            job.stages.num_stages - 1,
+            torch.tensor(ours).double(),
+            torch.tensor(theirs).double(),
+        )
+    for when, title, expected in (
+        ("first", "gradient of {} in step 0", reference.gradients),
+        ("last", f"{{}} after step {job.steps - 1}", reference.last),
+    ):
+        for stage, values in sorted(_left_by_ranks(job, when).items()):
+            names = job.stages.names[stage].values()
+            for name in dict.fromkeys(names):
+                if name in values or name in expected:
+                    yield compare(title.format(name), stage, values.get(name), expected.get(name))
+
+
+def _left_by_ranks(job: Job, when: str) -> dict[int, Values]:
+    found: dict[int, Values] = {}
+    for rank in range(job.num_ranks):
+        found.update({int(stage): values for stage, values in job.load(f"{when}{rank}.pt").items()})
+    missing = set(range(job.stages.num_stages)) - set(found)
+    return {**found, **{stage: {} for stage in missing}}
+
+
+def _full_batch_difference(job: Job, reference: Reference) -> float | None:
+    if mixes_rows(job.stages.model):
+        return None
+    theirs = full_batch_gradients(job)
+    return max(
+        (compare(name, None, gradient, theirs[name]).relative for name, gradient in reference.gradients.items()),
+        default=math.inf,
+    )
+
+
+def _show(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.9g}"

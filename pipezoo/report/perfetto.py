@@ -1,0 +1,191 @@
+"""Timelines as a trace file that https://ui.perfetto.dev opens, and that reads back to the same numbers.
+
+    predicted   rank 0  [0F0][0F1]          one process per timeline, one thread per rank
+                rank 1       [1F0]...       arrows follow a microbatch from rank to rank
+    measured    rank 0  [0F0 ][0F1]
+                rank 1        [1F0 ]...
+
+Times are microseconds in the file, as the format wants. They are written with the same digits and the point moved by
+six places, never multiplied, so that nothing is lost on the way there and back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipezoo.action import Action, Op
+from pipezoo.errors import ConfigError
+from pipezoo.report.folder import whole_file
+from pipezoo.timeline import Timeline
+
+LARGEST_FILE = 2**30  # bytes; a million spans take about 120 MB
+DIGITS = 400  # enough for the exact difference of any two times that are not absurd
+MOST_RANKS = 2**20
+BACKWARD = 2**40  # apart from every stage
+
+# What chrome://tracing paints with; Perfetto colours by name without its digits, which here is the op.
+COLOURS = {Op.F: "thread_state_runnable", Op.B: "bad", Op.I: "terrible", Op.W: "yellow"}
+
+
+def write_timeline(path: str | Path, timelines: Sequence[Timeline], unit: str = "s") -> None:
+    """Write the timelines to one file, whole; ``unit`` is what their times count (``s``, or ``unit`` of a unit cost).
+
+    Raises:
+        ValueError: a time that is not finite.
+        OutputError: the file cannot be written.
+    """
+    for timeline in timelines:
+        if not (np.isfinite(timeline.start).all() and np.isfinite(timeline.end).all()):
+            raise ValueError(f"timelines: the {timeline.source} one has a time that is not finite")
+    head = {"displayTimeUnit": "ms", "otherData": {"producer": "pipezoo", "unit": unit}}
+    with whole_file(path) as file, localcontext() as context:
+        context.prec = DIGITS
+        file.write((json.dumps(head)[:-1] + ', "traceEvents": [\n').encode())
+        separator = b""
+        for process, timeline in enumerate(timelines):
+            for event in _events(process, timeline):
+                file.write(separator + event.encode())
+                separator = b",\n"
+        file.write(b"\n]}\n")
+
+
+def read_timelines(path: str | Path) -> list[Timeline]:
+    """The timelines of a file that :func:`write_timeline` wrote, in its order.
+
+    Raises:
+        ConfigError: the file is missing, too large, or not such a file.
+    """
+    trace = _load(path)
+    try:
+        with localcontext() as context:
+            context.prec = DIGITS
+            return _timelines(trace["traceEvents"])
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise ConfigError(f"file={path}: not a timeline of pipezoo ({type(error).__name__}: {error})") from None
+
+
+def read_unit(path: str | Path) -> str:
+    """What the times of the file count: ``s``, or ``unit`` of a unit cost. Raises as :func:`read_timelines`."""
+    other = _load(path).get("otherData")
+    return str(other.get("unit", "s")) if isinstance(other, dict) else "s"
+
+
+def _events(process: int, timeline: Timeline) -> Iterator[str]:
+    yield _named("process_name", process, 0, {"name": timeline.source})
+    yield _named("process_sort_index", process, 0, {"sort_index": process})
+    for rank in range(timeline.num_ranks):
+        yield _named("thread_name", process, rank, {"name": f"rank {rank}"})
+        yield _named("thread_sort_index", process, rank, {"sort_index": rank})
+    columns = (timeline.rank, timeline.stage, timeline.op, timeline.microbatch, timeline.start, timeline.end)
+    rows = zip(*(column.tolist() for column in columns), _flows(process, timeline), strict=True)
+    for rank, stage, code, microbatch, start, end, flow in rows:
+        op = Op(code)
+        action = Action(stage, op, None if microbatch < 0 else microbatch)
+        begin = Decimal(repr(start))
+        args = f'{{"stage":{stage}}}' if microbatch < 0 else f'{{"stage":{stage},"microbatch":{microbatch}}}'
+        colour = f',"cname":"{COLOURS[op]}"' if op in COLOURS else ""
+        yield (
+            f'{{"ph":"X","name":"{action}","cat":"{op.name}","pid":{process},"tid":{rank},"ts":{_micro(begin)},'
+            f'"dur":{_micro(Decimal(repr(end)) - begin)},"args":{args}{colour}{flow}}}'
+        )
+
+
+def _named(what: str, process: int, thread: int, args: dict[str, object]) -> str:
+    return json.dumps({"ph": "M", "name": what, "pid": process, "tid": thread, "args": args})
+
+
+def _micro(seconds: Decimal) -> str:
+    text = format(seconds.scaleb(6), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _flows(process: int, timeline: Timeline) -> list[str]:
+    """The arrows, one chain of spans per microbatch and direction: 0F3 > 1F3 > 2F3, and 2B3 > 1B3 > 0B3.
+
+    A span is joined to the one before it where the two ran on different ranks: between them was a message. Where
+    several steps were recorded, the n-th 1F3 follows the n-th 0F3.
+    """
+    spans = _spans_that_hand_on(timeline)
+    rank = timeline.rank.tolist()
+    chain: dict[int, int] = {}
+    arrows = [""] * timeline.num_spans
+    enters: set[int] = set()
+    leaves: set[int] = set()
+    for (step, stage, microbatch), i in spans.items():
+        before = spans.get((step, stage - 1, microbatch))
+        if before is not None and rank[before] != rank[i]:
+            chain[i] = chain.setdefault(before, before)
+            enters.add(i)
+            leaves.add(before)
+    for i, first in chain.items():
+        ends = (',"flow_in":true' if i in enters else "") + (',"flow_out":true' if i in leaves else "")
+        arrows[i] = f',"bind_id":"{(process << 32) + first + 1:#x}"{ends}'
+    return arrows
+
+
+def _spans_that_hand_on(timeline: Timeline) -> dict[tuple[int, int, int], int]:
+    """The spans whose result another stage waits for, by (step, place on the way, microbatch), in order of place.
+
+    The way of a microbatch is stage 0, 1, ... forward and ..., -2, -1, 0 backward, so the place before is always one
+    less; an offset keeps the two apart.
+    """
+    ways = np.where(timeline.op == Op.F, timeline.stage, -timeline.stage.astype(np.int64) - BACKWARD)
+    hands_on = np.isin(timeline.op, (Op.F, Op.B, Op.I))
+    order = np.lexsort((timeline.start, ways))
+    spans: dict[tuple[int, int, int], int] = {}
+    steps: dict[tuple[int, int], int] = {}
+    for i in order[hands_on[order]].tolist():
+        way, microbatch = int(ways[i]), int(timeline.microbatch[i])
+        step = steps[way, microbatch] = steps.get((way, microbatch), -1) + 1
+        spans[step, way, microbatch] = i
+    return spans
+
+
+def _load(path: str | Path) -> dict[str, Any]:
+    path = Path(path)
+    try:
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise ConfigError(f"file={path}: {size} bytes; at most {LARGEST_FILE} are read")
+        trace = json.loads(path.read_bytes(), parse_float=Decimal)
+    except OSError as error:
+        raise ConfigError(f"file={path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"file={path}: not JSON") from None
+    if not isinstance(trace, dict):
+        raise ConfigError(f"file={path}: not a timeline of pipezoo")
+    return trace
+
+
+def _timelines(events: list[dict[str, Any]]) -> list[Timeline]:
+    sources: dict[int, str] = {}
+    num_ranks: dict[int, int] = {}
+    rows: dict[int, list[tuple[Any, ...]]] = {}
+    for event in events:
+        process, thread, args = event["pid"], event["tid"], event["args"]
+        if event["name"] == "process_name":
+            sources[process] = str(args["name"])
+        elif event["name"] == "thread_name":
+            num_ranks[process] = max(num_ranks.get(process, 0), int(thread) + 1)
+        elif event["ph"] == "X":
+            begin = Decimal(event["ts"]).scaleb(-6)
+            end = begin + Decimal(event["dur"]).scaleb(-6)
+            row = (thread, args["stage"], Op[event["cat"]], args.get("microbatch", -1), float(begin), float(end))
+            rows.setdefault(process, []).append(row)
+    return [_timeline(rows.get(key, []), num_ranks.get(key, 0), source) for key, source in sources.items()]
+
+
+def _timeline(rows: list[tuple[Any, ...]], num_ranks: int, source: str) -> Timeline:
+    kinds = (np.int32, np.int32, np.int8, np.int32, np.float64, np.float64)
+    columns = zip(*rows, strict=True) if rows else ((),) * len(kinds)
+    rank, stage, op, microbatch, start, end = (np.array(c, dtype=kind) for c, kind in zip(columns, kinds, strict=True))
+    if not (np.isfinite(start).all() and np.isfinite(end).all()):
+        raise ValueError("a time is not finite")
+    if num_ranks > MOST_RANKS or rank.min(initial=0) < 0 or rank.max(initial=-1) >= num_ranks:
+        raise ValueError("a rank is out of range")
+    return Timeline(rank, stage, op, microbatch, start, end, num_ranks, source)

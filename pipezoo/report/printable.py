@@ -1,0 +1,18 @@
+"""Foreign text made safe for a terminal: nothing in a config can move the cursor, recolour or reverse a line."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # control, format (bidi overrides), surrogate, private, line breaks
+
+
+def printable(text: object) -> str:
+    """``str(text)`` with every character that is not a plain visible one spelled out, like ``\\x1b`` or ``\\u202e``."""
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode("ascii") if unicodedata.category(character) in _UNSAFE else character
+        for character in text
+    )

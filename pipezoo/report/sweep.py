@@ -1,0 +1,197 @@
+"""The jobs of a sweep as one table, from their folders alone: also of jobs that died, or never began.
+
+    multirun/2026-11-23/01-10-15/
+      0/ .hydra/overrides.yaml   - stages=2        \\
+         result.json             {"status": "ok"}   |   job  stages  status  step      bubble   ...
+      1/ .hydra/overrides.yaml   - stages=4         |->   0       2  ok      12.3 ms   33.3 %
+         result.json             {"sta              |     1       4  torn
+      2/ .hydra/overrides.yaml   - stages=8        /      2       8  missing
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml  # type: ignore[import-untyped]
+
+from pipezoo.errors import ConfigError
+from pipezoo.report.folder import RESULT, read_result, write_text
+from pipezoo.report.printable import printable
+from pipezoo.report.text import time_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TABLE = "sweep.csv"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
+LARGEST_OVERRIDES = 2**20  # bytes
+MEASURED = (
+    "status",
+    "verified",
+    "step_seconds",
+    "samples_per_second",
+    "bubble_measured",
+    "bubble_predicted",
+    "folder",
+    "error",
+)
+
+
+def collect(folder: str | Path) -> list[dict[str, Any]]:
+    """One row per job, in the order of the sweep.
+
+    Keys of a row: ``job``; then the swept keys, those that are not the same in all jobs (all keys, where all are);
+    then ``status`` (``missing`` without a ``result.json``, ``torn`` where that is no JSON), ``verified``,
+    ``step_seconds`` (the median), ``samples_per_second``, ``bubble_measured`` and ``bubble_predicted`` (of the
+    makespan), ``folder`` (relative to the sweep's) and ``error``. What a job does not say is None.
+
+    Raises:
+        ConfigError: there is no job in the folder.
+    """
+    folder = Path(folder)
+    jobs = sorted((path for path in _subfolders(folder) if _is_job(path)), key=_place)
+    if not jobs:
+        raise ConfigError(f"folder={folder}: holds no sweep (no subfolder with {RESULT} or {OVERRIDES})")
+    overrides = [_overrides(job) for job in jobs]
+    keys = list(dict.fromkeys(key for job in overrides for key in job))
+    swept = [key for key in keys if len({job.get(key) for job in overrides}) > 1] or keys
+    rows = []
+    for job, chosen in zip(jobs, overrides, strict=True):
+        row: dict[str, Any] = {"job": job.name} | {key: chosen.get(key) for key in swept}
+        rows.append(row | _outcome(job))
+    return rows
+
+
+def swept_keys(rows: list[dict[str, Any]]) -> list[str]:
+    """The keys of :func:`collect`'s rows that come from the command line."""
+    return [key for key in rows[0] if key != "job" and key not in MEASURED] if rows else []
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """The rows as CSV with a header; numbers with all their digits, and None as an empty cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(printable(key) for key in (rows[0] if rows else ()))
+    for row in rows:
+        writer.writerow(printable(value) if isinstance(value, str) else value for value in row.values())
+    return out.getvalue()
+
+
+def to_table(rows: list[dict[str, Any]]) -> Table:
+    """The rows as a table for the terminal, with units; nothing in it can act on the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    keys = swept_keys(rows)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("job", *keys, "status", "verified", "step", "samples/s", "bubble", "predicted"):
+        table.add_column(Text(printable(title)), justify="left" if title in ("status", "verified") else "right")
+    for row in rows:
+        cells = [row["job"], *(row[key] for key in keys), row["status"], row["verified"], *_with_units(row)]
+        style = "" if row["status"] == "ok" and row["verified"] != "failed" else "red"
+        table.add_row(*(Text("" if cell is None else printable(cell)) for cell in cells), style=style)
+    return table
+
+
+def errors(rows: list[dict[str, Any]]) -> list[str]:
+    """One line for each job that has an error: ``job 3: rank 1 killed by SIGKILL``."""
+    return [f"job {printable(row['job'])}: {printable(row['error'])}" for row in rows if row["error"]]
+
+
+def write_sweep(folder: str | Path) -> tuple[list[dict[str, Any]], Table]:
+    """Write ``sweep.csv`` into the sweep's folder and return the rows, and their table.
+
+    Raises:
+        ConfigError: there is no job in the folder.
+        OutputError: the folder cannot be written.
+    """
+    rows = collect(folder)
+    write_text(Path(folder) / TABLE, to_csv(rows))
+    return rows, to_table(rows)
+
+
+def number(value: Any) -> float | None:
+    """A finite number of a result file as float; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def inner(content: Any, *keys: str) -> Any:
+    """``content[key][key]...``, None where the way ends early."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
+
+
+def _with_units(row: dict[str, Any]) -> list[str]:
+    step, rate = row["step_seconds"], row["samples_per_second"]
+    bubbles = (row["bubble_measured"], row["bubble_predicted"])
+    return [
+        "" if step is None else time_text(step),
+        "" if rate is None else f"{rate:.4g}",
+        *("" if bubble is None else f"{100 * bubble:.1f} %" for bubble in bubbles),
+    ]
+
+
+def _outcome(job: Path) -> dict[str, Any]:
+    outcome: dict[str, Any] = dict.fromkeys(MEASURED) | {"folder": job.name}
+    if not (job / RESULT).exists():
+        return outcome | {"status": "missing"}
+    try:
+        result = read_result(job)
+    except ConfigError as error:
+        return outcome | {"status": "torn", "error": str(error)}
+    return outcome | {
+        "status": _words(result.get("status")),
+        "verified": _words(result.get("verified")),
+        "step_seconds": number(inner(result, "step_seconds", "median")),
+        "samples_per_second": number(result.get("samples_per_second")),
+        "bubble_measured": number(inner(result, "bubble", "measured", "makespan")),
+        "bubble_predicted": number(inner(result, "bubble", "predicted", "makespan")),
+        "error": _words(result.get("error")),
+    }
+
+
+def _words(value: Any) -> str | None:
+    """What a person reads of a status or an error: the text, or the ``message`` of a structured one."""
+    if isinstance(value, dict):
+        value = value.get("message", value)
+    return None if value is None else str(value)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_dir()]
+    except OSError as error:
+        raise ConfigError(f"folder={folder}: {error.strerror or error}") from None
+
+
+def _is_job(folder: Path) -> bool:
+    return (folder / RESULT).exists() or (folder / OVERRIDES).exists()
+
+
+def _place(job: Path) -> tuple[bool, int, str]:
+    return (not job.name.isdecimal(), int(job.name) if job.name.isdecimal() else 0, job.name)
+
+
+def _overrides(job: Path) -> dict[str, str]:
+    """What the command line set for a job, as text; what cannot be read is as if it had set nothing."""
+    try:
+        with (job / OVERRIDES).open("rb") as file:
+            lines = yaml.safe_load(file.read(LARGEST_OVERRIDES))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    overrides = {}
+    for line in lines if isinstance(lines, list) else []:
+        key, equals, value = line.partition("=") if isinstance(line, str) else ("", "", "")
+        if equals:
+            overrides[key.lstrip("+~")] = value
+    return overrides

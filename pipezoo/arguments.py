@@ -12,3 +12,10 @@ def check_int(name: str, value: object, low: int, high: int | None = None) -> in
         return value
     valid = f">= {low}" if high is None else f"in {low}..{high}"
     raise ValueError(f"{name}={value!r}: must be an int {valid}")
+
+
+def check_equal(name: str, value: object, only: int, why: str) -> int:
+    """Return `value` if it is the int `only`, else raise ValueError that says why nothing else will do."""
+    if isinstance(value, int) and not isinstance(value, bool) and value == only:
+        return value
+    raise ValueError(f"{name}={value!r}: {why}; valid: {only}")

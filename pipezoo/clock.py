@@ -46,6 +46,28 @@ def play(
     return walk(offsets, source, np.broadcast_to(cost, size), np.broadcast_to(lag, size))
 
 
+def run_through(offsets: NDArray[np.int64], source: NDArray[np.int32], rank: NDArray[np.int32]) -> None:
+    """Like :func:`play` without times, so only whether the order ends; ``rank`` is the rank of every action.
+
+    Raises:
+        Stuck: the order deadlocks.
+    """
+    if len(offsets) - 1 < FEW_RANKS // 2:
+        play(offsets, source, 1.0)
+        return
+    head, stop = offsets[:-1].copy(), offsets[1:]
+    padded = np.append(source, np.int32(-1))  # a rank that is done looks at the place behind its last action
+    left = len(source)
+    while left:
+        needs = padded.take(head)
+        ready = head.take(rank.take(needs)) > needs  # a source of -1 is behind every head
+        ready &= head < stop
+        if not (moved := np.count_nonzero(ready)):
+            raise Stuck(np.where(head < stop, head, -1).tolist())
+        head += ready
+        left -= moved
+
+
 def _worklist(
     offsets: NDArray[np.int64], source: NDArray[np.int32], cost: NDArray[np.float64], lag: NDArray[np.float64]
 ) -> NDArray[np.float64]:

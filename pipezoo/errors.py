@@ -20,7 +20,14 @@ class ConfigError(PipezooError, ValueError):
 
 
 class ScheduleError(ConfigError):
-    """A table of actions that is not a schedule: incomplete, doubled, out of order or deadlocking."""
+    """A table of actions that is not a schedule: incomplete, doubled, out of order or deadlocking.
+
+    ``index`` is the place in the table of the action at fault, where there is one.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class VerificationError(PipezooError):

@@ -7,8 +7,7 @@ For S stages and M microbatches, with every stage on one rank:
     sF m   before sB m or sI m;    sI m before sW m
     sF m   waits for  (s-1)F m;    sB m, sI m wait for the backward of (s+1) on m        ... and this never deadlocks
 
-Where messages are written out, each one that crosses ranks is sent once, after it was computed, and received once,
-before it is used; and as messages between two ranks carry no name, the k-th send must meet the k-th receive.
+Messages that are written out are proved by ``messages.py``.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipezoo.action import COMPUTE, MESSAGES, OF_A_STAGE, Action, Op
-from pipezoo.clock import Stuck, play
+from pipezoo.action import COMPUTE, MESSAGES, Action, Op
+from pipezoo.clock import Stuck, run_through
 from pipezoo.errors import ScheduleError
+from pipezoo.messages import check_messages, check_reductions
+from pipezoo.table import Computations, Ints, Mask, Table, first
 
-Ints = NDArray[np.int32]
+NAMED_IN_A_DEADLOCK = 6  # ranks
 
 
 @dataclass(frozen=True)
@@ -34,264 +35,186 @@ class Facts:
     source: Ints
 
 
-@dataclass(frozen=True)
-class _Table:
-    op: NDArray[np.int8]
-    stage: Ints
-    microbatch: Ints
-    offsets: NDArray[np.int64]
-    rank: Ints
-
-    def show(self, i: int) -> str:
-        microbatch = int(self.microbatch[i])
-        return str(Action(int(self.stage[i]), Op(int(self.op[i])), None if microbatch < 0 else microbatch))
-
-    def where(self, i: int) -> str:
-        return f"rank {self.rank[i]}: {self.show(i)}"
-
-
 def prove(
-    op: NDArray[np.int8],
-    stage: Ints,
-    microbatch: Ints,
-    offsets: NDArray[np.int64],
-    overlap: NDArray[np.bool_] | None,
+    op: NDArray[np.int8], stage: Ints, microbatch: Ints, offsets: NDArray[np.int64], overlap: Mask | None
 ) -> Facts:
     """Check the table; the arguments are those of :class:`~pipezoo.schedule.Schedule`.
 
     Raises:
         ScheduleError: with the first rank and action at fault, and what is missing or waited for.
     """
-    table = _Table(
-        op,
-        stage,
-        microbatch,
-        offsets,
-        np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets)),
-    )
-    _check_shape(table)
+    _check_columns(op, stage, microbatch, offsets, overlap)
+    ranks = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
+    table = Table(op, stage, microbatch, offsets, ranks)
     stage_to_rank = _stage_to_rank(table)
-    num_stages, num_microbatches = len(stage_to_rank), _num_microbatches(table, len(stage_to_rank))
-    positions = _positions(table, num_stages, num_microbatches)
-    forward, back, weight = _complete(table, positions, stage_to_rank, num_microbatches)
-    _check_local_order(table, forward, back, weight)
-    _check_pairs(table, overlap)
-    source = _sources(table, forward, back, num_microbatches)
-    if np.isin(op, (*MESSAGES, Op.REDUCE_GRAD)).any():
-        source = _with_messages(table, source, positions, stage_to_rank, num_microbatches, forward, back, weight)
+    num_microbatches = _num_microbatches(table, len(stage_to_rank))
+    positions = _positions(table, len(stage_to_rank), num_microbatches)
+    computations = _computations(table, positions, stage_to_rank)
+    _check_local_order(table, computations)
+    source = _sources(table, computations)
+    if any(op in positions for op in MESSAGES):
+        check_messages(table, computations, positions, stage_to_rank, source)
+    check_reductions(table, computations)
+    _check_pairs(table, overlap, source)
     _check_deadlock(table, source)
     return Facts(stage_to_rank, num_microbatches, source)
 
 
-def _check_shape(table: _Table) -> None:
-    if len(table.offsets) < 2 or not len(table.op):
+def _check_columns(
+    op: NDArray[np.int8], stage: Ints, microbatch: Ints, offsets: NDArray[np.int64], overlap: Mask | None
+) -> None:
+    if len(offsets) < 2 or not len(op):
         raise ScheduleError("a schedule needs at least one rank with one action")
-    if table.offsets[0] != 0 or table.offsets[-1] != len(table.op) or (np.diff(table.offsets) < 0).any():
+    if not len(op) == len(stage) == len(microbatch) == (len(op) if overlap is None else len(overlap)):
+        raise ScheduleError("op, stage, microbatch and overlap must be equally long")
+    counts = np.diff(offsets)
+    if offsets[0] != 0 or offsets[-1] != len(op) or (counts < 0).any():
         raise ScheduleError("offsets must rise from 0 to the number of actions")
-    if (empty := np.flatnonzero(np.diff(table.offsets) == 0)).size:
+    if empty := first(counts == 0):
         raise ScheduleError(f"rank {empty[0]} has no action; every rank runs at least one stage")
-    known = np.isin(table.op, (*COMPUTE, *MESSAGES, *OF_A_STAGE))
-    wants = ~np.isin(table.op, OF_A_STAGE)
-    wrong = ~known | (table.stage < 0) | ((table.microbatch >= 0) != wants)
-    if wrong.any():
-        i = int(np.argmax(wrong))
+    known = (op >= Op.F) & (op <= Op.REDUCE_GRAD)
+    if wrong := first(~known | (stage < 0) | ((microbatch >= 0) != (op < Op.UNSHARD))):
+        i = wrong[0]
+        rank = int(np.searchsorted(offsets, i, side="right")) - 1
         raise ScheduleError(
-            f"rank {table.rank[i]}: there is no action with op {table.op[i]}, stage {table.stage[i]}, "
-            f"microbatch {table.microbatch[i]}"
+            f"rank {rank}: there is no action with op {op[i]}, stage {stage[i]} and microbatch {microbatch[i]}", i
         )
 
 
-def _stage_to_rank(table: _Table) -> tuple[int, ...]:
+def _stage_to_rank(table: Table) -> tuple[int, ...]:
     num_stages = int(table.stage.max()) + 1
     if num_stages > len(table.op):
-        raise ScheduleError(
-            f"{table.where(int(table.stage.argmax()))}, but there are only {len(table.op)} actions in all"
-        )
+        raise table.fault(table.stage.argmax(), f"makes {num_stages} stages, of {len(table.op)} actions in all")
     owner = np.full(num_stages, -1, dtype=np.int32)
-    owner[table.stage] = table.rank
-    if (absent := np.flatnonzero(owner < 0)).size:
-        raise ScheduleError(f"stage {absent[0]} has no action on any rank; stages count from 0 to {num_stages - 1}")
-    if (away := owner[table.stage] != table.rank).any():
-        i = int(np.argmax(away))
-        raise ScheduleError(
-            f"{table.where(i)}, but stage {table.stage[i]} is also on rank {owner[table.stage[i]]}; "
-            "a stage has one rank"
-        )
+    owner[table.stage[::-1]] = table.rank[::-1]  # the first rank that names a stage owns it
+    if absent := first(owner < 0):
+        raise table.fault(table.stage.argmax(), f"makes {num_stages} stages, but stage {absent[0]} has no action on any rank")
+    if away := first(owner[table.stage] != table.rank):
+        stage = table.stage[away[0]]
+        raise table.fault(away[0], f"is on the wrong rank: stage {stage} is on rank {owner[stage]}, and has one rank")
     return tuple(owner.tolist())
 
 
-def _num_microbatches(table: _Table, num_stages: int) -> int:
+def _num_microbatches(table: Table, num_stages: int) -> int:
     num_microbatches = int(table.microbatch.max()) + 1
     num_forwards = int(np.count_nonzero(table.op == Op.F))
     if num_stages * num_microbatches > 2 * num_forwards + 64:  # far from complete; do not even allocate for it
-        highest = table.where(int(table.microbatch.argmax()))
-        raise ScheduleError(
-            f"{highest} asks for {num_microbatches} microbatches on {num_stages} stages, "
-            f"but there are {num_forwards} forwards"
+        raise table.fault(
+            table.microbatch.argmax(),
+            f"makes {num_microbatches} microbatches on {num_stages} stages, "
+            f"but there are {num_forwards} forwards, not {num_stages * num_microbatches}",
         )
-    return num_microbatches
+    return max(1, num_microbatches)
 
 
-def _positions(table: _Table, num_stages: int, num_microbatches: int) -> dict[Op, Ints]:
-    """For each op that names a microbatch: ``[num_stages * num_microbatches]`` index of its action, -1 for none."""
+def _positions(table: Table, num_stages: int, num_microbatches: int) -> dict[Op, Ints]:
+    """For each op present that names a microbatch: ``[num_stages, num_microbatches]`` its index, -1 for none."""
     positions = {}
-    present = set(np.unique(table.op).tolist())
+    key = table.stage.astype(np.int64) * num_microbatches + table.microbatch
     for op in (*COMPUTE, *MESSAGES):
-        if op not in present and op != Op.F:
-            continue
         at = np.flatnonzero(table.op == op)
-        key = table.stage[at].astype(np.int64) * num_microbatches + table.microbatch[at]
+        if not len(at):
+            continue
+        keys = key[at]
         position = np.full(num_stages * num_microbatches, -1, dtype=np.int32)
-        position[key] = at
-        if (twice := position[key] != at).any():
-            raise ScheduleError(f"{table.where(int(at[np.argmax(twice)]))} is there twice")
-        positions[op] = position
+        position[keys] = at
+        if np.count_nonzero(position >= 0) < len(at):
+            twice = int(np.argmax(position[keys] != at))
+            raise table.fault(position[keys[twice]], "is there twice; once is right")
+        positions[op] = position.reshape(num_stages, num_microbatches)
     return positions
 
 
-def _complete(
-    table: _Table, positions: dict[Op, Ints], stage_to_rank: tuple[int, ...], num_microbatches: int
-) -> tuple[Ints, Ints, Ints]:
-    """The positions of every forward, of every B or I, and of every W (-1 where the backward is whole)."""
-    none = np.full(len(stage_to_rank) * num_microbatches, -1, dtype=np.int32)
-    forward = positions[Op.F]
-    full, inputs, weight = (positions.get(op, none) for op in (Op.B, Op.I, Op.W))
+def _computations(table: Table, positions: dict[Op, Ints], stage_to_rank: tuple[int, ...]) -> Computations:
+    """Each forward and each backward is there, and whole."""
+    num_microbatches = next(iter(positions.values())).shape[1] if positions else 1
+    none = np.full((len(stage_to_rank), num_microbatches), -1, dtype=np.int32)
+    forward, full, inputs, weight = (positions.get(op, none) for op in COMPUTE)
 
-    def name(i: int, op: Op) -> str:
-        return str(Action(i // num_microbatches, op, i % num_microbatches))
+    def missing(at: tuple[int, ...], op: Op, why: str) -> ScheduleError:
+        return ScheduleError(f"rank {stage_to_rank[at[0]]}: {Action(at[0], op, at[1])} is missing; {why}")
 
-    def rank(i: int) -> str:
-        return f"rank {stage_to_rank[i // num_microbatches]}"
-
-    if (lacking := forward < 0).any():
-        i = int(np.argmax(lacking))
-        raise ScheduleError(
-            f"{rank(i)}: {name(i, Op.F)} is missing; "
-            f"each stage forwards the microbatches 0..{num_microbatches - 1} once"
-        )
-    if (both := (full >= 0) & (inputs >= 0)).any():
-        i = int(np.argmax(both))
-        raise ScheduleError(
-            f"{table.where(int(full[i]))} and {name(i, Op.I)}: a backward is whole (B) or split (I and W), not both"
-        )
-    if (lacking := (full < 0) & (inputs < 0)).any():
-        i = int(np.argmax(lacking))
-        raise ScheduleError(
-            f"{rank(i)}: {name(i, Op.B)} (or {name(i, Op.I)} and {name(i, Op.W)}) is missing; "
-            "each forward needs its backward"
-        )
-    if (odd := (inputs >= 0) != (weight >= 0)).any():
-        i = int(np.argmax(odd))
-        there, lacks = (Op.I, Op.W) if inputs[i] >= 0 else (Op.W, Op.I)
-        raise ScheduleError(
-            f"{rank(i)}: {name(i, there)} has no {name(i, lacks)}; the two halves of a backward come together"
-        )
-    return forward, np.maximum(full, inputs), weight
+    if lacking := first(forward < 0):
+        last = int(table.microbatch.argmax())
+        each = f"every stage forwards the microbatches 0 to {num_microbatches - 1}"
+        raise missing(lacking, Op.F, f"{each} ({table.show(last)} on rank {table.rank[last]} is the highest)")
+    if both := first((full >= 0) & ((inputs >= 0) | (weight >= 0))):
+        half = Op.I if inputs[both] >= 0 else Op.W
+        other = Action(both[0], half, both[1])
+        raise table.fault(full[both], f"and {other}: a backward is whole (B) or in halves (I and W), not both")
+    if lacking := first((full < 0) & (inputs < 0) & (weight < 0)):
+        halves = f"or {Action(lacking[0], Op.I, lacking[1])} and {Action(lacking[0], Op.W, lacking[1])}"
+        raise missing(lacking, Op.B, f"{Action(lacking[0], Op.F, lacking[1])} needs its backward, this {halves}")
+    if half := first((inputs >= 0) != (weight >= 0)):
+        there, lacks = (Op.I, Op.W) if inputs[half] >= 0 else (Op.W, Op.I)
+        raise missing(half, lacks, f"{Action(half[0], there, half[1])} is the other half of that backward")
+    return Computations(forward, np.maximum(full, inputs), weight)
 
 
-def _check_local_order(table: _Table, forward: Ints, back: Ints, weight: Ints) -> None:
-    for first, second in ((forward, back), (back, weight)):
-        wrong = (second >= 0) & (second < first)
-        if wrong.any():
-            i = int(np.argmax(wrong))
-            raise ScheduleError(
-                f"{table.where(int(second[i]))} comes before {table.show(int(first[i]))}, which it needs"
-            )
+def _check_local_order(table: Table, computations: Computations) -> None:
+    for sooner, later in (
+        (computations.forward, computations.back),
+        (computations.back, computations.weight),
+    ):
+        if wrong := first((later >= 0) & (later < sooner)):
+            raise table.fault(later[wrong], f"comes before {table.show(sooner[wrong])}, which it needs")
 
 
-def _check_pairs(table: _Table, overlap: NDArray[np.bool_] | None) -> None:
+def _sources(table: Table, computations: Computations) -> Ints:
+    """``[num_actions]``: the computation of the neighbouring stage that each action needs."""
+    source = np.full(len(table.op), -1, dtype=np.int32)
+    source[computations.forward[1:]] = computations.forward[:-1]
+    source[computations.back[:-1]] = computations.back[1:]
+    return source
+
+
+def _check_pairs(table: Table, overlap: Mask | None, source: Ints) -> None:
+    """An OVERLAP_F_B joins two neighbours that do not wait for each other."""
     if overlap is None or not overlap.any():
         return
-    first = np.flatnonzero(overlap)
-    last = first[-1] == len(overlap) - 1
-    second = first[:-1] + 1 if last else first + 1
-    if last or overlap[second].any() or (table.rank[second] != table.rank[first]).any():
-        raise ScheduleError("an OVERLAP_F_B joins two neighbours of one rank, and no action belongs to two of them")
+    pair = np.flatnonzero(overlap)
+    if pair[-1] == len(overlap) - 1:
+        raise table.fault(pair[-1], "overlaps with nothing: it is the last action")
+    after = pair + 1
+    if wrong := first(overlap[after] | (table.rank[after] != table.rank[pair])):
+        i = int(pair[wrong])
+        raise table.fault(i, "overlaps with exactly one other action, the next one of its rank")
+    if wrong := first((table.op[pair] > Op.W) | (table.op[after] > Op.W)):
+        i = int(pair[wrong])
+        raise table.fault(i, f"cannot overlap with {table.show(i + 1)}: only computations overlap")
+    same = (table.stage[pair] == table.stage[after]) & (table.microbatch[pair] == table.microbatch[after])
+    if wrong := first(same | (source[after] == pair)):
+        i = int(pair[wrong])
+        raise table.fault(i, f"cannot overlap with {table.show(i + 1)}, which needs it")
 
 
-def _sources(table: _Table, forward: Ints, back: Ints, num_microbatches: int) -> Ints:
-    """``[num_actions]``: the compute action of the neighbouring stage that each action needs."""
-    source = np.full(len(table.op), -1, dtype=np.int32)
-    source[forward[num_microbatches:]] = forward[:-num_microbatches]
-    source[back[:-num_microbatches]] = back[num_microbatches:]
-    return source
-
-
-def _with_messages(
-    table: _Table,
-    source: Ints,
-    positions: dict[Op, Ints],
-    stage_to_rank: tuple[int, ...],
-    num_microbatches: int,
-    forward: Ints,
-    back: Ints,
-    weight: Ints,
-) -> Ints:
-    """The sources once more, through the written sends; each message is sent and received once, and meets its own."""
-    none = np.full(len(forward), -1, dtype=np.int32)
-    sent = {}
-    for send, receive, step, made in ((Op.SEND_F, Op.RECV_F, 1, forward), (Op.SEND_B, Op.RECV_B, -1, back)):
-        sends, receives = positions.get(send, none), positions.get(receive, none)
-        for i in range(len(forward)):
-            stage, microbatch = divmod(i, num_microbatches)
-            to = stage + step
-            crosses = 0 <= to < len(stage_to_rank) and stage_to_rank[to] != stage_to_rank[stage]
-            j = to * num_microbatches + microbatch
-            message = f"{Action(stage, send, microbatch)} / {Action(to, receive, microbatch)}"
-            at, there = int(sends[i]), int(receives[j]) if crosses else -1
-            if not crosses:
-                if at >= 0:
-                    raise ScheduleError(f"{table.where(at)}: no other rank waits for it")
-                continue
-            if at < 0 or there < 0:
-                raise ScheduleError(
-                    f"the message {message} is not both sent and received; written-out messages must be complete"
-                )
-            if at < made[i]:
-                raise ScheduleError(f"{table.where(at)} comes before {table.show(int(made[i]))}, which makes it")
-            used = forward[j] if step == 1 else back[j]
-            if there > used:
-                raise ScheduleError(f"{table.where(there)} comes after {table.show(int(used))}, which needs it")
-            source[used] = at
-            sent[at] = there
-        if (stray := np.setdiff1d(receives[receives >= 0], list(sent.values()))).size:
-            raise ScheduleError(f"{table.where(int(stray[0]))}: no other rank sends it")
-    _check_meetings(table, sent)
-    _check_reductions(table, np.maximum(back, weight).reshape(-1, num_microbatches).max(axis=1))
-    return source
-
-
-def _check_meetings(table: _Table, sent: dict[int, int]) -> None:
-    """The k-th send from one rank to another is the k-th that the other receives from it."""
-    latest: dict[tuple[int, int], int] = {}
-    for at, there in sorted(sent.items()):
-        pair = (int(table.rank[at]), int(table.rank[there]))
-        if (before := latest.get(pair, -1)) > there:
-            raise ScheduleError(
-                f"{table.where(there)} is received before {table.show(before)}, but rank {pair[0]} sends it after: "
-                "messages between two ranks arrive in the order in which they are sent"
-            )
-        latest[pair] = there
-
-
-def _check_reductions(table: _Table, last: Ints) -> None:
-    at = np.flatnonzero(table.op == Op.REDUCE_GRAD)
-    counts = np.bincount(table.stage[at], minlength=len(last))
-    for i in at.tolist():
-        if counts[table.stage[i]] > 1:
-            raise ScheduleError(f"{table.where(i)} is there {counts[table.stage[i]]} times; once is right")
-        if i < last[table.stage[i]]:
-            raise ScheduleError(f"{table.where(i)} comes before {table.show(int(last[table.stage[i]]))}")
-
-
-def _check_deadlock(table: _Table, source: Ints) -> None:
+def _check_deadlock(table: Table, source: Ints) -> None:
     try:
-        play(table.offsets, source, 1.0)
+        run_through(table.offsets, source, table.rank)
     except Stuck as stuck:
-        waits = [
-            f"rank {rank} waits at {table.show(i)} for {table.show(int(source[i]))} of rank {table.rank[source[i]]}"
-            for rank, i in enumerate(stuck.heads)
-            if i >= 0
-        ]
-        more = f"; and {len(waits) - 4} more" if len(waits) > 4 else ""
-        raise ScheduleError("the order deadlocks: " + "; ".join(waits[:4]) + more) from None
+        raise _deadlock(table, source, stuck.heads) from None
+
+
+def _deadlock(table: Table, source: Ints, heads: list[int]) -> ScheduleError:
+    """The circle of ranks that wait for each other, told from its lowest rank on."""
+    rank = next(rank for rank, head in enumerate(heads) if head >= 0)
+    path: list[int] = []
+    while rank not in path:
+        path.append(rank)
+        rank = int(table.rank[source[heads[rank]]])
+    circle = path[path.index(rank) :]
+    turn = circle.index(min(circle))
+    circle = circle[turn:] + circle[:turn]
+    head = heads[circle[0]]
+    if len(circle) == 1:
+        return table.fault(head, f"comes before {table.show(source[head])}, which it waits for")
+    waits = []
+    for rank in circle[:NAMED_IN_A_DEADLOCK]:
+        needs = int(source[heads[rank]])
+        other = int(table.rank[needs])
+        waits.append(
+            f"rank {rank} waits at {table.show(heads[rank])} for {table.show(needs)}, "
+            f"which rank {other} has behind {table.show(heads[other])}"
+        )
+    more = f"; ... {len(circle)} ranks in a circle" if len(circle) > len(waits) else ""
+    return ScheduleError("the order deadlocks: " + "; ".join(waits) + more, head)

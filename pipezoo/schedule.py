@@ -25,6 +25,9 @@ from pipezoo.action import COMPUTE, MESSAGES, Action, Op
 from pipezoo.errors import ScheduleError
 from pipezoo.legality import Facts, prove
 
+# one rank's op, stage, microbatch and overlap; see Schedule
+Columns = tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.int32], "NDArray[np.bool_] | None"]
+
 LARGEST_FILE = 512 * 2**20  # bytes; 10 million actions take about 100 MB
 
 
@@ -146,6 +149,19 @@ class Schedule:
             f"Schedule({self.name!r}, num_ranks={self.num_ranks}, num_stages={self.num_stages}, "
             f"num_microbatches={self.num_microbatches}, num_actions={self.num_actions})"
         )
+
+    @classmethod
+    def from_columns(cls, ranks: Iterable[Columns], name: str = "schedule") -> Schedule:
+        """Build from the arrays ``(op, stage, microbatch, overlap)`` of every rank."""
+        parts = list(ranks)
+        offsets = np.cumsum([0] + [len(part[0]) for part in parts])
+        op = np.concatenate([part[0] for part in parts])
+        stage = np.concatenate([part[1] for part in parts])
+        microbatch = np.concatenate([part[2] for part in parts])
+        overlap = None
+        if any(part[3] is not None for part in parts):
+            overlap = np.concatenate([np.zeros(len(ops), bool) if pair is None else pair for ops, _, _, pair in parts])
+        return cls(op, stage, microbatch, offsets, overlap, name)
 
     @classmethod
     def from_orders(cls, orders: Iterable[Iterable[Action | str | None]], name: str = "schedule") -> Schedule:

@@ -1,0 +1,57 @@
+"""DualPipeV: a V of two stages a rank; in the steady phase every forward of one runs beside a backward of the other.
+
+DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, and the cut-in-half form of its DualPipe; torch's order
+
+    bubble     (p/2-1)(F&B + TB - 2TW) where a pair overlaps fully, F&B its time and TB a whole backward's;
+               (p-1)/(6m+p-1) of the makespan at equal costs without overlap
+    memory     the activations of p + 1/2 microbatches
+    needs      m >= 2p
+
+    p=3: rank 0 has stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3. Slots: F on the way down, f on the way up;
+    [F b] runs as a pair
+
+    rank 0  F0 F1 F2 F3   F4 f0   i0 w0 f1 ...   [F b] [f B] ...
+    rank 1     F0 F1      F2 f0   F3 f1 ...
+    rank 2                F0 f0   F1 f1   F2 f2  F b [f B] [F b] [f B] ...
+"""
+
+from __future__ import annotations
+
+from pipezoo.arguments import check_equal, check_int
+from pipezoo.phases import Steps, unroll
+from pipezoo.schedule import Schedule
+
+
+def dualpipev(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -> Schedule:
+    """The DualPipeV order, ``OVERLAP_F_B`` pairs included; rank ``r`` has stages ``r`` and ``2 * num_ranks - 1 - r``.
+
+    Raises:
+        ValueError: a count below 1, fewer microbatches than stages, or other than two stages per rank.
+    """
+    p = check_int("num_ranks", num_ranks, 1)
+    m = check_int("num_microbatches", num_microbatches, 1)
+    check_equal("stages_per_rank", stages_per_rank, 2, "dualpipev runs exactly 2 stages on each rank, placed as a V")
+    if m < 2 * p:
+        raise ValueError(
+            f"num_microbatches={m}: dualpipev fills its {2 * p} stages with as many microbatches; valid: >= {2 * p}"
+        )
+
+    def order(rank: int) -> Steps:
+        far = p - 1 - rank  # hops from this rank to the turn of the V
+        alone = int(far == 0)  # where the V turns, the first F and B depend on neighbours that are not there yet
+        drain, odd = divmod(rank + 1, 2)
+        return unroll(
+            (2 * far, "F0"),
+            (rank + 1, "F0 F1"),
+            (far, "I1 W F1"),
+            (alone, "F0 B1 (F1 B0)"),
+            (m - 2 * p + rank + 1 - alone, "(F0 B1) (F1 B0)"),
+            (far, "B1 (F1 B0)"),
+            (drain, "B1 B0"),
+            (odd, "B1 I0"),  # from here on weight halves are kept for the gaps that follow
+            (drain, "I1 I0"),
+            (far, "W I0"),
+            (rank + 1, "W"),
+        )
+
+    return Schedule.from_columns((order(rank).on([rank, 2 * p - 1 - rank]) for rank in range(p)), "dualpipev")

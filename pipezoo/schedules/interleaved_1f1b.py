@@ -1,0 +1,39 @@
+"""Interleaved 1F1B: 1F1B with v smaller stages on every rank, so that filling the pipeline takes 1/v of the time.
+
+Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM", arXiv:2104.04473
+
+    bubble     (p-1)(TF+TB+TW)/v;  (p-1)/(mv+p-1) of the makespan where the rounds are of p microbatches
+    memory     p + (p-1)/v rank-microbatches and a little more: 2(p-1) + (v-1)p + 1 stage-microbatches on the first rank
+    messages   v times as many as 1F1B
+
+    p=3, v=2, m=3; stage s is on rank s % p; 'F2 of stage 3' is written 3F2; a backward takes two units
+
+    rank 0  0F0 0F1 0F2 3F0 3F1 3F2 .   .   .   3B0---- 3B1---- 3B2---- 0B0---- 0B1---- 0B2----
+    rank 1      1F0 1F1 1F2 4F0 4F1 4F2 4B0 ...
+    rank 2          2F0 2F1 2F2 5F0 5B0---- 5F1 5B1---- 5F2 5B2---- 2B0---- 2B1---- 2B2----
+"""
+
+from __future__ import annotations
+
+from pipezoo.arguments import check_int
+from pipezoo.phases import Steps, unroll
+from pipezoo.rounds import microbatches_per_round, take_turns
+from pipezoo.schedule import Schedule
+
+
+def interleaved_1f1b(num_ranks: int, num_microbatches: int, stages_per_rank: int | None = 2) -> Schedule:
+    """The interleaved 1F1B order; stage ``s`` is on rank ``s % num_ranks``. ``stages_per_rank=None`` means 2.
+
+    Raises:
+        ValueError: a count below 1, or microbatches that do not come in equal rounds.
+    """
+    p = check_int("num_ranks", num_ranks, 1)
+    m = check_int("num_microbatches", num_microbatches, 1)
+    v = check_int("stages_per_rank", 2 if stages_per_rank is None else stages_per_rank, 1)
+    per_round = microbatches_per_round(p, m)
+
+    def order(rank: int) -> Steps:
+        warmup = min((v - 1) * per_round + 2 * (p - 1 - rank), m * v)
+        return take_turns(unroll((warmup, "F"), (m * v - warmup, "F B"), (warmup, "B")), per_round, v)
+
+    return Schedule.from_columns((order(rank).on(range(rank, p * v, p)) for rank in range(p)), "interleaved_1f1b")

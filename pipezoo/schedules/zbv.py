@@ -1,0 +1,47 @@
+"""ZB-V: two stages a rank, placed as a V, so that the rank that starts the forward also ends it: no bubble at equal costs.
+
+Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 6; torch's order
+
+    bubble     span 0, makespan (p-1)/(6m+p-1), at equal costs of F, I and W and m >= 2p-1
+    memory     the activations of p microbatches on every rank, as 1F1B
+
+    p=3: rank 0 has stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3. Written by slot: F, I, W on the way down,
+    f, i, w on the way up. m=5, the steady phase is one round of F I W f i w
+
+    rank 0  F0 F1 F2 F3 F4 .  f0 i0 w0 f1 i1 w1 ...
+    rank 1     F0 F1 F2 f0 F3 f1 .  i0 w0 F4 ...
+    rank 2        F0 f0 F1 f1 F2 f2 ...
+"""
+
+from __future__ import annotations
+
+from pipezoo.arguments import check_equal, check_int
+from pipezoo.phases import Steps, unroll
+from pipezoo.schedule import Schedule
+
+
+def zbv(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -> Schedule:
+    """The ZB-V order; rank ``r`` has the stages ``r`` and ``2 * num_ranks - 1 - r``.
+
+    Raises:
+        ValueError: a count below 1, or other than two stages per rank.
+    """
+    p = check_int("num_ranks", num_ranks, 1)
+    m = check_int("num_microbatches", num_microbatches, 1)
+    check_equal("stages_per_rank", stages_per_rank, 2, "zbv runs exactly 2 stages on each rank, placed as a V")
+    full = max(m, 2 * p - 1)  # fewer do not fill the V: they take the order of a full one, without the others
+
+    def order(rank: int) -> Steps:
+        return unroll(
+            (2 * (p - rank) - 1, "F0"),
+            (rank, "F1 F0"),
+            (p - rank, "F1 I1 W1"),
+            (full - (2 * p - rank - 1), "F0 I0 W0 F1 I1 W1"),
+            (p - rank - 1, "I0 W0 F1 I1 W1"),
+            (rank, "I0 I1"),
+            (p - rank, "I0 W0"),
+            (rank, "W1"),
+            (rank, "W0"),
+        ).up_to(m)
+
+    return Schedule.from_columns((order(rank).on([rank, 2 * p - 1 - rank]) for rank in range(p)), "zbv")

@@ -16,7 +16,8 @@ import operator
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any, NamedTuple
 
 from torch import Tensor, fx, nn
@@ -127,13 +128,19 @@ def _read(graph_module: fx.GraphModule) -> Trace:
             raise ValueError(f"model: its forward returns {node!r}; valid: one tensor or a tuple of tensors")
         outputs.append(node.name)
     pieces = []
-    for node in graph.find_nodes(op="call_module"):
+    calls = graph.find_nodes(op="call_module")
+    for node in sorted(calls, key=_number):  # the graph may list a piece that needs nothing before its predecessors
         parts = {user.args[1]: user.name for user in node.users if user.target is operator.getitem}
         size = 1 + max(parts, default=0)
         names = tuple(parts.get(i) for i in range(size)) if parts else (node.name,)
         module = graph_module.get_submodule(str(node.target))
         pieces.append(Piece(module, tuple(value.name for value in node.all_input_nodes), names, bool(parts)))
     return Trace(pieces, inputs, tuple(outputs))
+
+
+def _number(node: fx.Node) -> int:
+    """The place of a piece in the program, which torch writes at the end of its name: submod_pp_3."""
+    return int(str(node.target).rpartition("_")[2])
 
 
 def _live_before(pieces: Sequence[Piece], wanted: tuple[str, ...]) -> tuple[str, ...]:
@@ -165,11 +172,11 @@ def _reattach(piece: nn.Module, model: nn.Module) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep torch.export's logs and warnings to itself: what matters of them is in the error it raises."""
+    """Swallow what torch.export logs, warns and prints: what matters of it is in the error it raises."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import SplitPoint, pipe_split
 
 from pipezoo.dry_run import twin_of
+from pipezoo.module_names import find_module
 from pipezoo.tracing import stages, trace
 
 PLACES = {"beginning": SplitPoint.BEGINNING, "end": SplitPoint.END}
@@ -43,11 +44,7 @@ def split(
 
 def _mark(model: nn.Module, module_name: str, place: str | SplitPoint) -> None:
     """Have the named module call `pipe_split()` before or after each of its forwards."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    module = modules.get(module_name) if module_name else None
-    if module is None:
-        names = ", ".join(name for name in modules if name)
-        raise ValueError(f"split_spec={module_name}: {type(model).__name__} has no such module; valid: {names}")
+    module = find_module(model, module_name, "split_spec")
     point = PLACES.get(place.lower()) if isinstance(place, str) else place
     if point is SplitPoint.BEGINNING:
         module.register_forward_pre_hook(lambda *_: pipe_split())

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipezoo.dry_run import first_line, output_of, run, twin_of
+from pipezoo.module_names import chain_of, find_module, opened_names
 from pipezoo.partition import group_evenly
 
 
@@ -85,31 +86,15 @@ class ModuleStageWithDw(ModuleStage):
 def _units(model: nn.Module, modules: Sequence[Sequence[str]] | None) -> list[list[str]]:
     """Names of modules that stay together, containers opened: one child each, or one list of the user's each."""
     if modules is None:
-        return [[name] for name in _open(model, "")]
-    known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+        return [[name] for name in chain_of(model)]
     units = []
     for stage, names in enumerate(modules):
         if isinstance(names, str) or not names:
             raise ValueError(f"modules[{stage}]={names!r}: must be a list of module names")
         for name in names:
-            if name not in known:
-                raise ValueError(
-                    f"modules[{stage}]={name}: {type(model).__name__} has no such module; valid: {', '.join(known)}"
-                )
-        units.append([opened for name in names for opened in _open_if_container(model, name)])
+            find_module(model, name, f"modules[{stage}]")
+        units.append([opened for name in names for opened in opened_names(model, name)])
     return units
-
-
-def _open_if_container(model: nn.Module, name: str) -> list[str]:
-    module = model.get_submodule(name)
-    return _open(module, f"{name}.") if isinstance(module, (nn.ModuleList, nn.Sequential)) else [name]
-
-
-def _open(container: nn.Module, prefix: str) -> list[str]:
-    """Names of the children in order, also of one child under two names, and of their children if containers."""
-    children = [name for name, _ in container.named_modules(remove_duplicate=False) if name and "." not in name]
-    opened = (_open_if_container(container, child) for child in children)
-    return [prefix + name for names in opened for name in names]
 
 
 def _chain(model: nn.Module, grouped: Sequence[Sequence[str]], takes: int | None) -> list[nn.Module]:

@@ -184,7 +184,7 @@ def _confession(error: BaseException, page: mmap.mmap, place: int) -> dict[str, 
     lines = str(cause).strip().splitlines() or [""]
     known = isinstance(cause, errors.PipezooError)
     return {
-        "kind": type(cause).__name__,
+        "type": type(cause).__name__,
         "text": lines[0][:500],
         "known": known,
         "exit_code": cause.exit_code if isinstance(cause, errors.PipezooError) else errors.RankError.exit_code,
@@ -263,9 +263,10 @@ def _explain(child: Child, describe: Callable[[str, int], str]) -> errors.Pipezo
         )
     text = child.error["text"]
     if child.error["known"]:
-        kind: type[errors.PipezooError] = getattr(errors, child.error["kind"], errors.RankError)
+        kind: type[errors.PipezooError] = getattr(errors, child.error["type"], errors.RankError)
         return kind(text)
-    return errors.RankError(f"{place}: {child.error['kind']}: {text}" if text else f"{place}: {child.error['kind']}")
+    what = child.error["type"]
+    return errors.RankError(f"{place}: {what}: {text}" if text else f"{place}: {what}")
 
 
 def _death(code: int | None) -> str:

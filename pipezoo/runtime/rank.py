@@ -32,7 +32,8 @@ def run_rank(job: Job, rank: int, link: Link) -> None:
     stages = [_stage(job, index, device, recorder) for index in owned]
     parameters = {name: p for index in owned for name, p in job.stages.parameters(index).items()}
     ties = join(find_ties([job.stages.parameters(i) for i in range(job.stages.num_stages)], job.stage_to_rank))
-    optimizer = job.optimizer([p for p in parameters.values() if p.requires_grad])
+    learning = [p for p in parameters.values() if p.requires_grad]
+    optimizer = job.optimizer(learning) if learning else None
     loss = scaled(job.loss.to(device), job.schedule.num_microbatches)
     schedule = TorchSchedule(
         stages, rank, job.actions[rank], job.stage_to_rank, job.schedule.num_microbatches, loss, link.note
@@ -56,7 +57,7 @@ def run_rank(job: Job, rank: int, link: Link) -> None:
 def train_step(
     job: Job,
     schedule: TorchSchedule,
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | None,
     ties: list[Tie],
     parameters: dict[str, nn.Parameter],
     rank: int,
@@ -66,7 +67,8 @@ def train_step(
 ) -> list[float] | None:
     """One step on this rank. Returns the scaled losses of the microbatches and last their total, where the last stage
     is."""
-    optimizer.zero_grad(set_to_none=True)
+    if optimizer is not None:
+        optimizer.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
     schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
     if losses and job.on_nonfinite != "ignore" and (bad := first_nonfinite(losses)) is not None:
@@ -76,7 +78,8 @@ def train_step(
     sum_tied_gradients(ties, parameters, rank)
     if job.verify and step == 0:
         _leave_values(job, rank, "first", job.stages_of(rank))
-    optimizer.step()
+    if optimizer is not None:
+        optimizer.step()
     return [value.item() for value in (*losses, total(losses))] if losses else None
 
 

@@ -120,24 +120,29 @@ def compare(what: str, stage: int | None, ours: torch.Tensor | None, theirs: tor
 
 
 def _differences(job: Job, losses: list[list[float]], reference: Reference) -> Iterator[Difference]:
+    """In the order of time: the first loss, its gradients, the other losses, what is there after the last step."""
     if len(losses) != len(reference.losses):
         yield Difference("number of steps", None, math.inf, len(losses), len(reference.losses))
-    for step, (ours, theirs) in enumerate(zip(losses, reference.losses, strict=False)):
-        yield compare(
+    by_step = [
+        compare(
             f"loss of step {step}",
             job.stages.num_stages - 1,
             torch.tensor(ours).double(),
             torch.tensor(theirs).double(),
         )
-    for when, title, expected in (
-        ("first", "gradient of {} in step 0", reference.gradients),
-        ("last", f"{{}} after step {job.steps - 1}", reference.last),
-    ):
-        for stage, values in sorted(_left_by_ranks(job, when).items()):
-            names = job.stages.names[stage].values()
-            for name in dict.fromkeys(names):
-                if name in values or name in expected:
-                    yield compare(title.format(name), stage, values.get(name), expected.get(name))
+        for step, (ours, theirs) in enumerate(zip(losses, reference.losses, strict=False))
+    ]
+    yield from by_step[:1]
+    yield from _values(job, "first", "gradient of {} in step 0", reference.gradients)
+    yield from by_step[1:]
+    yield from _values(job, "last", f"{{}} after step {job.steps - 1}", reference.last)
+
+
+def _values(job: Job, when: str, title: str, expected: Values) -> Iterator[Difference]:
+    for stage, values in sorted(_left_by_ranks(job, when).items()):
+        for name in dict.fromkeys(job.stages.names[stage].values()):
+            if name in values or name in expected:
+                yield compare(title.format(name), stage, values.get(name), expected.get(name))
 
 
 def _left_by_ranks(job: Job, when: str) -> dict[int, Values]:

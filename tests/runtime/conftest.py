@@ -1,0 +1,94 @@
+"""Small jobs, built without a config: a model, a splitter, an order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipezoo.data.regression import batches
+from pipezoo.lowering import lower
+from pipezoo.runtime.job import Job
+from pipezoo.runtime.launch import Limits, launch
+from pipezoo.runtime.rank import run_rank
+from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, try_out
+from pipezoo.runtime.step import scaled
+from pipezoo.runtime.verdict import judge
+from pipezoo.schedule import Schedule
+from pipezoo.splitters.modules import split as split_modules
+
+ROWS = 4  # of a microbatch
+WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a job printed of itself: the losses of its steps, and the verdict on them."""
+
+    losses: list[list[float]]
+    verdict: dict[str, Any]
+
+
+def build_job(
+    scratch: Path,
+    model: Callable[[], torch.nn.Module],
+    schedule: Schedule,
+    split: Callable[..., Sequence[torch.nn.Module]] = split_modules,
+    extra: Sequence[str] = (),
+    dtype: torch.dtype = torch.float32,
+    **changes: Any,
+) -> Job:
+    torch.set_num_threads(1)
+    data = batches(ROWS * schedule.num_microbatches, 0, WIDTH, extra)
+    whole = make_model(model, 0, dtype)
+    loss = changes.get("loss", torch.nn.MSELoss())
+    batch = data(0)
+    example = first_rows(inputs_of(whole, batch, dtype), ROWS)
+    modules = split(whole, schedule.num_stages, example)
+    boundaries = try_out(modules, example, batch.target[:ROWS].to(dtype), scaled(loss, schedule.num_microbatches))
+    job = Job(
+        stages=Stages.of(whole, modules, boundaries),
+        schedule=schedule,
+        actions=lower(schedule),
+        stage_to_rank=schedule.stage_to_rank,
+        fresh_model=partial(make_model, model, 0, dtype),
+        batch=data,
+        loss=loss,
+        optimizer=partial(torch.optim.SGD, lr=1e-3, momentum=0.9),
+        scratch=scratch,
+        steps=3,
+        seed=0,
+        dtype=dtype,
+        device="cpu",
+        threads=1,
+        record_steps=1,
+        own_weight_gradient=False,
+        verify=True,
+        on_nonfinite="stop",
+        timeout=30.0,
+        identity="00" * 32,
+    )
+    return replace(job, **changes)
+
+
+def train(job: Job) -> Trained:
+    losses: list[list[float]] = []
+
+    def on_step(name: str, message: dict[str, Any]) -> None:
+        if message["losses"]:
+            losses.append(message["losses"])
+
+    limits, log = Limits(20.0, 20.0), job.file("log")
+    launch({f"rank {r}": partial(run_rank, job, r) for r in range(job.num_ranks)}, limits, log, on_step=on_step)
+    verdict = launch({"reference": partial(judge, job, losses, None)}, limits, log)["reference"]
+    return Trained(losses, verdict)
+
+
+@pytest.fixture()
+def job(tmp_path: Path) -> Callable[..., Job]:
+    return partial(build_job, tmp_path)

@@ -58,8 +58,21 @@ class Timeline:
         return float(self.end.max() - self.start.min()) if self.num_spans else 0.0
 
     def busy(self) -> NDArray[np.float64]:
-        """``[num_ranks]``: how long each rank computed."""
-        return np.bincount(self.rank, weights=self.end - self.start, minlength=self.num_ranks).astype(np.float64)
+        """``[num_ranks]``: how long each rank computed; where two of its spans overlap, that time counts once."""
+        start = self.start
+        if not self._one_at_a_time():
+            start = start.copy()
+            for rank in range(self.num_ranks):
+                own = np.flatnonzero(self.rank == rank)
+                own = own[np.argsort(start[own], kind="stable")]
+                covered = np.maximum.accumulate(self.end[own])
+                start[own[1:]] = np.clip(covered[:-1], start[own[1:]], np.maximum(self.end[own[1:]], start[own[1:]]))
+        return np.bincount(self.rank, weights=self.end - start, minlength=self.num_ranks).astype(np.float64)
+
+    def _one_at_a_time(self) -> bool:
+        """True where spans come by rank and by time and none starts before the one before it ended."""
+        later = (self.start[1:] >= self.end[:-1]) & (self.rank[1:] == self.rank[:-1])
+        return bool((later | (self.rank[1:] > self.rank[:-1])).all())
 
     def own_span(self) -> NDArray[np.float64]:
         """``[num_ranks]``: from each rank's own first start to its own last end."""

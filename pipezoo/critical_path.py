@@ -1,0 +1,77 @@
+"""Who waited for whom: the chain of actions that made the pipeline end when it did.
+
+    rank 0 |0F0|0F1|   .   |0B0|0B1|          0F0 -> 1F0 (message) -> 1B0 (rank busy) -> 1F1 (rank busy)
+    rank 1     |1F0|1B0|1F1|1B1|                  -> 1B1 (rank busy) -> 0B1 (message)
+
+From the action that ends last, step back to what it had to wait for longest: the action before it on its rank, or the
+one whose message it needs. Where both ended at the same moment the rank is blamed: a faster hop would not have helped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipezoo.action import Action, Op
+from pipezoo.schedule import Schedule
+
+Floats = NDArray[np.float64]
+
+
+class Step(NamedTuple):
+    """One action of the path; ``waited_for`` is "nothing", "rank" or "message", and ``waited`` is how long after the
+    end of the step before it started, which is the hop."""
+
+    action: Action
+    rank: int
+    start: float
+    end: float
+    waited_for: str
+    waited: float
+
+
+@dataclass(frozen=True)
+class CriticalPath:
+    """The path from the first action to the last, in the order of time."""
+
+    steps: Sequence[Step]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers: how long the path computes (in all, and by op), and waits for messages, and where it goes."""
+        by_op: Counter[str] = Counter()
+        by_rank: Counter[int] = Counter()
+        for step in self.steps:
+            by_op[step.action.op.name] += step.end - step.start  # type: ignore[assignment]
+            by_rank[step.rank] += step.end - step.start  # type: ignore[assignment]
+        messages = [step.waited for step in self.steps if step.waited_for == "message"]
+        return {
+            "num_actions": len(self.steps),
+            "compute_seconds": float(sum(by_op.values())),
+            "compute_seconds_by_op": dict(sorted(by_op.items())),
+            "compute_seconds_by_rank": {str(rank): by_rank[rank] for rank in sorted(by_rank)},
+            "num_messages": len(messages),
+            "message_seconds": float(sum(messages)),
+        }
+
+
+def trace(schedule: Schedule, start: Floats, end: Floats, free: Floats, arrived: Floats) -> CriticalPath:
+    """Follow the path; the arguments are those of :class:`~pipezoo.simulator.Simulation`."""
+    firsts = set(schedule.offsets[:-1].tolist())
+    i = int(np.argmax(end))
+    steps = []
+    while True:
+        by_message = bool(arrived[i] > free[i]) and arrived[i] > -np.inf
+        is_first = i in firsts and not by_message
+        before = -1 if is_first else int(schedule.source[i]) if by_message else i - 1
+        why = "nothing" if is_first else "message" if by_message else "rank"
+        waited = float(start[i] - (0.0 if is_first else end[before]))
+        action = Action(int(schedule.stage[i]), Op(int(schedule.op[i])), int(schedule.microbatch[i]))
+        steps.append(Step(action, int(schedule.rank[i]), float(start[i]), float(end[i]), why, waited))
+        if is_first:
+            return CriticalPath(steps[::-1])
+        i = before

@@ -1,0 +1,161 @@
+"""Schedule x Cost -> Timeline: an action starts when its rank is free and its input has arrived.
+
+    rank 0 |0F0|0F1|                   overlap: the message of 0F0 is under way while rank 0 goes on with 0F1
+    rank 1      ~~~|1F0|               ~~~ the hop
+
+    rank 0 |0F0|~~~|0F1|~~~            no overlap: a message keeps the sender busy right after the action that made
+    rank 1     |~~~|1F0|               it, and the receiver right before the action that needs it; where the receiver
+                                       was waiting, both are the same moment
+
+Messages never wait for one another, and two stages of one rank hand over in no time. Memory is in ``memory.py``, what
+no order can beat in ``bounds.py``, who waited for whom in ``critical_path.py``; ``predict`` gathers all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipezoo.action import COMPUTE, Op
+from pipezoo.bounds import lower_bound
+from pipezoo.clock import play
+from pipezoo.cost import Cost
+from pipezoo.critical_path import CriticalPath, trace
+from pipezoo.memory import peak_memory
+from pipezoo.schedule import Schedule
+from pipezoo.timeline import Timeline
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A played schedule; all arrays are ``[num_actions]``, times in the unit of the costs, from the first start at 0.
+
+    Args:
+        schedule: what was played, computations only.
+        start, end: when each action ran.
+        free: when its rank was done with everything before it.
+        arrived: when its input was there; -inf for an action that waits for none.
+    """
+
+    schedule: Schedule
+    cost: Cost
+    start: Floats
+    end: Floats
+    free: Floats
+    arrived: Floats
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        return Timeline.of(self.schedule, self.start, self.end, "predicted")
+
+    def critical_path(self) -> CriticalPath:
+        """The chain of actions that made the last one end when it did."""
+        return trace(self.schedule, self.start, self.end, self.free, self.arrived)
+
+
+def simulate(schedule: Schedule, cost: Cost) -> Timeline:
+    """When every action of the schedule runs if it costs what ``cost`` says.
+
+    Messages written out in the schedule are left out of the timeline: the hops of ``cost`` stand for them.
+
+    Raises:
+        ValueError: the cost has another number of stages, or does not know an op that the schedule uses.
+    """
+    return run(schedule, cost).timeline
+
+
+def run(schedule: Schedule, cost: Cost) -> Simulation:
+    """As :func:`simulate`, with what every action waited for."""
+    schedule = schedule.compute_only()
+    _check(schedule, cost)
+    code = schedule.stage * len(COMPUTE) + schedule.op
+    take = cost.seconds.ravel()[code]
+    into, out = (None if table is None else table[code] for table in _hops(schedule, cost))
+    hidden = _hidden(schedule, cost, take)
+    lag = 0.0 if into is None else into
+    busy = take
+    if into is not None and out is not None and not cost.overlap:
+        busy, lag = take + into + out, -into
+    if hidden is not None:  # the first of a pair lets the second start early, yet its own result is there no sooner
+        busy, lag = take - hidden, lag + np.where(schedule.source < 0, 0.0, hidden[schedule.source])
+    done = play(schedule.offsets, schedule.source, busy, lag)
+    free = np.empty_like(done)
+    free[1:], free[schedule.offsets[:-1]] = done[:-1], 0.0
+    arrived = np.where(schedule.source < 0, -np.inf, done[schedule.source])
+    arrived += lag
+    if into is not None and not cost.overlap:
+        free, arrived = free + into, arrived + into
+    start = np.maximum(free, arrived)
+    return Simulation(schedule, cost, start, start + take, free, arrived)
+
+
+def predict(schedule: Schedule, cost: Cost) -> dict[str, Any]:
+    """What the simulator knows of a run, as plain numbers for ``result.json``.
+
+    ``step_seconds`` ends when the slowest rank has done its optimizer step; ``lower_bound`` holds for every order of
+    the same work on the same ranks (``bounds.py``) and ``gap`` is the bubble's distance to it; ``peak_memory`` is per
+    rank, in the unit of the costs. Raises what :func:`simulate` raises.
+    """
+    simulation = run(schedule, cost)
+    timeline, schedule = simulation.timeline, simulation.schedule
+    ends = timeline.end[schedule.offsets[1:] - 1]
+    optimizer = np.bincount(schedule.stage_to_rank, weights=cost.optimizer, minlength=schedule.num_ranks)
+    bubble, work = timeline.bubble(), float(timeline.busy().sum())
+    bound = lower_bound(cost, schedule.stage_to_rank, schedule.num_microbatches)
+    least = max(0.0, 1.0 - work / (schedule.num_ranks * bound)) if bound else 0.0
+    return {
+        "step_seconds": float((ends + optimizer).max()),
+        "makespan_seconds": timeline.makespan,
+        "bubble": bubble,
+        "lower_bound": {"makespan_seconds": bound, "bubble": least},
+        "gap": bubble["makespan"] - least,
+        "peak_memory": peak_memory(schedule, cost).tolist(),
+        "critical_path": simulation.critical_path().summary(),
+    }
+
+
+def _check(schedule: Schedule, cost: Cost) -> None:
+    if cost.num_stages != schedule.num_stages:
+        raise ValueError(
+            f"cost: it has {cost.num_stages} stages, but schedule {schedule.name!r} has {schedule.num_stages}"
+        )
+    used = set(np.unique(schedule.op).tolist())
+    for op in COMPUTE:
+        unknown = np.flatnonzero(np.isnan(cost.seconds[:, op]))
+        if op in used and unknown.size:
+            raise ValueError(
+                f"stages[{unknown[0]}].{op.name}: is missing; schedule {schedule.name!r} splits the backward, "
+                "which these costs have only as a whole (B)"
+            )
+
+
+def _hops(schedule: Schedule, cost: Cost) -> tuple[Floats | None, Floats | None]:
+    """``[num_stages * 4]`` tables: what the message into, and out of, a stage's F, B, I, W takes; None: all are 0."""
+    hops = cost.hop_seconds(schedule.stage_to_rank)
+    if not hops.any():
+        return None, None
+    into, out = np.zeros((2, schedule.num_stages, len(COMPUTE)))
+    into[1:, Op.F] = out[:-1, Op.F] = hops
+    for op in (Op.B, Op.I):
+        into[:-1, op] = out[1:, op] = hops
+    return into.ravel(), out.ravel()
+
+
+def _hidden(schedule: Schedule, cost: Cost, take: Floats) -> Floats | None:
+    """``[num_actions]``: for the first of an overlapped pair, the seconds by which the second may start early.
+
+    Only a forward and a part of a backward hide each other: they use the machine differently.
+    """
+    if schedule.overlap is None or not cost.overlap_gain:
+        return None
+    first = np.flatnonzero(schedule.overlap)
+    first = first[(schedule.op[first] == Op.F) != (schedule.op[first + 1] == Op.F)]
+    hidden = np.zeros_like(take)
+    hidden[first] = cost.overlap_gain * np.minimum(take[first], take[first + 1])
+    return hidden

@@ -7,6 +7,7 @@ target      h e   q u i c k
 
 from __future__ import annotations
 
+import email
 import os
 from collections.abc import Callable
 from importlib import import_module
@@ -71,13 +72,13 @@ def read_text(path: str, pattern: str = "*") -> npt.NDArray[np.uint8]:
 def builtin_text() -> npt.NDArray[np.uint8]:
     """English that every Python brings: the language reference behind `help()`, some 500 kB.
 
-    Where a distribution leaves it out, the sources of the standard library stand in. The text differs between
+    Where a distribution leaves it out, the sources of the standard library's `email` stand in. The text differs between
     Python versions.
     """
     try:
         topics: dict[str, str] = import_module("pydoc_data.topics").topics
     except ImportError:
-        return read_text(os.path.dirname(os.__file__), "*.py")
+        return read_text(os.path.dirname(email.__file__), "*.py")
     return np.frombuffer("".join(topics[name] for name in sorted(topics)).encode(), dtype=np.uint8)
 
 

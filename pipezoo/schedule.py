@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipezoo.action import COMPUTE, MESSAGES, Action, Op
+from pipezoo.action import COMPUTE, MESSAGES, OF_A_STAGE, Action, Op
 from pipezoo.errors import ScheduleError
 from pipezoo.legality import Facts, prove
 
 # one rank's op, stage, microbatch and overlap; see Schedule
 Columns = tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.int32], "NDArray[np.bool_] | None"]
 
+_OPS = tuple(Op)
 LARGEST_FILE = 512 * 2**20  # bytes; 10 million actions take about 100 MB
 
 
@@ -236,19 +237,17 @@ class Orders(Sequence[list[Action]]):
     def _actions(self, rank: int) -> Iterator[Action]:
         schedule = self._schedule
         part = slice(schedule.offsets[rank], schedule.offsets[rank + 1])
-        columns = (
-            schedule.stage[part].tolist(),
-            schedule.op[part].tolist(),
-            schedule.microbatch[part].tolist(),
-        )
-        actions = (Action(stage, Op(op), None if mb < 0 else mb) for stage, op, mb in zip(*columns, strict=True))
+        ops = map(_OPS.__getitem__, schedule.op[part].tolist())
+        microbatches: list[int | None] = schedule.microbatch[part].tolist()
+        if schedule.op[part].max() in OF_A_STAGE:
+            microbatches = [None if microbatch == -1 else microbatch for microbatch in microbatches]
+        actions = map(Action, schedule.stage[part].tolist(), ops, microbatches)
         if schedule.overlap is None:
             yield from actions
             return
-        flags = iter(schedule.overlap[part].tolist())
-        for paired, action in zip(flags, actions, strict=True):
+        for paired in (flags := iter(schedule.overlap[part].tolist())):
             if paired:
                 next(flags)
-                yield Action(-1, Op.OVERLAP_F_B, None, (action, next(actions)))
+                yield Action(-1, Op.OVERLAP_F_B, None, (next(actions), next(actions)))
             else:
-                yield action
+                yield next(actions)

@@ -8,8 +8,8 @@ Huang et al., "GPipe: Efficient Training of Giant Neural Networks using Pipeline
     p=3, m=4; a backward takes two units
 
     rank 0  F0 F1 F2 F3 .  .  .  .  .  .  B0--- B1--- B2--- B3---
-    rank 1     F0 F1 F2 F3 .  .  .  B0--- B1--- B2--- B3---
-    rank 2        F0 F1 F2 F3 B0--- B1--- B2--- B3---
+    rank 1  .  F0 F1 F2 F3 .  .  .  B0--- B1--- B2--- B3---
+    rank 2  .  .  F0 F1 F2 F3 B0--- B1--- B2--- B3---
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
 Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM", arXiv:2104.04473
 
-    bubble     (p-1)(TF+TB+TW)/v;  (p-1)/(mv+p-1) of the makespan where the rounds are of p microbatches
-    memory     p + (p-1)/v rank-microbatches and a little more: 2(p-1) + (v-1)p + 1 stage-microbatches on the first rank
+    bubble     (p-1)(TF+TB+TW)/v;  (p-1)/(mv+p-1) of the makespan, in rounds of p microbatches
+    memory     2(p-1) + (v-1)p + 1 activations of one stage on the first rank, which is p + (p-1)/v of a whole rank
     messages   v times as many as 1F1B
 
-    p=3, v=2, m=3; stage s is on rank s % p; 'F2 of stage 3' is written 3F2; a backward takes two units
+    p=3, v=2, m=3: stage s is on rank s % p; F and B are of the rank's first stage, f and b of its second
 
-    rank 0  0F0 0F1 0F2 3F0 3F1 3F2 .   .   .   3B0---- 3B1---- 3B2---- 0B0---- 0B1---- 0B2----
-    rank 1      1F0 1F1 1F2 4F0 4F1 4F2 4B0 ...
-    rank 2          2F0 2F1 2F2 5F0 5B0---- 5F1 5B1---- 5F2 5B2---- 2B0---- 2B1---- 2B2----
+    rank 0  F0 F1 F2 f0 f1 f2 .  .  .  .  b0--- .  b1--- .  b2--- B0--- B1--- B2---
+    rank 1  .  F0 F1 F2 f0 f1 f2 .  b0--- .  b1--- .  b2--- B0--- B1--- B2---
+    rank 2  .  .  F0 F1 F2 f0 b0--- f1 b1--- f2 b2--- B0--- B1--- B2---
 """
 
 from __future__ import annotations

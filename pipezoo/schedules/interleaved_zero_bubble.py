@@ -2,17 +2,17 @@
 
 Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, over the stages of arXiv:2104.04473; torch's order
 
-    bubble     (p-1)(TF+TB-TW)/v;  (p-1)/(3mv+p-1) of the makespan at equal costs, in rounds of p microbatches
-    memory     the activations of about p microbatches on every rank
+    bubble     (p-1)(TF+TB-TW)/v at equal costs; (p-1)/(3mv+p-1) of the makespan, in rounds of p microbatches
+    memory     the activations of p microbatches on every rank
 
-    Rank r puts off r weight halves: a later rank gets its first input gradient sooner, and so has r more to spend
-    while the pipeline drains.
+    Rank r puts off r weight halves: the later a rank, the sooner its first input half comes, and the fewer forwards it
+    holds by then.
 
-    p=3, v=1, m=4
+    p=3, v=2, m=3: stage s is on rank s % p; F, I, W are of the rank's first stage, f, i, w of its second
 
-    rank 0  F0 F1 F2 .  .  I0 W0 F3 I1 W1 .  I2 W2 .  I3 W3
-    rank 1     F0 F1 .  I0 F2 I1 W0 F3 I2 W1 .  I3 W2 W3
-    rank 2        F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3
+    rank 0  F0 F1 F2 f0 f1 f2 .  .  i0 w0 i1 w1 i2 w2 I0 W0 I1 W1 I2 W2
+    rank 1  .  F0 F1 F2 f0 f1 .  i0 f2 i1 w0 i2 w1 I0 w2 I1 W0 I2 W1 W2
+    rank 2  .  .  F0 F1 F2 f0 i0 f1 i1 f2 i2 w0 I0 w1 I1 w2 I2 W0 W1 W2
 """
 
 from __future__ import annotations

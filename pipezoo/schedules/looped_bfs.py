@@ -5,11 +5,12 @@ Lamy-Poirier, "Breadth-First Pipeline Parallelism", arXiv:2211.05953
     bubble     (p-1)(TF+TB+TW)/v;  (p-1)/(mv+p-1) of the makespan, for m >= p
     memory     the activations of m microbatches on every rank
 
-    p=3, v=2, m=3; stage s is on rank s % p; backwards take the microbatches last to first; a backward takes two units
+    p=3, v=2, m=3: stage s is on rank s % p; F and B are of the rank's first stage, f and b of its second.
+    Backwards take the microbatches from the last to the first
 
-    rank 0  0F0 0F1 0F2 3F0 3F1 3F2 .   .   .   .   .   .   3B2---- ...
-    rank 1      1F0 1F1 1F2 4F0 4F1 4F2 .   .   4B2---- 4B1---- 4B0---- 1B2---- ...
-    rank 2          2F0 2F1 2F2 5F0 5F1 5F2 5B2---- 5B1---- 5B0---- 2B2---- 2B1---- 2B0----
+    rank 0  F0 F1 F2 f0 f1 f2 .  .  .  .  .  .  b2--- b1--- b0--- B2--- B1--- B0---
+    rank 1  .  F0 F1 F2 f0 f1 f2 .  .  .  b2--- b1--- b0--- B2--- B1--- B0---
+    rank 2  .  .  F0 F1 F2 f0 f1 f2 b2--- b1--- b0--- B2--- B1--- B0---
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ optimizer step as "PipeDream-Flush", arXiv:2006.09503
     p=3, m=4; a backward takes two units
 
     rank 0  F0 F1 F2 .  .  .  .  B0--- F3 B1--- .  B2--- .  B3---
-    rank 1     F0 F1 .  .  B0--- F2 B1--- F3 B2--- .  B3---
-    rank 2        F0 B0--- F1 B1--- F2 B2--- F3 B3---
+    rank 1  .  F0 F1 .  .  B0--- F2 B1--- F3 B2--- .  B3---
+    rank 2  .  .  F0 B0--- F1 B1--- F2 B2--- F3 B3---
 """
 
 from __future__ import annotations

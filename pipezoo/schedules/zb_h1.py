@@ -9,9 +9,9 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 2.3 (ha
 
     p=3, m=4
 
-    rank 0  F0 F1 F2 .  .  I0 W0 F3 I1 W1 .  I2 W2 .  I3 W3
-    rank 1     F0 F1 .  I0 F2 I1 W0 F3 I2 W1 .  I3 W2 W3
-    rank 2        F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3
+    rank 0  F0 F1 F2 .  .  I0 W0 F3 I1 W1 I2 W2 I3 W3
+    rank 1  .  F0 F1 .  I0 F2 I1 W0 F3 I2 W1 I3 W2 W3
+    rank 2  .  .  F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3
 """
 
 from __future__ import annotations

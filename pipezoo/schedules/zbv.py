@@ -5,12 +5,12 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 6; torc
     bubble     span 0, makespan (p-1)/(6m+p-1), at equal costs of F, I and W and m >= 2p-1
     memory     the activations of p microbatches on every rank, as 1F1B
 
-    p=3: rank 0 has stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3. Written by slot: F, I, W on the way down,
-    f, i, w on the way up. m=5, the steady phase is one round of F I W f i w
+    p=3, m=5: rank 0 has the stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3; F, I, W are of the stage on the way
+    down, f, i, w of the stage on the way up
 
-    rank 0  F0 F1 F2 F3 F4 .  f0 i0 w0 f1 i1 w1 ...
-    rank 1     F0 F1 F2 f0 F3 f1 .  i0 w0 F4 ...
-    rank 2        F0 f0 F1 f1 F2 f2 ...
+    rank 0  F0 F1 F2 F3 F4 f0 i0 w0 f1 i1 w1 f2 i2 w2 I0 W0 f3 i3 w3 I1 W1 f4 i4 w4 I2 W2 I3 W3 I4 W4
+    rank 1  .  F0 F1 F2 f0 F3 f1 i0 w0 f2 i1 w1 F4 I0 W0 f3 i2 w2 I1 W1 f4 i3 w3 I2 i4 I3 W2 I4 W3 w4 W4
+    rank 2  .  .  F0 f0 F1 f1 F2 f2 i0 w0 F3 I0 W0 f3 i1 w1 F4 I1 W1 f4 i2 w2 I2 i3 I3 i4 I4 W2 w3 w4 W3 W4
 """
 
 from __future__ import annotations

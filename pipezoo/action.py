@@ -59,23 +59,29 @@ class Action(NamedTuple):
     def parse(cls, text: str) -> Action:
         """The inverse of ``str``. Raises ``ValueError`` that shows the text and the spelling expected."""
         text = text.strip()
-        if pair := _PAIR.fullmatch(text):
-            parts = tuple(cls.parse(part) for part in pair[1].split(";"))
-            if len(parts) != 2 or any(part.op not in COMPUTE for part in parts):
-                raise ValueError(f"{text!r}: OVERLAP_F_B joins exactly two compute actions, like (0F4;7B2)OVERLAP_F_B")
-            return cls(-1, Op.OVERLAP_F_B, None, parts)
         if not (single := _SINGLE.fullmatch(text)):
-            raise ValueError(
-                f"{text!r} is not an action; write <stage><op><microbatch>, like 2F0, 2B0, 2I0, 2W0, 2SEND_F0"
-            )
+            return cls._parse_pair(text)
         stage, name, microbatch = single.groups()
-        op = Op[name]
+        op = _BY_NAME[name]
         if (op in OF_A_STAGE) == bool(microbatch):
-            what = "names no microbatch" if op in OF_A_STAGE else "needs a microbatch"
+            what = "names no microbatch" if op in OF_A_STAGE else f"needs a microbatch, like {text}0"
             raise ValueError(f"{text!r}: {name} {what}")
         return cls(int(stage), op, int(microbatch) if microbatch else None)
 
+    @classmethod
+    def _parse_pair(cls, text: str) -> Action:
+        if pair := _PAIR.fullmatch(text):
+            parts = tuple(cls.parse(part) for part in pair[1].split(";"))
+            if len(parts) != 2 or any(part.op not in COMPUTE for part in parts):
+                raise ValueError(f"{text!r}: OVERLAP_F_B joins exactly two computations, like (0F4;7B2)OVERLAP_F_B")
+            return cls(-1, Op.OVERLAP_F_B, None, parts)
+        shown = text if len(text) <= 40 else text[:37] + "..."
+        hint = f"; did you mean {text.upper()}?" if _SINGLE.fullmatch(text.upper()) else ""
+        raise ValueError(
+            f"{shown!r} is not an action; write <stage><op><microbatch>, like 2F0, 2B0, 2I0, 2W0, 2SEND_F0{hint}"
+        )
 
-_NAMES = "|".join(sorted((op.name for op in Op if op != Op.OVERLAP_F_B), key=len, reverse=True))
-_SINGLE = re.compile(rf"([0-9]{{1,6}})({_NAMES})([0-9]{{0,9}})")
+
+_BY_NAME = {op.name: op for op in Op if op != Op.OVERLAP_F_B}
+_SINGLE = re.compile(rf"([0-9]{{1,6}})({'|'.join(_BY_NAME)})([0-9]{{0,9}})")
 _PAIR = re.compile(r"\((.+)\)OVERLAP_F_B")

@@ -28,7 +28,7 @@ NAMED_IN_A_DEADLOCK = 6  # ranks
 
 @dataclass(frozen=True)
 class Facts:
-    """What a legal table says of itself; ``source[i]`` is the index of the action that action ``i`` waits for, or -1."""
+    """What a legal table says of itself; ``source[i]`` is the index of what action ``i`` waits for, or -1."""
 
     stage_to_rank: tuple[int, ...]
     num_microbatches: int
@@ -52,7 +52,7 @@ def prove(
     computations = _computations(table, positions, stage_to_rank)
     _check_local_order(table, computations)
     source = _sources(table, computations)
-    if any(op in positions for op in MESSAGES):
+    if any(kind in positions for kind in MESSAGES):
         check_messages(table, computations, positions, stage_to_rank, source)
     check_reductions(table, computations)
     _check_pairs(table, overlap, source)
@@ -86,12 +86,16 @@ def _stage_to_rank(table: Table) -> tuple[int, ...]:
     if num_stages > len(table.op):
         raise table.fault(table.stage.argmax(), f"makes {num_stages} stages, of {len(table.op)} actions in all")
     owner = np.full(num_stages, -1, dtype=np.int32)
-    owner[table.stage[::-1]] = table.rank[::-1]  # the first rank that names a stage owns it
+    owner[table.stage] = table.rank
     if absent := first(owner < 0):
-        raise table.fault(table.stage.argmax(), f"makes {num_stages} stages, but stage {absent[0]} has no action on any rank")
+        why = f"makes {num_stages} stages, but stage {absent[0]} has no action on any rank"
+        raise table.fault(table.stage.argmax(), why)
     if away := first(owner[table.stage] != table.rank):
         stage = table.stage[away[0]]
-        raise table.fault(away[0], f"is on the wrong rank: stage {stage} is on rank {owner[stage]}, and has one rank")
+        of_stage = np.flatnonzero(table.stage == stage)
+        home = np.bincount(table.rank[of_stage]).argmax()  # most of its actions are right
+        stranger = of_stage[np.argmax(table.rank[of_stage] != home)]
+        raise table.fault(stranger, f"is on the wrong rank: stage {stage} is on rank {home}, and a stage has one rank")
     return tuple(owner.tolist())
 
 
@@ -145,9 +149,9 @@ def _computations(table: Table, positions: dict[Op, Ints], stage_to_rank: tuple[
     if lacking := first((full < 0) & (inputs < 0) & (weight < 0)):
         halves = f"or {Action(lacking[0], Op.I, lacking[1])} and {Action(lacking[0], Op.W, lacking[1])}"
         raise missing(lacking, Op.B, f"{Action(lacking[0], Op.F, lacking[1])} needs its backward, this {halves}")
-    if half := first((inputs >= 0) != (weight >= 0)):
-        there, lacks = (Op.I, Op.W) if inputs[half] >= 0 else (Op.W, Op.I)
-        raise missing(half, lacks, f"{Action(half[0], there, half[1])} is the other half of that backward")
+    if single := first((inputs >= 0) != (weight >= 0)):
+        there, lacks = (Op.I, Op.W) if inputs[single] >= 0 else (Op.W, Op.I)
+        raise missing(single, lacks, f"{Action(single[0], there, single[1])} is the other half of that backward")
     return Computations(forward, np.maximum(full, inputs), weight)
 
 

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipezoo.action import COMPUTE, MESSAGES, OF_A_STAGE, Action, Op
 from pipezoo.errors import ScheduleError
@@ -57,15 +58,10 @@ class Schedule:
     facts: Facts = field(init=False)
 
     def __post_init__(self) -> None:
-        for key, kind in (
-            ("op", np.int8),
-            ("stage", np.int32),
-            ("microbatch", np.int32),
-            ("offsets", np.int64),
-        ):
-            array = np.ascontiguousarray(getattr(self, key), dtype=kind)
-            array.flags.writeable = False
-            object.__setattr__(self, key, array)
+        for key, kind in (("op", np.int8), ("stage", np.int32), ("microbatch", np.int32), ("offsets", np.int64)):
+            object.__setattr__(self, key, _frozen(key, getattr(self, key), kind))
+        if self.overlap is not None:
+            object.__setattr__(self, "overlap", _frozen("overlap", self.overlap, np.bool_))
         object.__setattr__(self, "facts", prove(self.op, self.stage, self.microbatch, self.offsets, self.overlap))
 
     @property
@@ -200,24 +196,53 @@ class Schedule:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise ScheduleError(f"file={path}: {reason}") from error
-        orders: list[list[Action]] = []
-        for row, cells in enumerate(csv.reader(io.StringIO(text)), start=1):
-            orders.append([])
-            for column, cell in enumerate(cells, start=1):
-                try:
-                    orders[-1] += [Action.parse(cell)] if cell.strip() else []
-                except ValueError as error:
-                    raise ScheduleError(f"file={path}: row {row}, column {column}: {error}") from None
         try:
+            rows = list(csv.reader(io.StringIO(text)))
+        except csv.Error as error:
+            raise ScheduleError(f"file={path}: {error}") from None
+        while rows and not any(cell.strip() for cell in rows[-1]):
+            rows.pop()
+        try:
+            orders = [list(_read_row(number, cells)) for number, cells in enumerate(rows, start=1)]
             return cls.from_orders(orders, name or path.stem)
         except ScheduleError as error:
-            raise ScheduleError(f"file={path}: {error}") from None
+            place = "" if error.index is None else _cell(rows, error.index)
+            raise ScheduleError(f"file={path}: {place}{error}", error.index) from None
 
     def to_csv(self) -> str:
         """One row per rank, one action per cell; torch reads it, and so does :meth:`from_csv`."""
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(self.order)
         return out.getvalue()
+
+
+def _frozen(key: str, values: ArrayLike, kind: type[np.generic]) -> NDArray[Any]:
+    """``values`` as a read-only array of ``kind``, if none of them changes by that."""
+    given = np.asarray(values)
+    array = np.ascontiguousarray(given, dtype=kind)
+    if given.dtype != kind and (array != given).any():
+        raise ScheduleError(f"{key} must be whole numbers that fit in {np.dtype(kind)}")
+    array.flags.writeable = False
+    return array
+
+
+def _read_row(number: int, cells: list[str]) -> Iterator[Action]:
+    for column, cell in enumerate(cells, start=1):
+        try:
+            if cell and not cell.isspace():
+                yield Action.parse(cell)
+        except ValueError as error:
+            raise ScheduleError(f"row {number}, column {column}: {error}") from None
+
+
+def _cell(rows: list[list[str]], index: int) -> str:
+    """Where the ``index``-th action of a file is written."""
+    for number, cells in enumerate(rows, start=1):
+        for column, cell in enumerate(cells, start=1):
+            index -= len(cell.split(";")) if cell.strip() else 0
+            if index < 0:
+                return f"row {number}, column {column}: "
+    return ""
 
 
 class Orders(Sequence[list[Action]]):

@@ -7,8 +7,8 @@ DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, and the cut-in-ha
     memory     the activations of p + 1/2 microbatches
     needs      m >= 2p
 
-    p=3, m=6: rank 0 has the stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3; F is of the stage on the way down, f
-    of the stage on the way up; (F b) may overlap
+    p=3, m=6: rank 0 has the stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3; F is of the stage on the way down,
+    f of the stage on the way up; (F b) may overlap
 
     rank 0  F0 F1 F2 F3 F4 f0 i0 w0 f1 i1 w1 f2 (F5 b2) (f3 B0) b3 (f4 B1) b4 (f5 B2) b5 I3 W3 I4 W4 I5 W5
     rank 1  F0 F1 F2 f0 F3 f1 i0 w0 f2 (F4 b1) (f3 B0) (F5 b2) (f4 B1) b3 (f5 B2) b4 B3 i5 I4 w5 I5 W4 W5

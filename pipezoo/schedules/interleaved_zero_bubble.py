@@ -48,4 +48,5 @@ def interleaved_zero_bubble(num_ranks: int, num_microbatches: int, stages_per_ra
         )
         return take_turns(steps, per_round, v)
 
-    return Schedule.from_columns((order(rank).on(range(rank, p * v, p)) for rank in range(p)), "interleaved_zero_bubble")
+    orders = (order(rank).on(range(rank, p * v, p)) for rank in range(p))
+    return Schedule.from_columns(orders, "interleaved_zero_bubble")

@@ -1,4 +1,4 @@
-"""ZB-V: two stages a rank, placed as a V, so that the rank that starts the forward also ends it: no bubble at equal costs.
+"""ZB-V: two stages a rank, placed as a V, so that the rank that starts a forward also ends it.
 
 Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 6; torch's order
 

@@ -1,0 +1,127 @@
+"""The command line.
+
+python -m pipezoo key=value ...            train; `verify`, `simulate`, `plan` as first word are task=...
+python -m pipezoo -m key=a,b ...           a sweep
+python -m pipezoo report FOLDER            what a run left behind; reads files, needs neither torch nor Hydra
+python -m pipezoo rerun FOLDER             once more, and what came out differently
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipezoo.job import Request, catch_sigterm, ending, run, run_alone, sweep_exit_code
+from pipezoo.runtime.children import leave
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+TASKS = ("train", "verify", "simulate", "plan")
+ON_FOLDERS = {"report": "pipezoo.report.__main__", "rerun": "pipezoo.rerun"}
+
+
+def main() -> None:
+    """Run the command line of this process and leave with its exit code."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # no thread pool in a process that forks; ranks set their own number
+    catch_sigterm()
+    try:
+        code = command(sys.argv[1:])
+    except KeyboardInterrupt as error:
+        code, line = ending(error)
+        print(line, file=sys.stderr)
+    if "torch" in sys.modules and "joblib" not in sys.modules:
+        leave(code)  # torch takes longer to tear down than a short run takes
+    sys.exit(code)
+
+
+def command(words: Sequence[str]) -> int:
+    """The exit code of one command line."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that the console script finds the same packages
+    if words and words[0] in ON_FOLDERS:
+        code: int = importlib.import_module(ON_FOLDERS[words[0]]).main(list(words[1:]))
+        return code
+    return hydra_command(respell(words))
+
+
+def respell(words: Sequence[str]) -> list[str]:
+    """The command line as Hydra takes it: a task as first word, and both ways to choose an experiment."""
+    first = [f"task={words[0]}"] if words and words[0] in TASKS else list(words[:1])
+    return [word.removeprefix("+") if word.startswith("+experiment=") else word for word in (*first, *words[1:])]
+
+
+def hydra_command(words: Sequence[str]) -> int:
+    """Compose the config that ``words`` describe, and run it, or all of them."""
+    import hydra
+
+    from pipezoo.config import SWEEP, conf_dir
+    from pipezoo.explain import explain
+
+    os.environ["PIPEZOO_TRUST"] = json.dumps(trusted_by(words))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole, and we word them
+    sys.argv = [sys.argv[0], *words]
+    codes: list[int] = []
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    def job(cfg: DictConfig) -> float | None:
+        from pipezoo.config import is_sweep, request_of, title
+
+        request = request_of(cfg)
+        if is_sweep():
+            return run_alone(request, title(), lambda line: print(line, flush=True))
+        codes.append(run(request, lambda line: print(line, flush=True)))
+        return None
+
+    try:
+        job()
+    except Exception as error:
+        explained = explain(error, words, [conf_dir(), *config_dirs(words)])
+        code, line = ending(explained or error)
+        if "debug=true" in words or (explained is None and code == 1):
+            raise
+        print(line, file=sys.stderr)
+        codes.append(code)
+    except KeyboardInterrupt as error:
+        code, line = ending(error)
+        print(line, file=sys.stderr)
+        codes.append(code)
+    if SWEEP:
+        codes.append(end_of_sweep(SWEEP[-1]))
+    return max(codes, default=0)
+
+
+def end_of_sweep(folder: Path) -> int:
+    """Print the table of a sweep, from what its runs left behind, and return the worst of their exit codes."""
+    if not folder.is_dir():
+        return 0
+    from pipezoo.report import sweep
+
+    sweep.main(folder)
+    return sweep_exit_code(folder)
+
+
+def config_dirs(words: Sequence[str]) -> list[Path]:
+    """The folders of YAML files that the command line adds."""
+    found = []
+    for at, word in enumerate(words):
+        option, _, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            found.append(Path(value or "".join(words[at + 1 : at + 2])))
+    return found
+
+
+def trusted_by(words: Sequence[str]) -> dict[str, object]:
+    """What the command line trusts: packages by name, and those of a config folder of the user's."""
+    names = [word.lstrip("+").partition("=")[2] for word in words if word.lstrip("+").startswith("trust=")]
+    packages = [name.strip(" '\"") for text in names for name in text.strip("[]").split(",")]
+    return {"packages": [name for name in packages if name], "third_party": bool(config_dirs(words))}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""The only door to OmegaConf: a composed config goes in, a typed and frozen Experiment comes out.
+
+    conf/*.yaml + command line  --Hydra-->  DictConfig  --load-->  Experiment    nothing past this file knows of Hydra
+
+What may stand in a config is what ``conf/config.yaml`` shows; what a part takes is what its function takes. Both are
+looked up, not listed here, so that a new model or schedule needs no edit of this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipezoo.errors import ConfigError
+from pipezoo.experiment import COUNTS, Experiment, asked_stages, derive, resolve
+from pipezoo.job import Request
+from pipezoo.part import Part, show
+from pipezoo.spelling import unknown
+from pipezoo.trust import Trust
+
+# What the caller adds to each part's arguments, and the class that its target must be a subclass of.
+GIVEN = {
+    "model": (),
+    "data": ("batch_size", "seed"),
+    "split": ("model", "num_stages", "example"),
+    "schedule": ("num_ranks", "num_microbatches"),
+    "optimizer": ("params",),
+    "loss": (),
+    "cost": ("num_stages", "stages_per_rank"),
+    "launch": (),
+}
+ROLES = {
+    "model": "torch.nn.modules.module.Module",
+    "optimizer": "torch.optim.optimizer.Optimizer",
+    "loss": "torch.nn.modules.module.Module",
+}
+WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
+NOT_NUMBERS = ("task", "launch", "cost", "verify", "tolerance", "record_steps", "objective", "on_nonfinite", "debug")
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
+    here = Path(__file__).resolve().parent
+    clone = here.parent / "conf"
+    if (here.parent / "pyproject.toml").is_file() and (clone / "config.yaml").is_file():
+        return clone
+    return here / "conf"
+
+
+def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experiment:
+    """The experiment that a composed config describes.
+
+    Args:
+        cfg: as Hydra hands it over, interpolations and all.
+        choices: which option of each group was chosen, by group.
+        trust: what the command line trusts.
+
+    Raises:
+        ConfigError: one line, before anything was started. Errors that need no model are found without torch.
+    """
+    plain = plain_config(cfg)
+    _check_trust(plain.pop("trust", None), trust)
+    parts = {group: _part(group, plain.pop(group), choices, trust) for group in GIVEN if group in plain}
+    for group in GIVEN:
+        if group not in parts:
+            raise ConfigError(f"{group}: is missing; choose one with {group}=")
+    launch = parts.pop("launch")
+    values = {COUNTS.get(key, key): value for key, value in plain.items()}
+    experiment = Experiment(
+        launch=launch(), launch_name=launch.choice, config_hash=config_hash(cfg), **parts, **values
+    )
+    with_model = experiment.task in WITH_MODEL
+    for group in ("schedule", "cost"):
+        parts[group].check()
+    if with_model:
+        asked = derive(experiment)
+        if asked.num_stages is not None:
+            resolve(experiment, asked, asked.num_stages)
+        for part in parts.values():
+            part.check()
+    return experiment
+
+
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain values, interpolations resolved, keys checked."""
+    for key in cfg:
+        if str(key) not in keys():
+            raise ConfigError(f"{key}={_typed(cfg, str(key))}: {unknown('key', str(key), keys())}")
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise _unresolved(cfg, error) from error
+    assert isinstance(plain, dict)
+    if gone := [key for key in keys() if key not in plain]:
+        raise ConfigError(f"{gone[0]}: was deleted, and a run needs it")
+    return {str(key): value for key, value in plain.items()}
+
+
+def keys() -> list[str]:
+    """The keys of ``conf/config.yaml``, groups included."""
+    own = OmegaConf.load(conf_dir() / "config.yaml")
+    assert isinstance(own, DictConfig)
+    return [*GIVEN, *(str(key) for key in own if key not in ("defaults", "hydra"))]
+
+
+def config_hash(cfg: DictConfig) -> str:
+    """A hash of what determines the numbers of a run; the same for the same config in another checkout."""
+    plain = {key: value for key, value in plain_config(cfg).items() if key not in (*NOT_NUMBERS, "trust")}
+    text = json.dumps(plain, sort_keys=True, default=str).replace(str(conf_dir()), "conf")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_yaml(config: Any) -> str:
+    """A config, or plain values, as YAML in their own order."""
+    return OmegaConf.to_yaml(config if OmegaConf.is_config(config) else OmegaConf.create(config))
+
+
+SWEEP: list[Path] = []  # the folder of the sweep that this process runs
+
+
+class NoteSweep(Callback):
+    """Hydra's callback that tells us where a sweep goes, whichever launcher runs its jobs."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        SWEEP.append(Path(config.hydra.sweep.dir).absolute())
+
+
+def is_sweep() -> bool:
+    """Whether the job at hand is one of a sweep."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def title() -> str:
+    """What tells this job of a sweep from the others."""
+    hydra = HydraConfig.get()
+    return f"[{hydra.job.num}] {' '.join(hydra.overrides.task)}"
+
+
+def request_of(cfg: DictConfig) -> Request:
+    """The run that Hydra's job at hand asks for."""
+    hydra = HydraConfig.get()
+    choices, trust = dict(hydra.runtime.choices), current_trust()
+
+    def files() -> dict[str, str]:
+        return {
+            "config.yaml": to_yaml(plain_config(cfg)),
+            ".hydra/config.yaml": to_yaml(cfg),
+            ".hydra/hydra.yaml": to_yaml({"hydra": hydra}),
+            ".hydra/overrides.yaml": to_yaml(hydra.overrides.task),
+        }
+
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    warm = ("torch.distributed.pipelining",) if plain.get("task") in WITH_MODEL else ()
+    return Request(
+        lambda: load(cfg, choices, trust),
+        Path(hydra.runtime.output_dir),
+        files,
+        str(plain.get("objective")),
+        plain.get("debug") is True,
+        warm,
+    )
+
+
+def _part(group: str, node: Any, choices: Mapping[str, Any], trust: Trust) -> Part:
+    choice = str(choices.get(group) or "?")
+    if not isinstance(node, dict):
+        raise ConfigError(f"{group}={show(node)}: must be an option of the group, chosen with {group}=")
+    arguments = {str(name): value for name, value in node.items()}
+    target = arguments.pop("_target_", None)
+    if not isinstance(target, str):
+        raise ConfigError(f"{group}._target_={show(target)}: must be the dotted name of a function or a class")
+    return Part(group, choice, target, arguments, ROLES.get(group, ""), GIVEN[group], trust)
+
+
+def _check_trust(asked: Any, trust: Trust) -> None:
+    """Whatever a file says about trust is refused; the command line was read before any file."""
+    names = [asked] if isinstance(asked, str) else asked or []
+    if extra := [name for name in names if name not in trust.packages]:
+        raise ConfigError(f"trust={extra[0]}: is only taken from the command line, never from a file")
+
+
+def _typed(cfg: DictConfig, key: str) -> str:
+    value = OmegaConf.to_container(cfg, resolve=False)[key]  # type: ignore[index,call-overload]
+    return "{...}" if isinstance(value, dict) else show(value)
+
+
+def _unresolved(cfg: DictConfig, error: OmegaConfBaseException) -> ConfigError:
+    """A value that is missing, or that refers to something that is not there."""
+    key = str(error.full_key or "?")
+    value = OmegaConf.select(OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)), "") if key == "?" else None
+    parent, _, name = key.rpartition(".")
+    holder = OmegaConf.select(cfg, parent) if parent else cfg
+    node = holder._get_node(name) if isinstance(holder, DictConfig) else None
+    value = getattr(node, "_value", lambda: None)()
+    if value == "???":
+        return ConfigError(f"{key}: is missing; give it a value")
+    return ConfigError(f"{key}={value}: {str(error).splitlines()[0]}")
+
+
+def _stages_asked(root: DictConfig) -> int | None:
+    """The number of stages that the command line asks for, for models whose arguments follow it."""
+    try:
+        counts = [root.get(key) for key in ("stages", "ranks")]
+        plain = [count if isinstance(count, int) and not isinstance(count, bool) else None for count in counts]
+        node = OmegaConf.to_container(root.schedule, resolve=True)
+        part = _part("schedule", node, {}, current_trust())
+        written = None if part.takes("num_ranks") else part()
+        return asked_stages(part, *plain, written)[0]
+    except (ConfigError, OmegaConfBaseException, AttributeError):
+        return None  # `load` meets the same defect, and can say what it is
+
+
+def _stages_or(default: int, *, _root_: DictConfig) -> int:
+    return _stages_asked(_root_) or default
+
+
+def _stages_at_least(least: int, *, _root_: DictConfig) -> int:
+    return max(least, _stages_asked(_root_) or least)
+
+
+def current_trust() -> Trust:
+    """What this process's command line trusts; the processes it starts inherit it."""
+    said = json.loads(os.environ.get("PIPEZOO_TRUST", "{}"))
+    return Trust(tuple(said.get("packages", ())), bool(said.get("third_party")))
+
+
+def help_text() -> str:
+    """What ``--help`` shows: the groups, and the keys with their comments as they stand in ``config.yaml``."""
+    lines = (conf_dir() / "config.yaml").read_text(encoding="utf-8").split("\nhydra:")[0].splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("task:"))
+    keys_and_comments = "\n".join(f"  {line}" if line else "" for line in lines[start:])
+    text = HELP.format(keys=keys_and_comments.rstrip())
+    return text.replace("$APP", "@APP").replace("$", "$$").replace("@APP", "$APP")
+
+
+HELP = """\
+pipezoo: pipelines of PyTorch models, trained for real and proved against one device
+
+  python -m pipezoo key=value ...                  train a pipeline (first word verify, simulate, plan: another task)
+  python -m pipezoo -m key=a,b ...                 a sweep: every combination, one table at the end
+  python -m pipezoo report FOLDER                  read what a run left behind
+  python -m pipezoo rerun FOLDER                   run it again and say what differs
+
+  python -m pipezoo model=example_code model.splits=6
+  python -m pipezoo model=gpt stages=4 schedule=interleaved_1f1b optimizer.lr=3e-3
+
+Groups: group=option chooses, group.key=value sets (--cfg job shows all keys as composed, -p model those of one group)
+
+$APP_CONFIG_GROUPS
+Keys:
+
+{keys}
+
+Own groups: --config-dir FOLDER adds FOLDER/model/mine.yaml as model=mine. Tab completion: eval "$(pipezoo -sc install=bash)"
+Hydra's own options: --hydra-help
+"""
+
+
+OmegaConf.register_new_resolver("help_text", help_text, replace=True)
+OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
+OmegaConf.register_new_resolver("run_token", lambda: secrets.token_hex(2), replace=True, use_cache=True)
+OmegaConf.register_new_resolver("stages_or", _stages_or, replace=True)
+OmegaConf.register_new_resolver("stages_at_least", _stages_at_least, replace=True)

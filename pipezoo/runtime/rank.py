@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import nn
 
 from pipezoo.errors import NonFiniteError, VerificationError
-from pipezoo.runtime.job import Job
 from pipezoo.runtime.launch import Link
+from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.recorder import Recorder, recorder_for
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.step import first_nonfinite, scaled, total
@@ -21,41 +21,49 @@ from pipezoo.runtime.ties import Tie, find_ties, join, sum_tied_gradients
 from pipezoo.runtime.torch_schedule import Stage, TorchSchedule
 
 
-def run_rank(job: Job, rank: int, link: Link) -> None:
+def run_rank(pipeline: Pipeline, rank: int, link: Link) -> None:
     """Train this rank's stages and leave its spans, and for the verdict its gradients and parameters, in
-    ``job.scratch``."""
-    device = job.rank_device(rank)
-    _enter_world(job, rank, device)
-    owned = job.stages_of(rank)
-    _agree(job, rank, device)
+    ``pipeline.scratch``."""
+    device = pipeline.rank_device(rank)
+    _enter_world(pipeline, rank, device)
+    owned = pipeline.stages_of(rank)
+    _agree(pipeline, rank, device)
     recorder = recorder_for(device)
-    stages = [_stage(job, index, device, recorder) for index in owned]
-    parameters = {name: p for index in owned for name, p in job.stages.parameters(index).items()}
-    ties = join(find_ties([job.stages.parameters(i) for i in range(job.stages.num_stages)], job.stage_to_rank))
+    stages = [_stage(pipeline, index, device, recorder) for index in owned]
+    parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
+    ties = join(
+        find_ties([pipeline.stages.parameters(i) for i in range(pipeline.stages.num_stages)], pipeline.stage_to_rank)
+    )
     learning = [p for p in parameters.values() if p.requires_grad]
-    optimizer = job.optimizer(learning) if learning else None
-    loss = scaled(job.loss.to(device), job.schedule.num_microbatches)
+    optimizer = pipeline.optimizer(learning) if learning else None
+    loss = scaled(pipeline.loss.to(device), pipeline.schedule.num_microbatches)
     schedule = TorchSchedule(
-        stages, rank, job.actions[rank], job.stage_to_rank, job.schedule.num_microbatches, loss, link.note
+        stages,
+        rank,
+        pipeline.actions[rank],
+        pipeline.stage_to_rank,
+        pipeline.schedule.num_microbatches,
+        loss,
+        link.note,
     )
     recorded = []
-    for step in range(job.steps):
+    for step in range(pipeline.steps):
         link.begin_step(step)
-        inputs, target = _batch(job, step, owned, device)
+        inputs, target = _batch(pipeline, step, owned, device)
         began = time.perf_counter()
-        losses = train_step(job, schedule, optimizer, ties, parameters, rank, inputs, target, step)
+        losses = train_step(pipeline, schedule, optimizer, ties, parameters, rank, inputs, target, step)
         spans = recorder.take()
         link.end_step(step, began, time.perf_counter(), losses)
-        if step >= job.steps - job.record_steps:
+        if step >= pipeline.steps - pipeline.record_steps:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
-    np.save(job.file(f"spans{rank}.npy"), np.concatenate(recorded))
-    if job.verify:
-        _leave_values(job, rank, "last", owned)
+    np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
+    if pipeline.verify:
+        _leave_values(pipeline, rank, "last", owned)
     dist.barrier()
 
 
 def train_step(
-    job: Job,
+    pipeline: Pipeline,
     schedule: TorchSchedule,
     optimizer: torch.optim.Optimizer | None,
     ties: list[Tie],
@@ -71,40 +79,40 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
     schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
-    if losses and job.on_nonfinite != "ignore" and (bad := first_nonfinite(losses)) is not None:
+    if losses and pipeline.on_nonfinite != "ignore" and (bad := first_nonfinite(losses)) is not None:
         text = f"step {step}: the loss of microbatch {bad} is {losses[bad].item()}"
-        if job.on_nonfinite == "stop":
+        if pipeline.on_nonfinite == "stop":
             raise NonFiniteError(f"{text}; a smaller optimizer.lr may help, or on_nonfinite=warn")
     sum_tied_gradients(ties, parameters, rank)
-    if job.verify and step == 0:
-        _leave_values(job, rank, "first", job.stages_of(rank))
+    if pipeline.verify and step == 0:
+        _leave_values(pipeline, rank, "first", pipeline.stages_of(rank))
     if optimizer is not None:
         optimizer.step()
     return [value.item() for value in (*losses, total(losses))] if losses else None
 
 
-def _enter_world(job: Job, rank: int, device: torch.device) -> None:
-    torch.set_num_threads(job.threads)
-    torch.manual_seed(job.seed)
+def _enter_world(pipeline: Pipeline, rank: int, device: torch.device) -> None:
+    torch.set_num_threads(pipeline.threads)
+    torch.manual_seed(pipeline.seed)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if os.uname().sysname == "Darwin" else "lo"
     gpu = device.type == "cuda"
     if gpu:
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if gpu else "gloo",
-        init_method=f"file://{job.file('store')}",
+        init_method=f"file://{pipeline.file('store')}",
         rank=rank,
-        world_size=job.num_ranks,
-        timeout=timedelta(seconds=job.timeout),
+        world_size=pipeline.num_ranks,
+        timeout=timedelta(seconds=pipeline.timeout),
         device_id=device if gpu else None,
     )
 
 
-def _agree(job: Job, rank: int, device: torch.device) -> None:
+def _agree(pipeline: Pipeline, rank: int, device: torch.device) -> None:
     """All ranks hold the same model, config and schedule, or none goes on."""
-    own = bytes.fromhex(job.stages.digest()) + bytes.fromhex(job.identity)
+    own = bytes.fromhex(pipeline.stages.digest()) + bytes.fromhex(pipeline.identity)
     mine = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(device)
-    theirs = [torch.empty_like(mine) for _ in range(job.num_ranks)]
+    theirs = [torch.empty_like(mine) for _ in range(pipeline.num_ranks)]
     dist.all_gather(theirs, mine)
     for other, digest in enumerate(theirs):
         for what, part in (("parameters", slice(0, 32)), ("config or schedule", slice(32, None))):
@@ -112,37 +120,37 @@ def _agree(job: Job, rank: int, device: torch.device) -> None:
                 raise VerificationError(f"rank {other} starts with other {what} than rank 0")
 
 
-def _stage(job: Job, index: int, device: torch.device, recorder: Recorder) -> Stage:
-    module = job.stages.modules[index].to(device)
+def _stage(pipeline: Pipeline, index: int, device: torch.device, recorder: Recorder) -> Stage:
+    module = pipeline.stages.modules[index].to(device)
     weight_gradient = None
-    if job.own_weight_gradient:
+    if pipeline.own_weight_gradient:
         module.toggle()  # type: ignore[operator]
         weight_gradient = module.compute_dW
-    inputs, outputs = job.stages.boundaries[index : index + 2]
-    return Stage(module, index, job.stages.num_stages, device, inputs, outputs, recorder, weight_gradient)  # type: ignore[arg-type]
+    inputs, outputs = pipeline.stages.boundaries[index : index + 2]
+    return Stage(module, index, pipeline.stages.num_stages, device, inputs, outputs, recorder, weight_gradient)  # type: ignore[arg-type]
 
 
 def _batch(
-    job: Job, step: int, owned: list[int], device: torch.device
+    pipeline: Pipeline, step: int, owned: list[int], device: torch.device
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
     """What this rank needs of the batch: the inputs for the first stage, the target for the last."""
-    first, last = 0 in owned, job.stages.num_stages - 1 in owned
+    first, last = 0 in owned, pipeline.stages.num_stages - 1 in owned
     if not (first or last):
         return (), None
-    batch = job.batch(step)
-    inputs = inputs_of(job.stages.model, batch, job.dtype) if first else ()
-    target = to_dtype(batch.target, job.dtype).to(device) if last else None
+    batch = pipeline.batch(step)
+    inputs = inputs_of(pipeline.stages.model, batch, pipeline.dtype) if first else ()
+    target = to_dtype(batch.target, pipeline.dtype).to(device) if last else None
     return tuple(tensor.to(device) for tensor in inputs), target
 
 
-def _leave_values(job: Job, rank: int, when: str, owned: list[int]) -> None:
+def _leave_values(pipeline: Pipeline, rank: int, when: str, owned: list[int]) -> None:
     """For the verdict: the gradients of the first step, or parameters and buffers after the last one."""
     values: dict[str, dict[str, torch.Tensor | None]] = {}
     for stage in owned:
-        parameters = job.stages.parameters(stage)
+        parameters = pipeline.stages.parameters(stage)
         if when == "first":
             found = {name: p.grad for name, p in parameters.items() if p.requires_grad}
         else:
-            found = {**parameters, **job.stages.buffers(stage)}
+            found = {**parameters, **pipeline.stages.buffers(stage)}
         values[str(stage)] = {name: None if v is None else v.detach().cpu() for name, v in found.items()}
-    torch.save(values, job.file(f"{when}{rank}.pt"))
+    torch.save(values, pipeline.file(f"{when}{rank}.pt"))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pipezoo.action import Op
-from pipezoo.runtime.job import Job
+from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.step import LossFunction, Tensors, microbatches, scaled, total
 
@@ -37,20 +37,20 @@ class Reference:
     last: Values
 
 
-def train_on_one_device(job: Job, beat: Callable[[int], None]) -> Reference:
+def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Reference:
     """Train a fresh model; ``beat(step)`` is called before each step."""
-    device = job.rank_device(0)
-    model = job.fresh_model().to(device)
-    loss = scaled(job.loss.to(device), job.schedule.num_microbatches)
-    optimizer = job.optimizer([p for p in model.parameters() if p.requires_grad])
-    groups = _accumulation_orders(job, model)
-    forwards = job.schedule.microbatches_in_order(0, Op.F)
+    device = pipeline.rank_device(0)
+    model = pipeline.fresh_model().to(device)
+    loss = scaled(pipeline.loss.to(device), pipeline.schedule.num_microbatches)
+    optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
+    groups = _accumulation_orders(pipeline, model)
+    forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
     history, gradients = [], {}
-    for step in range(job.steps):
+    for step in range(pipeline.steps):
         beat(step)
         optimizer.zero_grad(set_to_none=True)
-        inputs, target = _on(device, job, model, step)
-        cut = microbatches((*inputs, target), job.schedule.num_microbatches)
+        inputs, target = _on(device, pipeline, model, step)
+        cut = microbatches((*inputs, target), pipeline.schedule.num_microbatches)
         losses = _backward(model, loss, cut, forwards, groups)
         history.append([value.item() for value in (*losses, total(losses))])
         if step == 0:
@@ -62,12 +62,12 @@ def train_on_one_device(job: Job, beat: Callable[[int], None]) -> Reference:
     return Reference(history, gradients, last)
 
 
-def full_batch_gradients(job: Job) -> Values:
+def full_batch_gradients(pipeline: Pipeline) -> Values:
     """The gradients of the first step without microbatches: one forward and one backward of the whole batch."""
-    device = job.rank_device(0)
-    model = job.fresh_model().to(device)
-    inputs, target = _on(device, job, model, 0)
-    job.loss.to(device)(model(*inputs), target).backward()
+    device = pipeline.rank_device(0)
+    model = pipeline.fresh_model().to(device)
+    inputs, target = _on(device, pipeline, model, 0)
+    pipeline.loss.to(device)(model(*inputs), target).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -77,12 +77,12 @@ def mixes_rows(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
-def _accumulation_orders(job: Job, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:
+def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:
     """The parameters, grouped by the order of microbatches in which their stage adds up their gradients."""
     order_of: dict[str, tuple[int, ...]] = {}
-    for stage in reversed(range(job.stages.num_stages)):
-        order = tuple(job.schedule.microbatches_in_order(stage, Op.B, Op.W))
-        order_of.update(dict.fromkeys(job.stages.parameters(stage), order))
+    for stage in reversed(range(pipeline.stages.num_stages)):
+        order = tuple(pipeline.schedule.microbatches_in_order(stage, Op.B, Op.W))
+        order_of.update(dict.fromkeys(pipeline.stages.parameters(stage), order))
     groups: dict[tuple[int, ...], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if name in order_of and parameter.requires_grad:
@@ -113,7 +113,7 @@ def _backward(
     return [losses[index].detach() for index in sorted(losses)]
 
 
-def _on(device: torch.device, job: Job, model: nn.Module, step: int) -> tuple[Tensors, torch.Tensor]:
-    batch = job.batch(step)
-    inputs = tuple(tensor.to(device) for tensor in inputs_of(model, batch, job.dtype))
-    return inputs, to_dtype(batch.target, job.dtype).to(device)
+def _on(device: torch.device, pipeline: Pipeline, model: nn.Module, step: int) -> tuple[Tensors, torch.Tensor]:
+    batch = pipeline.batch(step)
+    inputs = tuple(tensor.to(device) for tensor in inputs_of(model, batch, pipeline.dtype))
+    return inputs, to_dtype(batch.target, pipeline.dtype).to(device)

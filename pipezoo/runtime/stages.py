@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,13 @@ class Stages:
     @classmethod
     def of(cls, model: nn.Module, modules: Sequence[nn.Module], boundaries: Sequence[Tensors]) -> Stages:
         """Finds the names by identity; a parameter that the model holds twice has its first name."""
+        owned = {id(parameter) for parameter in model.parameters()}
+        for index, module in enumerate(modules):
+            for name, parameter in module.named_parameters():
+                if id(parameter) not in owned:
+                    raise ValueError(
+                        f"parameter {name} of stage {index} is not the model's own; a splitter must not copy"
+                    )
         known = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
         names = [
             {name: known[id(tensor)] for name, tensor in _tensors(module) if id(tensor) in known} for module in modules
@@ -124,7 +132,7 @@ def try_out(
         ValueError: a stage fails or returns no tensors, or the loss does not fit the output.
     """
     values, boundaries = example, [_empty(example)]
-    for index, module in enumerate(copy.deepcopy(list(modules))):
+    for index, module in enumerate(_copies(modules)):
         try:
             output = module(*values)
         except Exception as error:
@@ -146,6 +154,12 @@ def try_out(
         boundaries.append(_empty(values))
     _try_loss(values, target, loss)
     return tuple(boundaries)
+
+
+def _copies(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own tree specs
+        return copy.deepcopy(list(modules))
 
 
 def _try_loss(outputs: Tensors, target: torch.Tensor, loss: LossFunction) -> None:

@@ -62,9 +62,7 @@ class Stage(PipelineStage):
 
     def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward_maybe_with_nosync(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if isinstance(output, torch.Tensor):
-            return output.contiguous()
-        return tuple(tensor.contiguous() for tensor in output)
+        return _own(output) if isinstance(output, torch.Tensor) else tuple(map(_own, output))
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         began = self.recorder.begin()
@@ -97,6 +95,11 @@ class Stage(PipelineStage):
                 gradient = torch.zeros_like(tensor)
             ready.append(gradient.contiguous() if gradient is not None and wanted else None)
         return tuple(ready)
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Contiguous, for a message, and no view, which the input half of a backward could not detach."""
+    return tensor.clone(memory_format=torch.contiguous_format) if tensor._is_view() else tensor.contiguous()
 
 
 class Watched(list[_Action]):

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from pipezoo.runtime.job import Job
 from pipezoo.runtime.launch import Link
+from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.reference import Reference, Values, full_batch_gradients, mixes_rows, train_on_one_device
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -57,22 +57,22 @@ class Verdict:
         return asdict(self)
 
 
-def judge(job: Job, losses: list[list[float]], tolerance: float | None, link: Link) -> dict[str, Any]:
-    """Train the reference, and hold the values that the ranks left in ``job.scratch`` against it.
+def judge(pipeline: Pipeline, losses: list[list[float]], tolerance: float | None, link: Link) -> dict[str, Any]:
+    """Train the reference, and hold the values that the ranks left in ``pipeline.scratch`` against it.
 
     Args:
         losses: ``[steps][num_microbatches + 1]`` of the pipeline, as in :class:`~pipezoo.runtime.reference.Reference`.
         tolerance: for *close*; None: by dtype, ten times the noise of a correct pipeline.
     """
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(pipeline.threads)
 
     def beat(step: int) -> None:
         link.begin_step(step)
 
-    reference = train_on_one_device(job, beat)
-    within = TOLERANCE[job.dtype] if tolerance is None else tolerance
-    differences = list(_differences(job, losses, reference))
-    full_batch = _full_batch_difference(job, reference)
+    reference = train_on_one_device(pipeline, beat)
+    within = TOLERANCE[pipeline.dtype] if tolerance is None else tolerance
+    differences = list(_differences(pipeline, losses, reference))
+    full_batch = _full_batch_difference(pipeline, reference)
     return weigh(differences, within, full_batch, reference.gradients).as_dict()
 
 
@@ -119,44 +119,44 @@ def compare(what: str, stage: int | None, ours: torch.Tensor | None, theirs: tor
     return Difference(what, stage, relative, a[index].item(), b[index].item())
 
 
-def _differences(job: Job, losses: list[list[float]], reference: Reference) -> Iterator[Difference]:
+def _differences(pipeline: Pipeline, losses: list[list[float]], reference: Reference) -> Iterator[Difference]:
     """In the order of time: the first loss, its gradients, the other losses, what is there after the last step."""
     if len(losses) != len(reference.losses):
         yield Difference("number of steps", None, math.inf, len(losses), len(reference.losses))
     by_step = [
         compare(
             f"loss of step {step}",
-            job.stages.num_stages - 1,
+            pipeline.stages.num_stages - 1,
             torch.tensor(ours).double(),
             torch.tensor(theirs).double(),
         )
         for step, (ours, theirs) in enumerate(zip(losses, reference.losses, strict=False))
     ]
     yield from by_step[:1]
-    yield from _values(job, "first", "gradient of {} in step 0", reference.gradients)
+    yield from _values(pipeline, "first", "gradient of {} in step 0", reference.gradients)
     yield from by_step[1:]
-    yield from _values(job, "last", f"{{}} after step {job.steps - 1}", reference.last)
+    yield from _values(pipeline, "last", f"{{}} after step {pipeline.steps - 1}", reference.last)
 
 
-def _values(job: Job, when: str, title: str, expected: Values) -> Iterator[Difference]:
-    for stage, values in sorted(_left_by_ranks(job, when).items()):
-        for name in dict.fromkeys(job.stages.names[stage].values()):
+def _values(pipeline: Pipeline, when: str, title: str, expected: Values) -> Iterator[Difference]:
+    for stage, values in sorted(_left_by_ranks(pipeline, when).items()):
+        for name in dict.fromkeys(pipeline.stages.names[stage].values()):
             if name in values or name in expected:
                 yield compare(title.format(name), stage, values.get(name), expected.get(name))
 
 
-def _left_by_ranks(job: Job, when: str) -> dict[int, Values]:
+def _left_by_ranks(pipeline: Pipeline, when: str) -> dict[int, Values]:
     found: dict[int, Values] = {}
-    for rank in range(job.num_ranks):
-        found.update({int(stage): values for stage, values in job.load(f"{when}{rank}.pt").items()})
-    missing = set(range(job.stages.num_stages)) - set(found)
+    for rank in range(pipeline.num_ranks):
+        found.update({int(stage): values for stage, values in pipeline.load(f"{when}{rank}.pt").items()})
+    missing = set(range(pipeline.stages.num_stages)) - set(found)
     return {**found, **{stage: {} for stage in missing}}
 
 
-def _full_batch_difference(job: Job, reference: Reference) -> float | None:
-    if mixes_rows(job.stages.model):
+def _full_batch_difference(pipeline: Pipeline, reference: Reference) -> float | None:
+    if mixes_rows(pipeline.stages.model):
         return None
-    theirs = full_batch_gradients(job)
+    theirs = full_batch_gradients(pipeline)
     return max(
         (compare(name, None, gradient, theirs[name]).relative for name, gradient in reference.gradients.items()),
         default=math.inf,

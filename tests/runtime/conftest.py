@@ -13,8 +13,8 @@ import torch
 
 from pipezoo.data.regression import batches
 from pipezoo.lowering import lower
-from pipezoo.runtime.job import Job
 from pipezoo.runtime.launch import Limits, launch
+from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, try_out
 from pipezoo.runtime.step import scaled
@@ -28,13 +28,13 @@ WIDTH = 16
 
 @dataclass(frozen=True)
 class Trained:
-    """What a job printed of itself: the losses of its steps, and the verdict on them."""
+    """What a pipeline printed of itself: the losses of its steps, and the verdict on them."""
 
     losses: list[list[float]]
     verdict: dict[str, Any]
 
 
-def build_job(
+def build_pipeline(
     scratch: Path,
     model: Callable[[], torch.nn.Module],
     schedule: Schedule,
@@ -42,7 +42,7 @@ def build_job(
     extra: Sequence[str] = (),
     dtype: torch.dtype = torch.float32,
     **changes: Any,
-) -> Job:
+) -> Pipeline:
     torch.set_num_threads(1)
     data = batches(ROWS * schedule.num_microbatches, 0, WIDTH, extra)
     whole = make_model(model, 0, dtype)
@@ -51,7 +51,7 @@ def build_job(
     example = first_rows(inputs_of(whole, batch, dtype), ROWS)
     modules = split(whole, schedule.num_stages, example)
     boundaries = try_out(modules, example, batch.target[:ROWS].to(dtype), scaled(loss, schedule.num_microbatches))
-    job = Job(
+    pipeline = Pipeline(
         stages=Stages.of(whole, modules, boundaries),
         schedule=schedule,
         actions=lower(schedule),
@@ -73,22 +73,24 @@ def build_job(
         timeout=30.0,
         identity="00" * 32,
     )
-    return replace(job, **changes)
+    return replace(pipeline, **changes)
 
 
-def train(job: Job) -> Trained:
+def train(pipeline: Pipeline) -> Trained:
     losses: list[list[float]] = []
 
     def on_step(name: str, message: dict[str, Any]) -> None:
         if message["losses"]:
             losses.append(message["losses"])
 
-    limits, log = Limits(20.0, 20.0), job.file("log")
-    launch({f"rank {r}": partial(run_rank, job, r) for r in range(job.num_ranks)}, limits, log, on_step=on_step)
-    verdict = launch({"reference": partial(judge, job, losses, None)}, limits, log)["reference"]
+    limits, log = Limits(20.0, 20.0), pipeline.file("log")
+    launch(
+        {f"rank {r}": partial(run_rank, pipeline, r) for r in range(pipeline.num_ranks)}, limits, log, on_step=on_step
+    )
+    verdict = launch({"reference": partial(judge, pipeline, losses, None)}, limits, log)["reference"]
     return Trained(losses, verdict)
 
 
-@pytest.fixture()
-def job(tmp_path: Path) -> Callable[..., Job]:
-    return partial(build_job, tmp_path)
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Callable[..., Pipeline]:
+    return partial(build_pipeline, tmp_path)

@@ -16,7 +16,7 @@ from pipezoo.action import Op
 from pipezoo.errors import VerificationError
 from pipezoo.models import ModelWithParamAlias, MultiMLP, MultiMLPWithDw
 from pipezoo.runtime import rank as rank_module
-from pipezoo.runtime.job import Job
+from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.verdict import Difference, compare, weigh
 from pipezoo.schedule import Schedule
 from pipezoo.splitters.marked import split as split_marked
@@ -33,8 +33,8 @@ SPLIT_ORDER = Schedule.from_orders(
 )
 
 
-def test_a_right_pipeline_is_exact(job: Callable[..., Job]) -> None:
-    trained = train(job(MLP, ORDER))
+def test_a_right_pipeline_is_exact(pipeline: Callable[..., Pipeline]) -> None:
+    trained = train(pipeline(MLP, ORDER))
     assert trained.verdict["verified"] == "exact"
     assert trained.verdict["max_relative_difference"] == 0.0
     assert trained.verdict["full_batch_difference"] < 1e-6
@@ -43,25 +43,28 @@ def test_a_right_pipeline_is_exact(job: Callable[..., Job]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_dtypes_are_exact_too(job: Callable[..., Job], dtype: torch.dtype) -> None:
-    assert train(job(MLP, ORDER, dtype=dtype)).verdict["verified"] == "exact"
+def test_other_dtypes_are_exact_too(pipeline: Callable[..., Pipeline], dtype: torch.dtype) -> None:
+    assert train(pipeline(MLP, ORDER, dtype=dtype)).verdict["verified"] == "exact"
 
 
 @pytest.mark.parametrize("own_weight_gradient", [False, True])
 def test_a_split_backward_is_exact_with_either_weight_gradient(
-    job: Callable[..., Job], own_weight_gradient: bool
+    pipeline: Callable[..., Pipeline], own_weight_gradient: bool
 ) -> None:
     model = partial(MultiMLPWithDw, WIDTH, 2)
-    assert train(job(model, SPLIT_ORDER, own_weight_gradient=own_weight_gradient)).verdict["verified"] == "exact"
+    assert train(pipeline(model, SPLIT_ORDER, own_weight_gradient=own_weight_gradient)).verdict["verified"] == "exact"
 
 
-def test_a_sum_loss_is_exact(job: Callable[..., Job]) -> None:
+def test_a_sum_loss_is_exact(pipeline: Callable[..., Pipeline]) -> None:
     loss = nn.MSELoss(reduction="sum")
-    assert train(job(MLP, ORDER, loss=loss, optimizer=partial(torch.optim.SGD, lr=1e-6))).verdict["verified"] == "exact"
+    assert (
+        train(pipeline(MLP, ORDER, loss=loss, optimizer=partial(torch.optim.SGD, lr=1e-6))).verdict["verified"]
+        == "exact"
+    )
 
 
-def test_tied_weights_are_close(job: Callable[..., Job]) -> None:
-    trained = train(job(partial(ModelWithParamAlias, WIDTH), ORDER, split_marked, extra=["y"]))
+def test_tied_weights_are_close(pipeline: Callable[..., Pipeline]) -> None:
+    trained = train(pipeline(partial(ModelWithParamAlias, WIDTH), ORDER, split_marked, extra=["y"]))
     assert trained.verdict["verified"] in ("exact", "close")
     assert trained.verdict["max_relative_difference"] < 1e-6
 
@@ -75,8 +78,10 @@ class FrozenFirst(MultiMLP):
 
 
 @pytest.mark.parametrize("order", [ORDER, SPLIT_ORDER], ids=["whole", "split"])
-def test_a_frozen_first_stage_leaves_the_second_one_learning(job: Callable[..., Job], order: Schedule) -> None:
-    trained = train(job(FrozenFirst, order))
+def test_a_frozen_first_stage_leaves_the_second_one_learning(
+    pipeline: Callable[..., Pipeline], order: Schedule
+) -> None:
+    trained = train(pipeline(FrozenFirst, order))
     assert trained.verdict["verified"] == "exact"
     assert trained.verdict["num_compared"] == 3 + 4 + 8
 
@@ -93,8 +98,8 @@ class Normalised(nn.Module):
         return self.b(self.a(x))
 
 
-def test_buffers_agree_and_the_whole_batch_is_not_compared_under_batch_norm(job: Callable[..., Job]) -> None:
-    trained = train(job(Normalised, ORDER))
+def test_buffers_agree_and_the_whole_batch_is_not_compared_under_batch_norm(pipeline: Callable[..., Pipeline]) -> None:
+    trained = train(pipeline(Normalised, ORDER))
     assert trained.verdict["verified"] == "exact"
     assert trained.verdict["full_batch_difference"] is None
 
@@ -139,35 +144,35 @@ def split_expanding(model: Any, num_stages: int, example: Any) -> list[nn.Module
     return [First(), Second()]
 
 
-def test_transposed_messages_arrive_right(job: Callable[..., Job]) -> None:
-    assert train(job(Expanding, ORDER, split_expanding)).verdict["verified"] == "exact"
+def test_transposed_messages_arrive_right(pipeline: Callable[..., Pipeline]) -> None:
+    assert train(pipeline(Expanding, ORDER, split_expanding)).verdict["verified"] == "exact"
 
 
 # Broken on purpose ------------------------------------------------------------------------------------------------
 
 
-def without_microbatch(job: Job, microbatch: int) -> Job:
-    kept = [[action for action in actions if action.microbatch != microbatch] for actions in job.actions]
-    return replace(job, actions=kept)
+def without_microbatch(pipeline: Pipeline, microbatch: int) -> Pipeline:
+    kept = [[action for action in actions if action.microbatch != microbatch] for actions in pipeline.actions]
+    return replace(pipeline, actions=kept)
 
 
-def with_swapped_sends(job: Job) -> Job:
-    actions = [list(order) for order in job.actions]
+def with_swapped_sends(pipeline: Pipeline) -> Pipeline:
+    actions = [list(order) for order in pipeline.actions]
     sends = [i for i, action in enumerate(actions[0]) if action.op == Op.SEND_F][:2]
     first, second = sends
     actions[0].insert(second, actions[0].pop(first))
-    return replace(job, actions=actions)
+    return replace(pipeline, actions=actions)
 
 
-def scale_twice(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
+def scale_twice(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     right = rank_module.scaled
     monkeypatch.setattr(
         rank_module, "scaled", lambda loss, num: lambda output, target: right(loss, num)(output, target) / num
     )
-    return job
+    return pipeline
 
 
-def miss_an_optimizer_step(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
+def miss_an_optimizer_step(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     class Lazy(torch.optim.SGD):
         steps = 0
 
@@ -175,29 +180,29 @@ def miss_an_optimizer_step(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
             self.steps += 1
             return None if self.steps == 2 else super().step(*args, **kwargs)
 
-    right = job.optimizer
-    monkeypatch.setattr(rank_module, "_agree", lambda job, rank, device: None)
+    right = pipeline.optimizer
+    monkeypatch.setattr(rank_module, "_agree", lambda pipeline, rank, device: None)
     broken = partial(Lazy, lr=1e-3, momentum=0.9)
-    return replace(job, optimizer=lambda parameters: (broken if in_a_rank() else right)(parameters))
+    return replace(pipeline, optimizer=lambda parameters: (broken if in_a_rank() else right)(parameters))
 
 
 def in_a_rank() -> bool:
     return torch.distributed.is_initialized()
 
 
-def freeze_the_last_stage(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
+def freeze_the_last_stage(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     right = rank_module._stage
 
-    def frozen(job: Job, index: int, *rest: Any) -> Any:
+    def frozen(pipeline: Pipeline, index: int, *rest: Any) -> Any:
         if index == 1:
-            job.stages.modules[1].requires_grad_(False)
-        return right(job, index, *rest)
+            pipeline.stages.modules[1].requires_grad_(False)
+        return right(pipeline, index, *rest)
 
     monkeypatch.setattr(rank_module, "_stage", frozen)
-    return job
+    return pipeline
 
 
-def shift_the_targets(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
+def shift_the_targets(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     right = rank_module._batch
 
     def shifted(*args: Any) -> Any:
@@ -205,26 +210,26 @@ def shift_the_targets(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
         return inputs, None if target is None else target.roll(4, 0)
 
     monkeypatch.setattr(rank_module, "_batch", shifted)
-    return job
+    return pipeline
 
 
-def ignore_the_last_gradient(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
+def ignore_the_last_gradient(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     right = rank_module._leave_values
 
-    def lossy(job: Job, rank: int, when: str, owned: list[int]) -> None:
+    def lossy(pipeline: Pipeline, rank: int, when: str, owned: list[int]) -> None:
         if rank == 1 and when == "first":
-            next(iter(job.stages.parameters(1).values())).grad = None
-        right(job, rank, when, owned)
+            next(iter(pipeline.stages.parameters(1).values())).grad = None
+        right(pipeline, rank, when, owned)
 
     monkeypatch.setattr(rank_module, "_leave_values", lossy)
-    return job
+    return pipeline
 
 
 @pytest.mark.parametrize(
     ("breaking", "finding"),
     [
-        (lambda job, _: without_microbatch(job, 2), "loss of step 0"),
-        (lambda job, _: with_swapped_sends(job), "loss of step 0"),
+        (lambda pipeline, _: without_microbatch(pipeline, 2), "loss of step 0"),
+        (lambda pipeline, _: with_swapped_sends(pipeline), "loss of step 0"),
         (scale_twice, "loss of step 0"),
         (shift_the_targets, "loss of step 0"),
         (freeze_the_last_stage, "gradient of layers.1.net1.weight in step 0"),
@@ -234,26 +239,26 @@ def ignore_the_last_gradient(job: Job, monkeypatch: pytest.MonkeyPatch) -> Job:
     ids=lambda value: getattr(value, "__name__", None) or (value if isinstance(value, str) else None),
 )
 def test_a_broken_pipeline_fails(
-    job: Callable[..., Job],
+    pipeline: Callable[..., Pipeline],
     monkeypatch: pytest.MonkeyPatch,
-    breaking: Callable[[Job, pytest.MonkeyPatch], Job],
+    breaking: Callable[[Pipeline, pytest.MonkeyPatch], Pipeline],
     finding: str,
 ) -> None:
-    verdict = train(breaking(job(MLP, ORDER), monkeypatch)).verdict
+    verdict = train(breaking(pipeline(MLP, ORDER), monkeypatch)).verdict
     assert verdict["verified"] == "failed"
     assert verdict["first"].startswith(finding)
 
 
 def test_tied_weights_whose_gradients_are_not_summed_fail(
-    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rank_module, "sum_tied_gradients", lambda *args: None)
-    verdict = train(job(partial(ModelWithParamAlias, WIDTH), ORDER, split_marked, extra=["y"])).verdict
+    verdict = train(pipeline(partial(ModelWithParamAlias, WIDTH), ORDER, split_marked, extra=["y"])).verdict
     assert verdict["verified"] == "failed"
     assert "gradient of" in verdict["first"]
 
 
-def test_a_stale_weight_gradient_fails(job: Callable[..., Job]) -> None:
+def test_a_stale_weight_gradient_fails(pipeline: Callable[..., Pipeline]) -> None:
     class Stale(MultiMLPWithDw):
         def __init__(self) -> None:
             super().__init__(WIDTH, 2)
@@ -261,38 +266,38 @@ def test_a_stale_weight_gradient_fails(job: Callable[..., Job]) -> None:
                 for key, queue in layer.cached_context.items():
                     queue.append(torch.ones(4, WIDTH) if key.endswith("_input") else torch.zeros(4, WIDTH))
 
-    verdict = train(job(Stale, SPLIT_ORDER, own_weight_gradient=True)).verdict
+    verdict = train(pipeline(Stale, SPLIT_ORDER, own_weight_gradient=True)).verdict
     assert verdict["verified"] == "failed"
     assert "gradient of layers.0." in verdict["first"]
 
 
 def test_another_seed_on_one_rank_is_found_before_the_first_step(
-    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = rank_module._enter_world
 
-    def reseeded(job: Job, rank: int, device: torch.device) -> None:
-        right(job, rank, device)
+    def reseeded(pipeline: Pipeline, rank: int, device: torch.device) -> None:
+        right(pipeline, rank, device)
         if rank == 1:
             with torch.no_grad():
-                next(job.stages.model.parameters()).add_(1e-3)
+                next(pipeline.stages.model.parameters()).add_(1e-3)
 
     monkeypatch.setattr(rank_module, "_enter_world", reseeded)
     with pytest.raises(VerificationError, match="rank 1 starts with other parameters than rank 0"):
-        train(job(MLP, ORDER))
+        train(pipeline(MLP, ORDER))
 
 
 def test_another_schedule_on_one_rank_is_found_before_the_first_step(
-    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = rank_module._agree
 
-    def other(job: Job, rank: int, device: torch.device) -> None:
-        right(replace(job, identity="11" * 32) if rank == 1 else job, rank, device)
+    def other(pipeline: Pipeline, rank: int, device: torch.device) -> None:
+        right(replace(pipeline, identity="11" * 32) if rank == 1 else pipeline, rank, device)
 
     monkeypatch.setattr(rank_module, "_agree", other)
     with pytest.raises(VerificationError, match="rank 1 starts with other config or schedule than rank 0"):
-        train(job(MLP, ORDER))
+        train(pipeline(MLP, ORDER))
 
 
 # The comparison itself --------------------------------------------------------------------------------------------

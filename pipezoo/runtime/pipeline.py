@@ -18,7 +18,7 @@ from pipezoo.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Job:
+class Pipeline:
     """Everything is decided; nothing here is read from a config any more.
 
     Args:

@@ -1,0 +1,147 @@
+"""Everything that is decided before a process starts: the model is built, split, tried out, and its order lowered.
+
+What is wrong with a run is found here, in the parent, and said in one line.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipezoo.action import Op
+from pipezoo.errors import ConfigError
+from pipezoo.experiment import Asked, Experiment, Sizes, derive, resolve
+from pipezoo.lowering import lower
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, to_dtype, try_out
+from pipezoo.runtime.step import scaled
+from pipezoo.schedule import Schedule
+
+
+def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
+    """The pipeline of an experiment, ready to launch, and the numbers that were derived for it.
+
+    Args:
+        scratch: a private folder that the processes of the run share.
+
+    Raises:
+        ConfigError: the experiment cannot run, in the user's spelling.
+    """
+    torch.set_num_threads(1)  # a pool of threads would not survive the fork
+    asked = derive(experiment)
+    dtype = getattr(torch, experiment.dtype)
+    data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
+    loss = experiment.loss()
+    model = make_model(experiment.model, experiment.seed, dtype)
+    stages, sizes = _split(experiment, asked, model, data, loss, dtype)
+    schedule = sizes.schedule
+    _check_devices(experiment, schedule.num_ranks)
+    _check_weight_gradient(experiment, stages, schedule)
+    _check_dropout(experiment, model)
+    pipeline = Pipeline(
+        stages=stages,
+        schedule=schedule,
+        actions=lower(schedule),
+        stage_to_rank=schedule.stage_to_rank,
+        fresh_model=partial(make_model, experiment.model, experiment.seed, dtype),
+        batch=data,
+        loss=loss,
+        optimizer=lambda parameters: experiment.optimizer(params=parameters),
+        scratch=scratch,
+        steps=experiment.steps,
+        seed=experiment.seed,
+        dtype=dtype,
+        device=experiment.device,
+        threads=experiment.launch.threads or max(1, num_cores() // schedule.num_ranks),
+        record_steps=experiment.record_steps,
+        own_weight_gradient=experiment.weight_grad == "module",
+        verify=experiment.verify,
+        on_nonfinite=experiment.on_nonfinite,
+        timeout=max(experiment.launch.first_step_timeout, experiment.launch.step_timeout) + 60.0,
+        identity=_identity(experiment, schedule),
+    )
+    pipeline.optimizer([p for p in model.parameters() if p.requires_grad])  # what it refuses, it refuses here
+    return pipeline, sizes
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _split(
+    experiment: Experiment, asked: Asked, model: nn.Module, data: object, loss: nn.Module, dtype: torch.dtype
+) -> tuple[Stages, Sizes]:
+    batch = data(0)  # type: ignore[operator]
+    try:
+        inputs = inputs_of(model, batch, dtype)
+        for tensor in (*inputs, batch.target):
+            if not tensor.dim() or tensor.shape[0] != asked.batch_size:
+                raise ValueError(
+                    f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch"
+                )
+    except ValueError as error:
+        raise experiment.data.blame(error) from error
+    example = first_rows(inputs, asked.rows)
+    modules = experiment.split(model=model, num_stages=asked.num_stages, example=example)
+    sizes = resolve(experiment, asked, len(modules))
+    try:
+        scale = scaled(loss, asked.num_microbatches)
+    except ValueError as error:
+        raise experiment.loss.blame(error) from error
+    try:
+        target = to_dtype(batch.target[: asked.rows], dtype)
+        return Stages.of(model, modules, try_out(modules, example, target, scale)), sizes
+    except ValueError as error:
+        raise experiment.model.blame(error) from error
+
+
+def _check_devices(experiment: Experiment, num_ranks: int) -> None:
+    if experiment.device != "cuda":
+        return
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # counting must not initialise CUDA before the fork
+    found = torch.cuda.device_count()
+    if found < num_ranks:
+        raise ConfigError(
+            f"device=cuda: ranks={num_ranks} need {num_ranks} GPUs, and this machine has {found}; "
+            f"valid: device=cpu{f', or ranks <= {found}' if found else ''}"
+        )
+
+
+def _check_weight_gradient(experiment: Experiment, stages: Stages, schedule: Schedule) -> None:
+    if experiment.weight_grad != "module":
+        return
+    for index, module in enumerate(stages.modules):
+        if not callable(getattr(module, "compute_dW", None)) or not callable(getattr(module, "toggle", None)):
+            raise ConfigError(
+                f"weight_grad=module: stage {index} of model={experiment.model_name}, split={experiment.split_name} "
+                "has no toggle() and compute_dW() of its own; valid: weight_grad=autograd, "
+                "or a model that has them (multi_mlp_with_dw) with split=modules"
+            )
+        inputs, weights = (schedule.microbatches_in_order(index, op, Op.B) for op in (Op.I, Op.W))
+        if inputs != weights:
+            raise ConfigError(
+                f"weight_grad=module: compute_dW works through the microbatches in the order of the input halves, but "
+                f"schedule={experiment.schedule_name} has {weights} after {inputs} on stage {index}; "
+                "valid: weight_grad=autograd"
+            )
+
+
+def _check_dropout(experiment: Experiment, model: nn.Module) -> None:
+    drops = [
+        name for name, module in model.named_modules() if getattr(module, "p", 0) and "Dropout" in type(module).__name__
+    ]
+    if experiment.verify and drops:
+        raise ConfigError(
+            f"verify=true: {drops[0]} drops values at random, in another order on ranks than on one device; "
+            "valid: dropout off, or verify=false"
+        )
+
+
+def _identity(experiment: Experiment, schedule: Schedule) -> str:
+    """What all ranks must agree on besides the parameters: 64 bytes in hex."""
+    return (experiment.config_hash or "0" * 64).ljust(64, "0")[:64] + schedule.digest()

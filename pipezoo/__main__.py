@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipezoo.job import Request, catch_sigterm, ending, run, run_alone, sweep_exit_code
+from pipezoo.job import catch_sigterm, ending, run, run_alone, sweep_exit_code
 from pipezoo.runtime.children import leave
 
 if TYPE_CHECKING:
@@ -100,9 +100,22 @@ def end_of_sweep(folder: Path) -> int:
     """Print the table of a sweep, from what its runs left behind, and return the worst of their exit codes."""
     if not folder.is_dir():
         return 0
-    from pipezoo.report import sweep
+    from rich.console import Console
 
-    sweep.main(folder)
+    from pipezoo.errors import PipezooError
+    from pipezoo.report.sweep import TABLE, errors, write_sweep
+
+    try:
+        rows, table = write_sweep(folder)
+    except PipezooError as error:
+        code, line = ending(error)
+        print(line, file=sys.stderr)
+        return code
+    print()
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for line in errors(rows):
+        print(line)
+    print(f"\n{folder / TABLE}")
     return sweep_exit_code(folder)
 
 

@@ -1,4 +1,4 @@
-"""Whether a plain value of a config is what an annotation asks for. A bool is no int here, and no float is one either."""
+"""Whether a plain value of a config is what an annotation asks for. A bool is no int here, and neither is 2.0."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fit(value: Any, hint: Any, exactly: bool = False) -> bool:
         return True
     if issubclass(kind, Mapping):
         return isinstance(value, Mapping)
-    if kind is Callable or kind is type:
+    if kind in (Callable, type):
         return callable(value)
     if issubclass(kind, tuple):
         return _fit_tuple(value, inner, exactly)

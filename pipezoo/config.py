@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +24,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipezoo.errors import ConfigError
-from pipezoo.experiment import COUNTS, Experiment, asked_stages, derive, resolve
+from pipezoo.experiment import COUNTS, Experiment
 from pipezoo.job import Request
 from pipezoo.part import Part, show
+from pipezoo.sizes import asked_stages, derive, resolve
 from pipezoo.spelling import unknown
 from pipezoo.trust import Trust
 
@@ -70,20 +72,15 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experimen
         ConfigError: one line, before anything was started. Errors that need no model are found without torch.
     """
     plain = plain_config(cfg)
-    _check_trust(plain.pop("trust", None), trust)
-    parts = {group: _part(group, plain.pop(group), choices, trust) for group in GIVEN if group in plain}
-    for group in GIVEN:
-        if group not in parts:
-            raise ConfigError(f"{group}: is missing; choose one with {group}=")
+    _check_trust(plain.pop("trust"), trust)
+    parts = {group: _part(group, plain.pop(group), choices, trust, _sources(cfg, group)) for group in GIVEN}
     launch = parts.pop("launch")
-    values = {COUNTS.get(key, key): value for key, value in plain.items()}
-    experiment = Experiment(
-        launch=launch(), launch_name=launch.choice, config_hash=config_hash(cfg), **parts, **values
-    )
-    with_model = experiment.task in WITH_MODEL
+    values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
+    values |= parts | {"launch": launch(), "launch_name": launch.choice, "config_hash": config_hash(plain, parts)}
+    experiment = Experiment(**values)
     for group in ("schedule", "cost"):
         parts[group].check()
-    if with_model:
+    if experiment.task in WITH_MODEL:
         asked = derive(experiment)
         if asked.num_stages is not None:
             resolve(experiment, asked, asked.num_stages)
@@ -94,15 +91,16 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experimen
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain values, interpolations resolved, keys checked."""
-    for key in cfg:
-        if str(key) not in keys():
-            raise ConfigError(f"{key}={_typed(cfg, str(key))}: {unknown('key', str(key), keys())}")
+    known = keys()
+    for key in map(str, cfg):
+        if key not in known:
+            raise ConfigError(f"{key}={_typed(cfg, key)}: {unknown('key', key, known)}")
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise _unresolved(cfg, error) from error
     assert isinstance(plain, dict)
-    if gone := [key for key in keys() if key not in plain]:
+    if gone := [key for key in known if key not in plain]:
         raise ConfigError(f"{gone[0]}: was deleted, and a run needs it")
     return {str(key): value for key, value in plain.items()}
 
@@ -114,10 +112,11 @@ def keys() -> list[str]:
     return [*GIVEN, *(str(key) for key in own if key not in ("defaults", "hydra"))]
 
 
-def config_hash(cfg: DictConfig) -> str:
+def config_hash(values: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
     """A hash of what determines the numbers of a run; the same for the same config in another checkout."""
-    plain = {key: value for key, value in plain_config(cfg).items() if key not in (*NOT_NUMBERS, "trust")}
-    text = json.dumps(plain, sort_keys=True, default=str).replace(str(conf_dir()), "conf")
+    content = {key: value for key, value in values.items() if key not in NOT_NUMBERS}
+    content |= {group: [part.target, part.arguments] for group, part in parts.items() if group not in NOT_NUMBERS}
+    text = json.dumps(content, sort_keys=True, default=str).replace(str(conf_dir()), "conf")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -150,7 +149,7 @@ def title() -> str:
 def request_of(cfg: DictConfig) -> Request:
     """The run that Hydra's job at hand asks for."""
     hydra = HydraConfig.get()
-    choices, trust = dict(hydra.runtime.choices), current_trust()
+    choices = dict(hydra.runtime.choices)
 
     def files() -> dict[str, str]:
         return {
@@ -164,7 +163,7 @@ def request_of(cfg: DictConfig) -> Request:
     assert isinstance(plain, dict)
     warm = ("torch.distributed.pipelining",) if plain.get("task") in WITH_MODEL else ()
     return Request(
-        lambda: load(cfg, choices, trust),
+        lambda: load(cfg, choices, current_trust()),
         Path(hydra.runtime.output_dir),
         files,
         str(plain.get("objective")),
@@ -173,7 +172,9 @@ def request_of(cfg: DictConfig) -> Request:
     )
 
 
-def _part(group: str, node: Any, choices: Mapping[str, Any], trust: Trust) -> Part:
+def _part(
+    group: str, node: Any, choices: Mapping[str, Any], trust: Trust, sources: Mapping[str, str] | None = None
+) -> Part:
     choice = str(choices.get(group) or "?")
     if not isinstance(node, dict):
         raise ConfigError(f"{group}={show(node)}: must be an option of the group, chosen with {group}=")
@@ -181,7 +182,20 @@ def _part(group: str, node: Any, choices: Mapping[str, Any], trust: Trust) -> Pa
     target = arguments.pop("_target_", None)
     if not isinstance(target, str):
         raise ConfigError(f"{group}._target_={show(target)}: must be the dotted name of a function or a class")
-    return Part(group, choice, target, arguments, ROLES.get(group, ""), GIVEN[group], trust)
+    return Part(group, choice, target, arguments, ROLES.get(group, ""), GIVEN[group], trust, sources or {})
+
+
+def _sources(cfg: DictConfig, group: str) -> dict[str, str]:
+    """The arguments of a group whose value is that of another key, like ``${model.d_hid}``, with that key."""
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    node = raw.get(group) if isinstance(raw, dict) else None
+    sources = {}
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if match := re.fullmatch(r"\$\{([a-z_]+(?:\.[a-z_]+)*)\}", str(value)):
+            sources[str(name)] = match[1]
+        elif str(value).startswith("${stages_") and cfg.get("stages") is not None:
+            sources[str(name)] = "stages"
+    return sources
 
 
 def _check_trust(asked: Any, trust: Trust) -> None:
@@ -192,14 +206,14 @@ def _check_trust(asked: Any, trust: Trust) -> None:
 
 
 def _typed(cfg: DictConfig, key: str) -> str:
-    value = OmegaConf.to_container(cfg, resolve=False)[key]  # type: ignore[index,call-overload]
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    value = raw.get(key) if isinstance(raw, dict) else None
     return "{...}" if isinstance(value, dict) else show(value)
 
 
 def _unresolved(cfg: DictConfig, error: OmegaConfBaseException) -> ConfigError:
     """A value that is missing, or that refers to something that is not there."""
     key = str(error.full_key or "?")
-    value = OmegaConf.select(OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)), "") if key == "?" else None
     parent, _, name = key.rpartition(".")
     holder = OmegaConf.select(cfg, parent) if parent else cfg
     node = holder._get_node(name) if isinstance(holder, DictConfig) else None
@@ -212,12 +226,11 @@ def _unresolved(cfg: DictConfig, error: OmegaConfBaseException) -> ConfigError:
 def _stages_asked(root: DictConfig) -> int | None:
     """The number of stages that the command line asks for, for models whose arguments follow it."""
     try:
-        counts = [root.get(key) for key in ("stages", "ranks")]
-        plain = [count if isinstance(count, int) and not isinstance(count, bool) else None for count in counts]
+        stages, ranks = (count if type(count := root.get(key)) is int else None for key in ("stages", "ranks"))
         node = OmegaConf.to_container(root.schedule, resolve=True)
         part = _part("schedule", node, {}, current_trust())
         written = None if part.takes("num_ranks") else part()
-        return asked_stages(part, *plain, written)[0]
+        return asked_stages(part, stages, ranks, written)[0]
     except (ConfigError, OmegaConfBaseException, AttributeError):
         return None  # `load` meets the same defect, and can say what it is
 
@@ -263,7 +276,8 @@ Keys:
 
 {keys}
 
-Own groups: --config-dir FOLDER adds FOLDER/model/mine.yaml as model=mine. Tab completion: eval "$(pipezoo -sc install=bash)"
+Your own groups: --config-dir FOLDER adds FOLDER/model/mine.yaml as model=mine
+Tab completion: eval "$(pipezoo -sc install=bash)"
 Hydra's own options: --hydra-help
 """
 

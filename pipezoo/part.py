@@ -39,6 +39,7 @@ class Part:
         role: dotted name of the class that the target must be a subclass of, or "" for none.
         given: names of the arguments that the caller will add.
         trust: whose code may be named besides ours.
+        sources: for arguments that repeat another key of the config, that key: ``{"d_hid": "model.d_hid"}``.
 
     Calling, ``check`` and ``parameters`` raise ConfigError in the user's spelling.
     """
@@ -50,6 +51,7 @@ class Part:
     role: str = ""
     given: tuple[str, ...] = ()
     trust: Trust = field(default_factory=Trust)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def function(self) -> Callable[..., Any]:
@@ -59,7 +61,8 @@ class Part:
             raise ConfigError(f"{self.group}._target_={self.target}: is neither a function nor a class")
         if self.role and self.role not in _ancestors(found):
             raise ConfigError(f"{self.group}._target_={self.target}: is not a subclass of {self.role}")
-        return found
+        function: Callable[..., Any] = found
+        return function
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -120,7 +123,7 @@ class Part:
             return spelled
         for name, value in self.arguments.items():
             if text.endswith(f": {value}"):  # as torch says it: "Invalid learning rate: -1"
-                return ConfigError(f"{self.group}.{name}={show(value)}: {text}")
+                return ConfigError(f"{self._key(name)}={show(value)}: {text}")
         if isinstance(error, ValueError):
             return ConfigError(f"{self.group}={self.choice}: {text}")
         return ConfigError(f"{self.group}={self.choice}: {type(error).__name__}: {text[:300]} ({_place(error)})")
@@ -130,17 +133,21 @@ class Part:
         text = " ".join(str(error).split())
         name = match[1] if (match := re.match(r"([A-Za-z_]\w*)(?=[=\[.])", text)) else ""
         if name in self.arguments or (name in self.parameters and name not in given):
-            return ConfigError(f"{self.group}.{text}")
+            return ConfigError(self._key(name) + text[len(name) :])
         if name in given and name in KEYS:
             return ConfigError(KEYS[name] + text[len(name) :])
         return None
+
+    def _key(self, name: str) -> str:
+        """The key that an argument's value was typed at."""
+        return self.sources.get(name, f"{self.group}.{name}")
 
     def _misfit(self) -> ConfigError | None:
         """The first argument whose value is not what its annotation says."""
         hints = hints_of(self.function)
         for name, value in self.arguments.items():
             if name in hints and not _is_part(value) and not fit(value, hints[name]):
-                return ConfigError(f"{self.group}.{name}={show(value)}: must be {expected_by(hints[name])}")
+                return ConfigError(f"{self._key(name)}={show(value)}: must be {expected_by(hints[name])}")
         return None
 
     def _built(self) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from torch import nn
 
 from pipezoo.action import Op
 from pipezoo.errors import ConfigError
-from pipezoo.experiment import Asked, Experiment, Sizes, derive, resolve
+from pipezoo.experiment import Experiment
 from pipezoo.lowering import lower
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, to_dtype, try_out
 from pipezoo.runtime.step import scaled
 from pipezoo.schedule import Schedule
+from pipezoo.sizes import Asked, Sizes, derive, resolve
 
 
 def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:

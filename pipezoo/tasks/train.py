@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 import pipezoo
 from pipezoo.cost import Cost, measured_seconds
 from pipezoo.errors import VerificationError
-from pipezoo.experiment import Experiment, Sizes
+from pipezoo.experiment import Experiment
 from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, write_json, write_text
 from pipezoo.report.perfetto import write_timeline
 from pipezoo.report.text import draw_together
@@ -31,6 +31,7 @@ from pipezoo.runtime.prepare import num_cores, prepare
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.verdict import judge
 from pipezoo.simulator import predict, simulate
+from pipezoo.sizes import Sizes
 from pipezoo.timeline import Timeline
 
 Say = Callable[[str], None]

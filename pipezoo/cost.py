@@ -70,8 +70,8 @@ class Cost:
         ranks_per_node: ranks ``0 .. n-1`` share the first node, the next ``n`` the second, and so on.
         overlap: True: messages travel while their ranks compute. False: a message keeps its sender busy right after
             the action that made it, and its receiver right before the action that needs it.
-        overlap_gain: share of the shorter half of an ``OVERLAP_F_B`` that is hidden behind the longer one, in 0..1, where
-            one of them is a forward and the other is not.
+        overlap_gain: share of the shorter half of an ``OVERLAP_F_B`` that is hidden behind the longer one, in 0..1,
+            where one of them is a forward and the other is not.
 
     Raises:
         ValueError: names the entry, like ``stages[2].F=-1.0: must be a number >= 0``.

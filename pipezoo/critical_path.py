@@ -10,7 +10,7 @@ one whose message it needs. Where both ended at the same moment the rank is blam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,19 +59,20 @@ class CriticalPath:
         }
 
 
-def trace(schedule: Schedule, start: Floats, end: Floats, free: Floats, arrived: Floats) -> CriticalPath:
+def trace(schedule: Schedule, start: Floats, end: Floats, waits: Callable[[int], tuple[float, float]]) -> CriticalPath:
     """Follow the path; the arguments are those of :class:`~pipezoo.simulator.Simulation`."""
     firsts = set(schedule.offsets[:-1].tolist())
-    i = int(np.argmax(end))
+    i: int | None = int(np.argmax(end))
+    before: int | None
     steps = []
-    while True:
-        by_message = bool(arrived[i] > free[i]) and arrived[i] > -np.inf
-        is_first = i in firsts and not by_message
-        before = -1 if is_first else int(schedule.source[i]) if by_message else i - 1
-        why = "nothing" if is_first else "message" if by_message else "rank"
-        waited = float(start[i] - (0.0 if is_first else end[before]))
+    while i is not None:
+        free, arrived = waits(i)
+        if arrived > free:
+            why, before = "message", int(schedule.source[i])
+        else:
+            why, before = ("nothing", None) if i in firsts else ("rank", i - 1)
+        waited = float(start[i] - (0.0 if before is None else end[before]))
         action = Action(int(schedule.stage[i]), Op(int(schedule.op[i])), int(schedule.microbatch[i]))
         steps.append(Step(action, int(schedule.rank[i]), float(start[i]), float(end[i]), why, waited))
-        if is_first:
-            return CriticalPath(steps[::-1])
         i = before
+    return CriticalPath(steps[::-1])

@@ -13,6 +13,7 @@ no order can beat in ``bounds.py``, who waited for whom in ``critical_path.py``;
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,24 +40,33 @@ class Simulation:
     Args:
         schedule: what was played, computations only.
         start, end: when each action ran.
-        free: when its rank was done with everything before it.
-        arrived: when its input was there; -inf for an action that waits for none.
+        done: when its rank could go on, which is ``end`` but for pairs that overlap and messages that do not.
+        lag: how long after ``done`` of its source the input of each action was there, or one number for all.
+        into: where messages keep their ranks busy, how long each action's own did; else 0.
     """
 
     schedule: Schedule
     cost: Cost
     start: Floats
     end: Floats
-    free: Floats
-    arrived: Floats
+    done: Floats
+    lag: Floats | float
+    into: Floats | float
 
     @cached_property
     def timeline(self) -> Timeline:
         return Timeline.of(self.schedule, self.start, self.end, "predicted")
 
+    def waits(self, i: int) -> tuple[float, float]:
+        """When action ``i`` could have started for its rank's sake, and for its input's (-inf: it needs none)."""
+        source, is_first = int(self.schedule.source[i]), i in self.schedule.offsets
+        lag, into = (x if isinstance(x, float) else float(x[i]) for x in (self.lag, self.into))
+        free = 0.0 if is_first else float(self.done[i - 1])
+        return free + into, float(self.done[source]) + lag + into if source >= 0 else -math.inf
+
     def critical_path(self) -> CriticalPath:
         """The chain of actions that made the last one end when it did."""
-        return trace(self.schedule, self.start, self.end, self.free, self.arrived)
+        return trace(self.schedule, self.start, self.end, self.waits)
 
 
 def simulate(schedule: Schedule, cost: Cost) -> Timeline:
@@ -75,24 +85,28 @@ def run(schedule: Schedule, cost: Cost) -> Simulation:
     schedule = schedule.compute_only()
     _check(schedule, cost)
     code = schedule.stage * len(COMPUTE) + schedule.op
-    take = cost.seconds.ravel()[code]
-    into, out = (None if table is None else table[code] for table in _hops(schedule, cost))
+    take = cost.seconds.take(code)
+    into_table, out_table = _hops(schedule, cost)
+    into = into_table.take(code) if into_table.any() else 0.0
+    busy, lag = take, into
+    if cost.overlap:
+        into = 0.0
+    else:
+        busy, lag = take + into + out_table.take(code), -into
     hidden = _hidden(schedule, cost, take)
-    lag = 0.0 if into is None else into
-    busy = take
-    if into is not None and out is not None and not cost.overlap:
-        busy, lag = take + into + out, -into
     if hidden is not None:  # the first of a pair lets the second start early, yet its own result is there no sooner
         busy, lag = take - hidden, lag + np.where(schedule.source < 0, 0.0, hidden[schedule.source])
     done = play(schedule.offsets, schedule.source, busy, lag)
-    free = np.empty_like(done)
-    free[1:], free[schedule.offsets[:-1]] = done[:-1], 0.0
-    arrived = np.where(schedule.source < 0, -np.inf, done[schedule.source])
-    arrived += lag
-    if into is not None and not cost.overlap:
-        free, arrived = free + into, arrived + into
-    start = np.maximum(free, arrived)
-    return Simulation(schedule, cost, start, start + take, free, arrived)
+
+    start = done.take(schedule.source)
+    start += lag
+    start[schedule.source < 0] = 0.0
+    free = done[:-1].copy()
+    free[schedule.offsets[1:-1] - 1] = 0.0
+    np.maximum(start[1:], free, out=start[1:])
+    start += into
+    end = done if busy is take else start + take
+    return Simulation(schedule, cost, start, end, done, lag, into)
 
 
 def predict(schedule: Schedule, cost: Cost) -> dict[str, Any]:
@@ -135,16 +149,14 @@ def _check(schedule: Schedule, cost: Cost) -> None:
             )
 
 
-def _hops(schedule: Schedule, cost: Cost) -> tuple[Floats | None, Floats | None]:
-    """``[num_stages * 4]`` tables: what the message into, and out of, a stage's F, B, I, W takes; None: all are 0."""
+def _hops(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
+    """``[num_stages, 4]`` each: what the message into, and out of, a stage's F, B, I, W takes."""
     hops = cost.hop_seconds(schedule.stage_to_rank)
-    if not hops.any():
-        return None, None
     into, out = np.zeros((2, schedule.num_stages, len(COMPUTE)))
     into[1:, Op.F] = out[:-1, Op.F] = hops
     for op in (Op.B, Op.I):
         into[:-1, op] = out[1:, op] = hops
-    return into.ravel(), out.ravel()
+    return into, out
 
 
 def _hidden(schedule: Schedule, cost: Cost, take: Floats) -> Floats | None:

@@ -1,0 +1,173 @@
+"""How fast schedules of a thousand to ten million actions are generated, checked, simulated and lowered, and torch's.
+
+    python benchmarks/simulator.py            both tables below, about five minutes
+    python benchmarks/simulator.py --ours     the first one, without torch
+
+First table: pipezoo alone, every row in fresh processes, so that the memory is that row's. Second table: the same
+schedule by torch and by pipezoo in turn, in one process, on the sizes that torch survives. All times are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+OURS = [  # schedule, ranks, microbatches
+    ("one_f_one_b", 8, 64),
+    ("one_f_one_b", 16, 320),
+    ("one_f_one_b", 64, 512),
+    ("interleaved_zero_bubble", 64, 512),
+    ("one_f_one_b", 256, 2048),
+    ("interleaved_zero_bubble", 256, 1024),
+    ("one_f_one_b", 8, 65536),
+    ("one_f_one_b", 1024, 4096),
+]
+BOTH = [  # schedule, torch's class, ranks, microbatches
+    ("interleaved_zero_bubble", "ScheduleInterleavedZeroBubble", 8, 32),
+    ("interleaved_zero_bubble", "ScheduleInterleavedZeroBubble", 16, 64),
+    ("interleaved_zero_bubble", "ScheduleInterleavedZeroBubble", 32, 128),
+    ("interleaved_zero_bubble", "ScheduleInterleavedZeroBubble", 64, 256),
+    ("interleaved_zero_bubble", "ScheduleInterleavedZeroBubble", 64, 512),
+    ("interleaved_1f1b", "ScheduleInterleaved1F1B", 64, 256),
+    ("zbv", "ScheduleZBVZeroBubble", 64, 256),
+]
+LARGEST_TO_LOWER = 1_200_000  # actions; a list of Python objects of all of them takes 100 bytes each
+Times = dict[str, float]
+
+
+def ours(name: str, num_ranks: int, num_microbatches: int) -> Times:
+    """Seconds of each part; the schedule is generated, checked, simulated with a hop, and lowered."""
+    from pipezoo import schedule
+    from pipezoo.cost import unit
+    from pipezoo.lowering import lower
+    from pipezoo.simulator import simulate
+
+    generate = getattr(importlib.import_module(f"pipezoo.schedules.{name}"), name)
+    times: Times = {}
+    prove = schedule.prove  # type: ignore[attr-defined]
+    schedule.prove = timed(times, "check", prove)  # type: ignore[attr-defined]
+    try:
+        order = timed(times, "generate", generate)(num_ranks, num_microbatches)
+    finally:
+        schedule.prove = prove  # type: ignore[attr-defined]
+    times["generate"] -= times["check"]
+    cost = unit(order.num_stages, order.num_stages // num_ranks, hop=0.1)
+    timed(times, "simulate", simulate)(order, cost)
+    if order.num_actions <= LARGEST_TO_LOWER:
+        timed(times, "lower", lower)(order)
+    return times | {"actions": order.num_actions}
+
+
+def torchs(name: str, num_ranks: int, num_microbatches: int) -> Times:
+    """Seconds of the same parts in torch, whose constructor generates and lowers; it simulates what it lowered."""
+    from unittest import mock
+
+    from torch.distributed.pipelining import PipelineStage, schedules
+
+    stage = mock.create_autospec(PipelineStage, instance=True)
+    stage.group_rank, stage.group_size, stage.submod, stage.num_stages = 0, num_ranks, None, 2 * num_ranks
+    times: Times = {}
+    runtime = schedules._PipelineScheduleRuntime
+    prepare = runtime._prepare_schedule_with_comms
+    runtime._prepare_schedule_with_comms = timed(times, "lower", prepare)
+    try:
+        built = timed(times, "generate", getattr(schedules, name))([stage, stage], num_microbatches)
+    finally:
+        runtime._prepare_schedule_with_comms = prepare
+    times["generate"] -= times["lower"]
+    timed(times, "simulate", schedules._simulate_comms_compute)(
+        built.pipeline_order_with_comms, lambda index: built.stage_index_to_group_rank[index], 2 * num_ranks
+    )
+    return times
+
+
+def timed(times: Times, key: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which adds its seconds to ``times[key]``."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            times[key] = times.get(key, 0.0) + time.perf_counter() - start
+
+    return run
+
+
+def medians(runs: list[Times]) -> Times:
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def in_a_fresh_process(size: tuple[str, int, int]) -> Times:
+    command = [sys.executable, __file__, "--size", *map(str, size)]
+    times: Times = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return times
+
+
+def table_of_ours(repeats: int) -> None:
+    print("| schedule | p, m | actions | generate | check | simulate | the three | actions/s | peak memory | lower |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for size in OURS:
+        row = medians([in_a_fresh_process(size) for _ in range(repeats)])
+        total = row["generate"] + row["check"] + row["simulate"]
+        cells = [size[0], f"{size[1]}, {size[2]}", f"{row['actions']:,.0f}"]
+        cells += [seconds(row[key]) for key in ("generate", "check", "simulate")] + [f"**{seconds(total)}**"]
+        cells += [f"{row['actions'] / total / 1e6:.1f} M", f"{row['megabytes']:.0f} MB"]
+        print(f"| {' | '.join([*cells, seconds(row['lower']) if 'lower' in row else '-'])} |", flush=True)
+
+
+def table_of_both(repeats: int) -> None:
+    print("| schedule, v=2 | p, m | actions | | generate | lower | simulate | all | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, theirs, *size in BOTH:
+        runs = [(ours(name, *size), torchs(theirs, *size)) for _ in range(repeats)]
+        mine, other = medians([run[0] for run in runs]), medians([run[1] for run in runs])
+        mine["generate"] += mine.pop("check")
+        keys = ("generate", "lower", "simulate")
+        mine["all"], other["all"] = (sum(row[key] for key in keys) for row in (mine, other))
+        label = f"| {name} | {size[0]}, {size[1]} | {mine['actions']:,.0f} "
+        print(f"{label}| torch | {' | '.join(seconds(other[key]) for key in (*keys, 'all'))} | |")
+        ratios = ", ".join(f"{key} {other[key] / mine[key]:.0f}x" for key in keys)
+        print(
+            f"| | | | pipezoo | {' | '.join(seconds(mine[key]) for key in (*keys, 'all'))} "
+            f"| **{other['all'] / mine['all']:.0f}x** ({ratios}) |",
+            flush=True,
+        )
+
+
+def seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.1f} ms"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ours", action="store_true", help="leave torch out")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each row, of which the median is shown")
+    parser.add_argument("--size", nargs=3, metavar=("SCHEDULE", "RANKS", "MICROBATCHES"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.size:
+        name, num_ranks, num_microbatches = arguments.size
+        ours(name, 2, 4)  # numpy loads some of itself on first use
+        times = ours(name, int(num_ranks), int(num_microbatches))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(times | {"megabytes": peak}))
+        return
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    table_of_ours(arguments.repeats)
+    if not arguments.ours:
+        print()
+        table_of_both(arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()

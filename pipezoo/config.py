@@ -13,18 +13,22 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import COUNTS, Experiment
+from pipezoo.explain import explain
 from pipezoo.job import Request
 from pipezoo.part import Part, show
 from pipezoo.sizes import asked_stages, derive, resolve
@@ -89,6 +93,21 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experimen
     return experiment
 
 
+def compose(words: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, dict[str, Any]]:
+    """The config that a command line describes, and the chosen options by group. Raises ConfigError."""
+    if config_dir is not None:
+        words = [*words, f"hydra.searchpath=[file://{config_dir.absolute()}]"]
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra_compose("config", list(words), return_hydra_config=True)
+    except Exception as error:
+        raise explain(error, words, [conf_dir()]) or error from error
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, choices
+
+
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain values, interpolations resolved, keys checked."""
     known = keys()
@@ -118,6 +137,11 @@ def config_hash(values: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
     content |= {group: [part.target, part.arguments] for group, part in parts.items() if group not in NOT_NUMBERS}
     text = json.dumps(content, sort_keys=True, default=str).replace(str(conf_dir()), "conf")
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fresh_folder() -> Path:
+    """Where a run goes that was not told where: a folder of its own."""
+    return Path("outputs") / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
 def to_yaml(config: Any) -> str:

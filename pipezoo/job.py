@@ -79,7 +79,7 @@ def run(request: Request, say: Say, claimed: bool = False) -> int:
         experiment = request.load()
         task = task_of(experiment.task)
         if not claimed:
-            claim(request.folder)
+            _claim(request.folder)
             claimed = True
         for name, text in request.files().items():
             (request.folder / name).parent.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def run_alone(request: Request, title: str, say: Say) -> float:
         OutputError: the folder is not to be had, so that nothing could be written down there.
     """
     began = time.monotonic()
-    claim(request.folder)
+    _claim(request.folder)
     status: int | None = None
     try:
         _warm_up(request.warm)
@@ -180,6 +180,13 @@ def catch_sigterm() -> None:
 
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, raise_terminated)
+
+
+def _claim(folder: Path) -> None:
+    """Take a folder. One whose run was refused for its config never held a run, and is free."""
+    if _read(folder).get("exit_code") == ConfigError.exit_code:
+        (folder / RESULT).unlink(missing_ok=True)
+    claim(folder)
 
 
 def _fork(work: Callable[[], int], output: Path) -> int:

@@ -84,11 +84,13 @@ def _check_columns(
 def _stage_to_rank(table: Table) -> tuple[int, ...]:
     num_stages = int(table.stage.max()) + 1
     if num_stages > len(table.op):
-        raise table.fault(table.stage.argmax(), f"makes {num_stages} stages, of {len(table.op)} actions in all")
+        raise table.fault(
+            table.stage.argmax(), f"asks for {num_stages} stages, but there are {len(table.op)} actions in all"
+        )
     owner = np.full(num_stages, -1, dtype=np.int32)
     owner[table.stage] = table.rank
     if absent := first(owner < 0):
-        why = f"makes {num_stages} stages, but stage {absent[0]} has no action on any rank"
+        why = f"asks for {num_stages} stages, but stage {absent[0]} has no action on any rank"
         raise table.fault(table.stage.argmax(), why)
     if away := first(owner[table.stage] != table.rank):
         stage = table.stage[away[0]]
@@ -105,7 +107,7 @@ def _num_microbatches(table: Table, num_stages: int) -> int:
     if num_stages * num_microbatches > 2 * num_forwards + 64:  # far from complete; do not even allocate for it
         raise table.fault(
             table.microbatch.argmax(),
-            f"makes {num_microbatches} microbatches on {num_stages} stages, "
+            f"asks for {num_microbatches} microbatches on {num_stages} stages, "
             f"but there are {num_forwards} forwards, not {num_stages * num_microbatches}",
         )
     return max(1, num_microbatches)

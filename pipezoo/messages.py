@@ -85,9 +85,9 @@ def _check_meetings(table: Table, sends: Ints, receives: Ints) -> None:
         i = wrong[0]
         sender = table.rank[sends[i]]
         raise table.fault(
-            int(receives[i + 1]),
-            f"is received before {table.show(int(receives[i]))}, but rank {sender} sends {table.show(int(sends[i]))} "
-            f"before {table.show(int(sends[i + 1]))}: two ranks exchange messages in one order",
+            receives[i + 1],
+            f"comes before {table.show(receives[i])}, but rank {sender} sends {table.show(sends[i])} before "
+            f"{table.show(sends[i + 1])}: messages between two ranks arrive in the order in which they are sent",
         )
 
 

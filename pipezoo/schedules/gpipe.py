@@ -31,7 +31,7 @@ def gpipe(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1) -> Sc
         "stages_per_rank",
         stages_per_rank,
         1,
-        "gpipe runs one stage on each rank (looped_bfs is its form for more, and interleaved_1f1b needs less memory)",
+        "gpipe runs one stage on each rank (looped_bfs and interleaved_1f1b run more)",
     )
     order = unroll((m, "F"), (m, "B"))
     return Schedule.from_columns((order.on([rank]) for rank in range(p)), "gpipe")

@@ -145,7 +145,7 @@ class Cost:
         if not len(stages):
             return []
         which = "every stage" if len(stages) == self.num_stages else f"stage {', '.join(map(str, stages))}"
-        return [f"cost: B = I + W on {which}"]
+        return [f"B = I + W on {which}"]
 
     def hop_seconds(self, stage_to_rank: Sequence[int]) -> Floats:
         """``[num_stages - 1]``: what a message between stages ``i`` and ``i + 1`` takes; 0 where they share a rank."""
@@ -226,9 +226,20 @@ def unit(
     return Cost.from_dict(data, num_stages)
 
 
-def table(num_stages: int, stages_per_rank: int = 1, **data: object) -> Cost:
+def table(
+    num_stages: int,
+    stages_per_rank: int = 1,
+    *,
+    stages: object,
+    hop: object = None,
+    hop_in_node: object = None,
+    ranks_per_node: int | None = None,
+    overlap: bool = True,
+    overlap_gain: float = 0.0,
+) -> Cost:
     """A cost written down by hand: the arguments are the keys of :meth:`Cost.from_dict`."""
-    return Cost.from_dict(data, num_stages)
+    data = {"stages": stages, "hop": hop, "hop_in_node": hop_in_node, "ranks_per_node": ranks_per_node}
+    return Cost.from_dict(data | {"overlap": overlap, "overlap_gain": overlap_gain}, num_stages)
 
 
 def measured_seconds(timelines: Sequence[Timeline], num_stages: int) -> Floats:
@@ -253,7 +264,9 @@ def _entries(stages: object, num_stages: int | None) -> list[dict[str, float]]:
     if not isinstance(stages, Sequence) or isinstance(stages, str) or not stages:
         raise ValueError(f"stages={stages!r}: must be a list of entries, one a stage, or a single entry for all stages")
     if num_stages is not None and len(stages) != num_stages:
-        raise ValueError(f"stages: {len(stages)} entries, but the pipeline has {num_stages} stages")
+        what = "is missing" if len(stages) < num_stages else "is one too many"
+        first = min(len(stages), num_stages)
+        raise ValueError(f"stages[{first}]: {what}; {len(stages)} entries, but the pipeline has {num_stages} stages")
     return [_entry(f"stages[{stage}]", entry) for stage, entry in enumerate(stages)]
 
 

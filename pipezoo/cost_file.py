@@ -29,7 +29,7 @@ def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) 
     if path.suffix == ".json" and isinstance(data, dict) and "stages" not in data:
         data = data.get("cost")
         if data is None:
-            raise ValueError(f"file={file}: this run measured no costs; it has no entry 'cost'")
+            raise ValueError(f"file={file}: this run knew no costs; its result.json has no entry 'cost'")
     if isinstance(data, dict):
         data.pop("_target_", None)  # so that a file of conf/cost can be read as it stands
     try:

@@ -68,6 +68,29 @@ class Simulation:
         """The chain of actions that made the last one end when it did."""
         return trace(self.schedule, self.start, self.end, self.waits)
 
+    def result(self) -> dict[str, Any]:
+        """What is known of the run, as plain numbers for ``result.json``.
+
+        ``step_seconds`` ends when the slowest rank has done its optimizer step; ``lower_bound`` holds for every order
+        of the same work on the same ranks (``bounds.py``) and ``gap`` is the bubble's distance to it; ``peak_memory``
+        is per rank, in the unit of the costs.
+        """
+        schedule, timeline = self.schedule, self.timeline
+        ends = self.end[schedule.offsets[1:] - 1]
+        optimizer = np.bincount(schedule.stage_to_rank, weights=self.cost.optimizer, minlength=schedule.num_ranks)
+        bubble, work = timeline.bubble(), float(timeline.busy().sum())
+        bound = lower_bound(self.cost, schedule.stage_to_rank, schedule.num_microbatches)
+        least = max(0.0, 1.0 - work / (schedule.num_ranks * bound)) if bound else 0.0
+        return {
+            "step_seconds": float((ends + optimizer).max()),
+            "makespan_seconds": timeline.makespan,
+            "bubble": bubble,
+            "lower_bound": {"makespan_seconds": bound, "bubble": least},
+            "gap": bubble["makespan"] - least,
+            "peak_memory": peak_memory(schedule, self.cost).tolist(),
+            "critical_path": self.critical_path().summary(),
+        }
+
 
 def simulate(schedule: Schedule, cost: Cost) -> Timeline:
     """When every action of the schedule runs if it costs what ``cost`` says.
@@ -110,28 +133,8 @@ def run(schedule: Schedule, cost: Cost) -> Simulation:
 
 
 def predict(schedule: Schedule, cost: Cost) -> dict[str, Any]:
-    """What the simulator knows of a run, as plain numbers for ``result.json``.
-
-    ``step_seconds`` ends when the slowest rank has done its optimizer step; ``lower_bound`` holds for every order of
-    the same work on the same ranks (``bounds.py``) and ``gap`` is the bubble's distance to it; ``peak_memory`` is per
-    rank, in the unit of the costs. Raises what :func:`simulate` raises.
-    """
-    simulation = run(schedule, cost)
-    timeline, schedule = simulation.timeline, simulation.schedule
-    ends = timeline.end[schedule.offsets[1:] - 1]
-    optimizer = np.bincount(schedule.stage_to_rank, weights=cost.optimizer, minlength=schedule.num_ranks)
-    bubble, work = timeline.bubble(), float(timeline.busy().sum())
-    bound = lower_bound(cost, schedule.stage_to_rank, schedule.num_microbatches)
-    least = max(0.0, 1.0 - work / (schedule.num_ranks * bound)) if bound else 0.0
-    return {
-        "step_seconds": float((ends + optimizer).max()),
-        "makespan_seconds": timeline.makespan,
-        "bubble": bubble,
-        "lower_bound": {"makespan_seconds": bound, "bubble": least},
-        "gap": bubble["makespan"] - least,
-        "peak_memory": peak_memory(schedule, cost).tolist(),
-        "critical_path": simulation.critical_path().summary(),
-    }
+    """:meth:`Simulation.result` of a schedule at a cost. Raises what :func:`simulate` raises."""
+    return run(schedule, cost).result()
 
 
 def _check(schedule: Schedule, cost: Cost) -> None:

@@ -30,8 +30,8 @@ def test_a_whole_backward_that_nobody_gave_is_the_sum_of_its_halves_and_says_so(
     costs = Cost.from_dict({"stages": [ENTRY, {"F": 1, "B": 4, "I": 2, "W": 3}]})
 
     assert costs.seconds.tolist() == [[1, 5, 2, 3], [1, 4, 2, 3]]
-    assert costs.derived == ["cost: B = I + W on stage 0"]
-    assert Cost.from_dict({"stages": ENTRY}, num_stages=2).derived == ["cost: B = I + W on every stage"]
+    assert costs.derived == ["B = I + W on stage 0"]
+    assert Cost.from_dict({"stages": ENTRY}, num_stages=2).derived == ["B = I + W on every stage"]
 
 
 def test_halves_that_nobody_gave_stay_unknown():
@@ -98,8 +98,12 @@ def test_what_is_wrong_is_named_in_one_line(data, text):
 
 
 def test_a_list_must_have_as_many_entries_as_the_pipeline_has_stages():
-    with pytest.raises(ValueError, match="stages: 2 entries, but the pipeline has 3 stages"):
-        Cost.from_dict({"stages": [ENTRY, ENTRY]}, num_stages=3)
+    two = {"stages": [ENTRY, ENTRY]}
+
+    with pytest.raises(ValueError, match=r"stages\[2\]: is missing; 2 entries, but the pipeline has 3 stages"):
+        Cost.from_dict(two, num_stages=3)
+    with pytest.raises(ValueError, match=r"stages\[1\]: is one too many; 2 entries, but the pipeline has 1 stages"):
+        Cost.from_dict(two, num_stages=1)
 
 
 numbers = st.floats(0, 1e12)
@@ -219,7 +223,7 @@ def test_a_cost_file_is_read_from_yaml_from_a_result_and_from_a_runs_folder(tmp_
         ("a.yaml", "stages: [{F: -1, B: 1}]", "stages[0].F=-1: must be a number >= 0"),
         ("a.yaml", "stages: [", "while parsing"),
         ("a.yaml", "", "cost=None: must be a table of keys"),
-        ("result.json", "{}", "this run measured no costs"),
+        ("result.json", "{}", "this run knew no costs"),
         ("result.json", "{", "Expecting property name"),
         ("a.yaml", b"\xff\xfe\xff", "not a text file"),
         ("a.yaml", None, "No such file or directory"),

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipezoo.action import Action, Op
+from pipezoo.action import Op
 from pipezoo.errors import ConfigError
 from pipezoo.report.folder import whole_file
 from pipezoo.timeline import Timeline
@@ -56,24 +56,23 @@ def write_timeline(path: str | Path, timelines: Sequence[Timeline], unit: str = 
 
 
 def read_timelines(path: str | Path) -> list[Timeline]:
-    """The timelines of a file that :func:`write_timeline` wrote, in its order.
+    """The timelines of a file that :func:`write_timeline` wrote, in its order. Raises as :func:`read_trace`."""
+    return read_trace(path)[0]
+
+
+def read_trace(path: str | Path) -> tuple[list[Timeline], str]:
+    """The timelines of a file, and what their times count: ``s``, or ``unit`` of a unit cost.
 
     Raises:
-        ConfigError: the file is missing, too large, or not such a file.
+        ConfigError: the file is missing, too large, or not one that :func:`write_timeline` wrote.
     """
     trace = _load(path)
     try:
         with localcontext() as context:
             context.prec = DIGITS
-            return _timelines(trace["traceEvents"])
+            return _timelines(trace["traceEvents"]), str(trace["otherData"]["unit"])
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ConfigError(f"file={path}: not a timeline of pipezoo ({type(error).__name__}: {error})") from None
-
-
-def read_unit(path: str | Path) -> str:
-    """What the times of the file count: ``s``, or ``unit`` of a unit cost. Raises as :func:`read_timelines`."""
-    other = _load(path).get("otherData")
-    return str(other.get("unit", "s")) if isinstance(other, dict) else "s"
 
 
 def _events(process: int, timeline: Timeline) -> Iterator[str]:
@@ -82,17 +81,17 @@ def _events(process: int, timeline: Timeline) -> Iterator[str]:
     for rank in range(timeline.num_ranks):
         yield _named("thread_name", process, rank, {"name": f"rank {rank}"})
         yield _named("thread_sort_index", process, rank, {"sort_index": rank})
+    endings = {op.value: f',"cname":"{COLOURS[op]}"' if op in COLOURS else "" for op in Op}
+    names = {op.value: op.name for op in Op}
     columns = (timeline.rank, timeline.stage, timeline.op, timeline.microbatch, timeline.start, timeline.end)
     rows = zip(*(column.tolist() for column in columns), _flows(process, timeline), strict=True)
     for rank, stage, code, microbatch, start, end, flow in rows:
-        op = Op(code)
-        action = Action(stage, op, None if microbatch < 0 else microbatch)
-        begin = Decimal(repr(start))
+        op, begin = names[code], Decimal(repr(start))
+        name = f"{stage}{op}" if microbatch < 0 else f"{stage}{op}{microbatch}"
         args = f'{{"stage":{stage}}}' if microbatch < 0 else f'{{"stage":{stage},"microbatch":{microbatch}}}'
-        colour = f',"cname":"{COLOURS[op]}"' if op in COLOURS else ""
         yield (
-            f'{{"ph":"X","name":"{action}","cat":"{op.name}","pid":{process},"tid":{rank},"ts":{_micro(begin)},'
-            f'"dur":{_micro(Decimal(repr(end)) - begin)},"args":{args}{colour}{flow}}}'
+            f'{{"ph":"X","name":"{name}","cat":"{op}","pid":{process},"tid":{rank},"ts":{_micro(begin)},'
+            f'"dur":{_micro(Decimal(repr(end)) - begin)},"args":{args}{endings[code]}{flow}}}'
         )
 
 
@@ -166,6 +165,7 @@ def _timelines(events: list[dict[str, Any]]) -> list[Timeline]:
     sources: dict[int, str] = {}
     num_ranks: dict[int, int] = {}
     rows: dict[int, list[tuple[Any, ...]]] = {}
+    codes = {op.name: op.value for op in Op}
     for event in events:
         process, thread, args = event["pid"], event["tid"], event["args"]
         if event["name"] == "process_name":
@@ -175,7 +175,7 @@ def _timelines(events: list[dict[str, Any]]) -> list[Timeline]:
         elif event["ph"] == "X":
             begin = Decimal(event["ts"]).scaleb(-6)
             end = begin + Decimal(event["dur"]).scaleb(-6)
-            row = (thread, args["stage"], Op[event["cat"]], args.get("microbatch", -1), float(begin), float(end))
+            row = (thread, args["stage"], codes[event["cat"]], args.get("microbatch", -1), float(begin), float(end))
             rows.setdefault(process, []).append(row)
     return [_timeline(rows.get(key, []), num_ranks.get(key, 0), source) for key, source in sources.items()]
 

@@ -14,14 +14,14 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.errors import ConfigError
+from pipezoo.report.axis import time_text
 from pipezoo.report.folder import RESULT, read_result, write_text
 from pipezoo.report.printable import printable
-from pipezoo.report.text import time_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,6 +36,7 @@ MEASURED = (
     "samples_per_second",
     "bubble_measured",
     "bubble_predicted",
+    "unit",
     "folder",
     "error",
 )
@@ -47,7 +48,8 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
     Keys of a row: ``job``; then the swept keys, those that are not the same in all jobs (all keys, where all are);
     then ``status`` (``missing`` without a ``result.json``, ``torn`` where that is no JSON), ``verified``,
     ``step_seconds`` (the median), ``samples_per_second``, ``bubble_measured`` and ``bubble_predicted`` (of the
-    makespan), ``folder`` (relative to the sweep's) and ``error``. What a job does not say is None.
+    makespan), ``unit`` (of the step: ``s``, or ``unit`` of a unit cost), ``folder`` (relative to the sweep's) and
+    ``error``. What a job does not say is None.
 
     Raises:
         ConfigError: there is no job in the folder.
@@ -81,20 +83,40 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
+class Cell(NamedTuple):
+    """One value of a row as people read it: ``text`` with its unit, and the ``value`` to sort by."""
+
+    name: str
+    text: str
+    value: float | str | None
+    is_number: bool
+
+
+def cells(rows: list[dict[str, Any]]) -> list[list[Cell]]:
+    """The rows as a person reads them; a column that is empty in all of them is left out."""
+    table = [_cells(row, swept_keys(rows)) for row in rows]
+    filled = [any(row[column].text for row in table) for column in range(len(table[0]))] if table else []
+    return [[cell for cell, keep in zip(row, filled, strict=True) if keep] for row in table]
+
+
 def to_table(rows: list[dict[str, Any]]) -> Table:
     """The rows as a table for the terminal, with units; nothing in it can act on the terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    keys = swept_keys(rows)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("job", *keys, "status", "verified", "step", "samples/s", "bubble", "predicted"):
-        table.add_column(Text(printable(title)), justify="left" if title in ("status", "verified") else "right")
-    for row in rows:
-        cells = [row["job"], *(row[key] for key in keys), row["status"], row["verified"], *_with_units(row)]
-        style = "" if row["status"] == "ok" and row["verified"] != "failed" else "red"
-        table.add_row(*(Text("" if cell is None else printable(cell)) for cell in cells), style=style)
+    table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold")
+    readable = cells(rows)
+    for cell in readable[0] if readable else []:
+        side: Literal["left", "right"] = "right" if cell.is_number else "left"
+        table.add_column(Text(printable(cell.name)), justify=side, no_wrap=cell.is_number, overflow="fold")
+    for row, line in zip(rows, readable, strict=True):
+        style = "" if succeeded(row) else "red"
+        table.add_row(*(Text(printable(cell.text)) for cell in line), style=style)
     return table
+
+
+def succeeded(row: dict[str, Any]) -> bool:
+    return bool(row["status"] == "ok" and row["verified"] != "failed")
 
 
 def errors(rows: list[dict[str, Any]]) -> list[str]:
@@ -131,14 +153,32 @@ def inner(content: Any, *keys: str) -> Any:
     return content
 
 
-def _with_units(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], keys: list[str]) -> list[Cell]:
     step, rate = row["step_seconds"], row["samples_per_second"]
-    bubbles = (row["bubble_measured"], row["bubble_predicted"])
-    return [
-        "" if step is None else time_text(step),
-        "" if rate is None else f"{rate:.4g}",
-        *("" if bubble is None else f"{100 * bubble:.1f} %" for bubble in bubbles),
+    words = [
+        ("job", row["job"]),
+        *((key, row[key]) for key in keys),
+        *((key, row[key]) for key in ("status", "verified")),
     ]
+    numbers = [
+        ("step", "" if step is None else time_text(step, row["unit"]), step),
+        ("samples/s", "" if rate is None else f"{rate:.4g}", rate),
+        *(
+            (name, "" if row[key] is None else f"{100 * row[key]:.1f} %", row[key])
+            for name, key in (("bubble", "bubble_measured"), ("predicted", "bubble_predicted"))
+        ),
+    ]
+    return [
+        *(Cell(name, "" if text is None else str(text), text, _is_number(text)) for name, text in words),
+        *(Cell(name, text, value, True) for name, text, value in numbers),
+    ]
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        return text is not None and math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _outcome(job: Path) -> dict[str, Any]:
@@ -156,6 +196,7 @@ def _outcome(job: Path) -> dict[str, Any]:
         "samples_per_second": number(result.get("samples_per_second")),
         "bubble_measured": number(inner(result, "bubble", "measured", "makespan")),
         "bubble_predicted": number(inner(result, "bubble", "predicted", "makespan")),
+        "unit": "s" if result.get("unit", "s") == "s" else "unit",
         "error": _words(result.get("error")),
     }
 

@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.action import Action, Op
+from pipezoo.report.axis import ops_by_column, scale_of, spans_by_rank, ticks, time_text
+from pipezoo.report.palette import MEANING
 from pipezoo.timeline import Timeline
 
 MOST_ROWS = 64  # of one timeline; of more ranks, evenly chosen ones are shown
 NARROWEST = 20  # columns of time, however narrow the terminal
 FILL = {Op.F: "-", Op.B: "=", Op.I: "~", Op.W: "+"}
 PAINT = {Op.F: "38;5;231;48;5;25", Op.B: "38;5;231;48;5;130", Op.I: "38;5;16;48;5;215", Op.W: "38;5;16;48;5;229"}
-MEANING = {Op.F: "forward", Op.B: "backward", Op.I: "input-gradient half", Op.W: "weight-gradient half"}
 STYLES = ("", "short", "full")
-LETTERS = " " + "".join(op.name[0] for op in Op)  # one a column: idle, then the ops by their codes
 
 
 def draw(timeline: Timeline, width: int, colour: bool = False, unit: str = "s") -> str:
@@ -60,16 +60,10 @@ def draw_together(timelines: Sequence[Timeline], width: int, colour: bool = Fals
     return "\n".join([*lines, _legend(timelines, colour)])
 
 
-def time_text(value: float, unit: str = "s") -> str:
-    """A time in the unit that suits it: ``12.3 ms``, or ``54 units``."""
-    scale, name = _scale(value, unit)
-    return f"{value / scale:.4g} {name}"
-
-
 def _rows(timeline: Timeline, longest: float, columns: int, digits: int, style: str, colour: bool) -> list[str]:
     step = math.ceil(timeline.num_ranks / MOST_ROWS) if timeline.num_ranks else 1
     busy = timeline.busy() / (timeline.makespan or 1.0)
-    by_rank = _spans_by_rank(timeline)
+    by_rank = spans_by_rank(timeline)
     lines = []
     for rank in range(0, timeline.num_ranks, step):
         cells = _named if style else _lettered
@@ -81,41 +75,12 @@ def _rows(timeline: Timeline, longest: float, columns: int, digits: int, style: 
     return lines
 
 
-def _spans_by_rank(timeline: Timeline) -> list[NDArray[np.int64]]:
-    """The indices of each rank's spans, in order of time."""
-    order = np.lexsort((timeline.start, timeline.rank))
-    return np.split(order, np.searchsorted(timeline.rank[order], np.arange(1, timeline.num_ranks)))
-
-
 def _lettered(
     timeline: Timeline, spans: NDArray[np.int64], longest: float, columns: int, style: str
 ) -> tuple[list[str], list[int]]:
-    """A row of letters: the op that takes most of each column's time, or a blank (code -1) where idleness does.
-
-    How long an op ran until t is a line that rises within its spans, so each column is a difference of two points of
-    it. What a column's letter leaves out is carried into the next column, else F I W F I W would read as FFFFIIIIWWWW
-    where a column is nearly as long as the three.
-    """
-    edges = np.linspace(0.0, longest or 1.0, columns + 1)
-    start, end, op = timeline.start[spans], timeline.end[spans], timeline.op[spans]
-    share = np.zeros((len(Op) + 1, columns))
-    for code in np.unique(op):
-        chosen = op == code
-        corners = np.column_stack([start[chosen], end[chosen]]).ravel()
-        ran = np.cumsum(end[chosen] - start[chosen])
-        heights = np.column_stack([np.concatenate([[0.0], ran[:-1]]), ran]).ravel()
-        share[code + 1] = np.diff(np.interp(edges, corners, heights, left=0.0))
-    share[0] = (edges[1] - edges[0]) - share[1:].sum(axis=0)
-    owed = [0.0] * len(share)
-    chosen_codes = []
-    for column in (share / (edges[1] - edges[0])).T.tolist():
-        present = [code for code, part in enumerate(column) if part > 1e-6]
-        for code in present:
-            owed[code] += column[code]
-        code = max(present, key=owed.__getitem__)
-        owed[code] -= 1.0
-        chosen_codes.append(code)
-    return [LETTERS[code] for code in chosen_codes], [code - 1 for code in chosen_codes]
+    """A row of letters: in each column that of the op that took most of it, or a blank (code -1)."""
+    codes = ops_by_column(timeline, spans, longest, columns)
+    return [" " if code < 0 else Op(code).name[0] for code in codes], codes
 
 
 def _named(
@@ -166,31 +131,16 @@ def _paint(text: list[str], codes: list[int]) -> str:
 
 def _axis(longest: float, columns: int, margin: int, unit: str) -> list[str]:
     """A line of ticks at round times, and a line of their numbers, the last with the unit."""
-    scale, name = _scale(longest, unit)
-    length = longest / scale
-    ticks, numbers = [" "] * (columns + 1), [" "] * (margin + columns + 8)
-    if length <= 0:
+    if longest <= 0:
         return []
-    step = _round_step(length / max(2, columns // 12))
-    for k in range(int(length / step * (1 + 1e-9)) + 1):
-        at = round(k * step / length * columns)
-        ticks[at] = "'"
-        label = f"{k * step:.10g}"
+    scale, name = scale_of(longest, unit)
+    marks, numbers = [" "] * (columns + 1), [" "] * (margin + columns + 8)
+    for tick in ticks(longest / scale, max(2, columns // 12)):
+        at = round(tick * scale / longest * columns)
+        marks[at] = "'"
+        label = f"{tick:.10g}"
         numbers[margin + at : margin + at + len(label)] = label
-    line = "".join(numbers).rstrip()
-    return [" " * margin + "".join(ticks).rstrip(), f"{line} {name}"]
-
-
-def _round_step(about: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, ... that is not below ``about``."""
-    power = 10.0 ** math.floor(math.log10(about))
-    return next(power * digit for digit in (1, 2, 5, 10) if power * digit >= about * (1 - 1e-9))
-
-
-def _scale(value: float, unit: str) -> tuple[float, str]:
-    if unit != "s":
-        return 1.0, "units"
-    return next(((scale, name) for scale, name in ((1.0, "s"), (1e-3, "ms")) if value >= scale), (1e-6, "us"))
+    return [" " * margin + "".join(marks).rstrip(), f"{''.join(numbers).rstrip()} {name}"]
 
 
 def _bubbles(timeline: Timeline) -> str:

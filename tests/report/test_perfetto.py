@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipezoo.action import Op
 from pipezoo.errors import ConfigError, OutputError
-from pipezoo.report.perfetto import read_timelines, read_unit, write_timeline
+from pipezoo.report.perfetto import read_timelines, read_trace, write_timeline
 from pipezoo.timeline import Timeline
 
 from .pipelines import timeline
@@ -108,7 +108,7 @@ def test_two_recorded_steps_have_arrows_of_their_own(tmp_path: Path) -> None:
 
 def test_the_unit_of_a_unit_cost_is_kept(tmp_path: Path) -> None:
     write_timeline(tmp_path / "timeline.json", [timeline(2, 2)], unit="unit")
-    assert read_unit(tmp_path / "timeline.json") == "unit"
+    assert read_trace(tmp_path / "timeline.json")[1] == "unit"
 
 
 def test_a_time_that_is_not_finite_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -124,6 +124,15 @@ def test_an_unwritable_place_is_exit_six(tmp_path: Path) -> None:
         write_timeline(tmp_path / "missing" / "timeline.json", [timeline(2, 2)])
 
 
+NAMED = {"ph": "M", "name": "process_name", "pid": 0, "tid": 0, "args": {"name": "x"}}
+RANK = {"ph": "M", "name": "thread_name", "pid": 0, "tid": 0, "args": {"name": "x"}}
+SPAN = {"ph": "X", "name": "0F0", "cat": "F", "pid": 0, "tid": 0, "ts": 0, "dur": 1, "args": {"stage": 0}}
+
+
+def trace(*events: object) -> str:
+    return json.dumps({"otherData": {"unit": "s"}, "traceEvents": events})
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -131,13 +140,13 @@ def test_an_unwritable_place_is_exit_six(tmp_path: Path) -> None:
         "",
         "[]",
         "{}",
-        '{"traceEvents": [1]}',
-        '{"traceEvents": [{"ph": "X", "name": "0F0", "cat": "Z", "pid": 0, "tid": 0, "ts": 0, "dur": 1, "args": {}}]}',
-        '{"traceEvents": [{"ph": "M", "name": "process_name", "pid": 0, "tid": 0, "args": {"name": "x"}},'
-        ' {"ph": "M", "name": "thread_name", "pid": 0, "tid": 999999999, "args": {"name": "x"}}]}',
-        '{"traceEvents": [{"ph": "M", "name": "process_name", "pid": 0, "tid": 0, "args": {"name": "x"}},'
-        ' {"ph": "M", "name": "thread_name", "pid": 0, "tid": 0, "args": {"name": "x"}},'
-        ' {"ph": "X", "name": "0F0", "cat": "F", "pid": 0, "tid": 0, "ts": 1e999, "dur": 1, "args": {"stage": 0}}]}',
+        trace(1),
+        trace(NAMED, RANK, SPAN | {"cat": "Z"}),
+        trace(NAMED, RANK, SPAN | {"args": {}}),
+        trace(NAMED, RANK, SPAN | {"args": {"stage": 2**70}}),
+        trace(NAMED, RANK, SPAN | {"tid": 1}),
+        trace(NAMED, RANK | {"tid": 999999999}),
+        trace(NAMED, RANK, SPAN | {"ts": "1e999"}),
     ],
 )
 def test_a_file_that_is_no_timeline_is_one_line_with_exit_code_two(tmp_path: Path, text: str | None) -> None:

@@ -81,6 +81,7 @@ def test_a_finished_job_has_its_numbers_and_a_dead_one_has_none(sweep: Path) -> 
         "samples_per_second": 2560.0,
         "bubble_measured": 0.4,
         "bubble_predicted": 0.25,
+        "unit": "s",
         "folder": "0",
         "error": None,
     }

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from pipezoo.report.text import draw, draw_together, time_text
+from pipezoo.report.axis import time_text
+from pipezoo.report.text import draw, draw_together
 from pipezoo.timeline import Timeline
 
 from .pipelines import timeline

@@ -1,0 +1,241 @@
+"""``report.html``: one self-contained page per run or sweep. It asks the network for nothing and runs no code but ours.
+
+    run's folder --> Run --> facts, tables (autoescaped HTML)      \\
+                             timelines (packed arrays, as JSON)     |--> base.html --> report.html
+                             page.css, lanes.js (allowed by hash)  /
+
+Whatever a config or an error says is text: templates escape it, JSON inside the page has no ``<``, and the page's
+policy forbids every script but the one whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from pipezoo.report.axis import bytes_text, time_text
+from pipezoo.report.chart import line_chart
+from pipezoo.report.folder import REPORT, write_text
+from pipezoo.report.palette import MEANING
+from pipezoo.report.printable import printable
+from pipezoo.report.run import Run, flat, read_run
+from pipezoo.report.sweep import inner, number
+from pipezoo.timeline import Timeline
+
+MOST_SPANS = 1_000_000  # of one timeline on a page; of more, evenly chosen ranks are shown
+ASSETS = Path(__file__).parent / "assets"
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write ``report.html`` into a run's folder, from its files, and return its path.
+
+    Raises:
+        ConfigError: there is no run in the folder.
+        OutputError: the folder cannot be written.
+    """
+    path = Path(folder) / REPORT
+    write_text(path, run_page(read_run(folder)))
+    return path
+
+
+def run_page(run: Run) -> str:
+    """The page of one run."""
+    chart = line_chart({"loss": list(enumerate(run.losses))}, "loss by step", from_zero=False)
+    return render(
+        "run.html",
+        title=run.title,
+        data=packed([(timeline, run) for timeline in run.timelines]),
+        verdict=_verdict(run.result),
+        error=_error(run.result),
+        problems=run.problems,
+        facts=_facts(run),
+        losses=chart,
+        memory=_memory(run),
+        commands=_commands(run),
+        config_text=run.config_text,
+        everything=list(flat(run.result)),
+    )
+
+
+def render(template: str, title: str, data: Any = None, script: str = "lanes.js", **values: Any) -> str:
+    """A page from a template; ``data`` is for its script, and everything else is escaped unless it is ``Markup``."""
+    style, code = _asset("page.css"), _asset(script)
+    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(code)}'; "
+    policy += "base-uri 'none'; form-action 'none'"
+    used = {op for line in (data or {}).get("timelines", ()) for op in line["ops"]}
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            title=title,
+            policy=policy,
+            style=Markup(style),
+            script=Markup(code),
+            data=_script_json(data),
+            has_timelines=bool(data),
+            unit_note="Times are in units of the cost." if data and data["unit"] != "s" else "",
+            **{"legend": legend(used)} | values,
+        )
+    )
+
+
+def legend(used: set[int]) -> list[dict[str, str]]:
+    """Letters and meanings of the ops that a picture shows."""
+    return [{"name": op.name, "meaning": meaning} for op, meaning in MEANING.items() if op in used]
+
+
+def packed(timelines: Sequence[tuple[Timeline, Run]]) -> dict[str, Any] | None:
+    """Timelines and their runs for ``lanes.js``: arrays in order of rank and time, as base64 of the smallest unsigned
+    ints. None where there is no timeline."""
+    if not timelines:
+        return None
+    in_bytes = all(_kept_bytes(run)[0] for _, run in timelines)
+    return {
+        "unit": timelines[0][1].unit,
+        "held": "bytes" if in_bytes else "stage inputs",
+        "timelines": [_packed_timeline(line, *(_kept_bytes(run) if in_bytes else ([], []))) for line, run in timelines],
+    }
+
+
+def _packed_timeline(timeline: Timeline, keeps: list[float], frees: list[float]) -> dict[str, Any]:
+    bubble, makespan = timeline.bubble(), timeline.makespan
+    first = float(timeline.start.min(initial=np.inf)) if timeline.num_spans else 0.0
+    every = math.ceil(timeline.num_spans / MOST_SPANS) or 1
+    ranks = np.arange(0, timeline.num_ranks, every)
+    order = np.lexsort((timeline.start, timeline.rank))
+    order = order[timeline.rank[order] % every == 0]
+    tick = (makespan or 1.0) / (2**32 - 1)
+    start = np.rint((timeline.start[order] - first) / tick)
+    end = np.rint((timeline.end[order] - first) / tick)
+    return {
+        "name": timeline.source + (f", every {every}th rank" if every > 1 else ""),
+        "keeps": keeps,
+        "frees": frees,
+        "makespan": makespan,
+        "bubble": [f"{100 * bubble[key]:.1f}" for key in ("makespan", "span")],
+        "tick": tick,
+        "ranks": ranks.tolist(),
+        "offsets": np.searchsorted(timeline.rank[order], [*ranks.tolist(), timeline.num_ranks]).tolist(),
+        "ops": np.unique(timeline.op).tolist(),
+        "start": _base64(start),
+        "length": _base64(end - start),
+        "stage": _base64(np.maximum(timeline.stage[order], 0)),
+        "op": _base64(timeline.op[order]),
+        "microbatch": _base64(timeline.microbatch[order].astype(np.int64) + 1),
+    }
+
+
+def _base64(values: NDArray[Any]) -> dict[str, str]:
+    most = int(values.max(initial=0))
+    kind = next(kind for kind, bits in (("u1", 8), ("u2", 16), ("u4", 32)) if most < 2**bits)
+    return {"type": kind, "data": base64.b64encode(values.astype(f"<{kind}").tobytes()).decode("ascii")}
+
+
+def _kept_bytes(run: Run) -> tuple[list[float], list[float]]:
+    """Bytes that the forward of each stage keeps, and those that I frees; empty where the run does not say."""
+    stages = inner(run.result, "cost", "stages")
+    if not isinstance(stages, list) or not all(number(inner(stage, "keeps")) for stage in stages):
+        return [], []
+    keeps, frees = ([number(inner(stage, key)) or 0.0 for stage in stages] for key in ("keeps", "I_frees"))
+    return keeps, frees
+
+
+def _verdict(result: dict[str, Any]) -> dict[str, str]:
+    status, verified = str(result.get("status", "unknown")), result.get("verified")
+    if status != "ok":
+        return {"kind": "bad" if status != "running" else "", "word": status, "text": ""}
+    if verified is None:
+        return {"kind": "", "word": "not verified", "text": "against one device"}
+    difference = number(result.get("max_relative_difference"))
+    text = "" if difference is None else f"max relative difference {difference:.3g}"
+    known = {"exact": "bit for bit what one device computes", "close": text, "failed": text}
+    return {
+        "kind": "bad" if verified == "failed" else "good",
+        "word": f"verified {verified}" if verified != "failed" else "verification failed",
+        "text": known.get(str(verified), text),
+    }
+
+
+def _error(result: dict[str, Any]) -> str:
+    error = result.get("error")
+    return "" if not error else error if isinstance(error, str) else "\n".join(f"{k}: {v}" for k, v in flat(error))
+
+
+def _facts(run: Run) -> list[dict[str, str]]:
+    result = run.result
+    facts = []
+    step = {key: number(inner(result, "step_seconds", key)) for key in ("median", "min", "max")}
+    if step["median"] is not None:
+        extremes = [f"{key} {time_text(value)}" for key in ("min", "max") if (value := step[key]) is not None]
+        facts.append(("step, median", time_text(step["median"]), ", ".join(extremes)))
+    if (rate := number(result.get("samples_per_second"))) is not None:
+        facts.append(("samples per second", f"{rate:.4g}", ""))
+    for source in ("measured", "predicted"):
+        bubble = inner(result, "bubble", source)
+        if (makespan := number(inner(bubble, "makespan"))) is not None:
+            span = number(inner(bubble, "span"))
+            note = "of the makespan" + ("" if span is None else f"; {100 * span:.1f} % of the span")
+            facts.append((f"bubble, {source}", f"{100 * makespan:.1f} %", note))
+    facts += _prediction_error(run)
+    for key in ("num_stages", "num_ranks", "num_microbatches", "batch_size", "dtype", "device", "launch"):
+        if isinstance(value := result.get(key), (str, int)):
+            facts.append((key.removeprefix("num_").replace("_", " "), str(value), ""))
+    facts += [(name, value, "derived") for name, value in flat(result.get("derived")) if name]
+    return [{"name": name, "value": value, "note": note} for name, value, note in facts]
+
+
+def _prediction_error(run: Run) -> list[tuple[str, str, str]]:
+    predicted, measured = run.timeline("predicted"), run.timeline("measured")
+    if predicted is None or measured is None or not measured.makespan or not predicted.makespan:
+        return []
+    error = predicted.makespan / measured.makespan - 1.0
+    return [("prediction error", f"{100 * error:+.1f} %", "predicted over measured makespan")]
+
+
+def _memory(run: Run) -> list[tuple[str, str]]:
+    predicted, measured = run.memory("predicted"), run.memory("measured")
+    num_ranks = max(len(predicted), len(measured))
+    columns = [values + [None] * (num_ranks - len(values)) for values in (predicted, measured)]
+    texts = [["" if value is None else bytes_text(value) for value in column] for column in columns]
+    return list(zip(*texts, strict=True))
+
+
+def _commands(run: Run) -> str:
+    """What to type to see the run again: the command as it was given, and its repetition from the folder."""
+    command = run.result.get("command")
+    given = shlex.join(map(str, command)) if isinstance(command, list) else command
+    lines = [printable(given)] if isinstance(given, str) and given else []
+    return "\n".join([*lines, f"python -m pipezoo.rerun {shlex.quote(printable(run.folder))}"])
+
+
+@cache
+def _templates() -> Environment:
+    loader = PackageLoader("pipezoo.report", "assets")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+@cache
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
+
+
+def _script_json(data: Any) -> Markup:
+    """JSON that no HTML parser can take for markup."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,172 @@
+"""The page of a sweep: its jobs as a table that sorts, their timelines side by side, and what each swept key does.
+
+step time |  o                 one chart per key and figure; lines join the jobs that differ in this key alone
+          |    o--o
+          +---2--4--8  stages
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from pipezoo.action import Op
+from pipezoo.errors import ConfigError
+from pipezoo.report.axis import ops_by_column, spans_by_rank, time_text
+from pipezoo.report.chart import KINDS, line_chart
+from pipezoo.report.folder import REPORT, TIMELINE, write_text
+from pipezoo.report.page import legend, render
+from pipezoo.report.palette import COLOURS
+from pipezoo.report.perfetto import read_trace
+from pipezoo.report.sweep import cells, collect, errors, succeeded, swept_keys
+from pipezoo.timeline import Timeline
+
+Row = dict[str, Any]
+
+FIGURES = (
+    ("step_seconds", "step, {unit}", 1),
+    ("bubble_measured", "bubble measured, %", 100),
+    ("bubble_predicted", "bubble predicted, %", 100),
+)
+MOST_LANES = 32  # of a small picture; of more ranks, evenly chosen ones are shown
+COLUMNS = 270  # of a small picture, in pixels
+
+
+def write_sweep_report(folder: str | Path) -> Path:
+    """Write ``report.html`` into a sweep's folder, from its jobs' files, and return its path.
+
+    Raises:
+        ConfigError: there is no job in the folder.
+        OutputError: the folder cannot be written.
+    """
+    path = Path(folder) / REPORT
+    write_text(path, sweep_page(folder))
+    return path
+
+
+def sweep_page(folder: str | Path) -> str:
+    """The page of one sweep."""
+    folder = Path(folder)
+    rows = collect(folder)
+    pictures = [_picture(folder / row["folder"]) for row in rows]
+    known = [picture for picture in pictures if picture]
+    used = {int(code) for timeline, _ in known for code in set(timeline.op.tolist())}
+    readable = cells(rows)
+    return render(
+        "sweep.html",
+        title=f"Sweep of {len(rows)} jobs over {', '.join(swept_keys(rows)) or 'nothing'}",
+        script="table.js",
+        verdict=_verdict(rows),
+        columns=readable[0],
+        table=[
+            {"cells": line, "kind": "" if succeeded(row) else "bad", "link": _link(folder, row)}
+            for row, line in zip(rows, readable, strict=True)
+        ],
+        errors=errors(rows),
+        charts=[charts for key in swept_keys(rows) if (charts := _charts(rows, key))["charts"]],
+        thumbnails=_thumbnails(folder, rows, pictures),
+        axis_note=_axis_note(known),
+        legend=legend(used),
+    )
+
+
+def _verdict(rows: Sequence[Row]) -> dict[str, str]:
+    good = sum(map(succeeded, rows))
+    verified = sum(row["verified"] in ("exact", "close") and succeeded(row) for row in rows)
+    if good == len(rows):
+        return {"kind": "good", "word": f"all {good} jobs ok", "text": f"{verified} verified" if verified else ""}
+    return {"kind": "bad", "word": f"{len(rows) - good} of {len(rows)} jobs failed", "text": f"{verified} verified"}
+
+
+def _link(folder: Path, row: Row) -> str:
+    """Where a job's page is, or else its folder; quoted, so that no name of a folder is taken for a scheme."""
+    page = f"/{REPORT}" if (folder / row["folder"] / REPORT).exists() else "/"
+    return f"./{quote(row['folder'], errors='replace')}{page}"
+
+
+def _picture(job: Path) -> tuple[Timeline, str] | None:
+    """The timeline to show of a job, measured where there is one, and its unit."""
+    if not (job / TIMELINE).exists():
+        return None
+    try:
+        timelines, unit = read_trace(job / TIMELINE)
+    except ConfigError:
+        return None
+    ordered = sorted(timelines, key=lambda timeline: timeline.source != "measured")
+    return (ordered[0].shifted(), unit) if ordered and ordered[0].num_spans else None
+
+
+def _axis_note(pictures: Sequence[tuple[Timeline, str]]) -> str:
+    if not pictures:
+        return ""
+    longest, unit = max((timeline.makespan, unit) for timeline, unit in pictures)
+    return f"All on one time axis, 0 to {time_text(longest, unit)}."
+
+
+def _thumbnails(
+    folder: Path, rows: Sequence[Row], pictures: Sequence[tuple[Timeline, str] | None]
+) -> list[dict[str, Any]]:
+    longest = max((picture[0].makespan for picture in pictures if picture), default=0.0) or 1.0
+    thumbnails = []
+    for row, picture in zip(rows, pictures, strict=True):
+        if picture:
+            timeline, unit = picture
+            name = f"{row['job']}: " + ", ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in swept_keys([row]))
+            note = f"{timeline.source}, {time_text(timeline.makespan, unit)}"
+            svg = _small(timeline, longest)
+            thumbnails.append({"name": name, "note": note, "svg": svg, "link": _link(folder, row)})
+    return thumbnails
+
+
+def _small(timeline: Timeline, longest: float) -> Markup:
+    """A timeline in little: runs of the op that took most of each pixel, coloured by the style sheet."""
+    every = math.ceil(timeline.num_ranks / MOST_LANES)
+    by_rank = spans_by_rank(timeline)[::every]
+    tall = 12 if len(by_rank) <= 4 else 8 if len(by_rank) <= 8 else 5
+    paths: dict[str, list[str]] = {}
+    for lane, spans in enumerate(by_rank):
+        at = 0
+        for code, run in groupby(ops_by_column(timeline, spans, longest, COLUMNS)):
+            wide = len(list(run))
+            if code >= 0:
+                kind = Op(code).name if Op(code) in COLOURS else "other"
+                paths.setdefault(kind, []).append(f"M{at} {lane * tall}h{wide}v{tall - 1}h-{wide}z")
+            at += wide
+    drawn = (Markup('<path class="{}" d="{}"/>').format(kind, "".join(path)) for kind, path in paths.items())
+    head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="timeline">').format(COLUMNS, len(by_rank) * tall)
+    return head + Markup("").join(drawn) + Markup("</svg>")
+
+
+def _charts(rows: Sequence[Row], key: str) -> dict[str, Any]:
+    """What ``key`` does to each figure; jobs that are equal in every other key share a line."""
+    values = _in_order({str(row[key]) for row in rows if row[key] is not None}, [str(row[key]) for row in rows])
+    others = [other for other in swept_keys(list(rows)) if other != key]
+    names = [", ".join(f"{other.rpartition('.')[2]}={row[other]}" for other in others) or "all jobs" for row in rows]
+    charts = []
+    unit = "seconds" if all(row["unit"] != "unit" for row in rows) else "units"
+    for figure, name, scale in FIGURES:
+        lines: dict[str, list[tuple[float, float]]] = {line: [] for line in dict.fromkeys(names)}
+        for row, line in zip(rows, names, strict=True):
+            if row[figure] is not None and row[key] is not None:
+                lines[line].append((values.index(str(row[key])), scale * row[figure]))
+        if any(lines.values()):
+            ordered = {line: sorted(points) for line, points in lines.items()}
+            name = name.format(unit=unit)
+            charts.append({"name": name, "svg": line_chart(ordered, f"{name} by {key}", values, dots=True)})
+    kinds = list(dict.fromkeys(names))
+    shown = [{"name": line, "kind": f"k{i}"} for i, line in enumerate(kinds)] if 1 < len(kinds) <= KINDS else []
+    return {"name": key, "charts": charts, "legend": shown}
+
+
+def _in_order(values: set[str], seen: Sequence[str]) -> list[str]:
+    """Numbers by size, words in the order of the jobs."""
+    try:
+        return sorted(values, key=float)
+    except ValueError:
+        return [value for value in dict.fromkeys(seen) if value in values]

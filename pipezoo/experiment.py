@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipezoo.arguments import check_int
+from pipezoo.cost import Hop
 from pipezoo.errors import ConfigError
 from pipezoo.part import Part, show
 from pipezoo.spelling import unknown
@@ -48,6 +49,34 @@ class Processes:
 
 
 _METHODS = ("fork", "spawn")
+
+
+@dataclass(frozen=True)
+class Virtual:
+    """``launch=virtual``: every rank in one process on one device, its actions placed on a virtual clock.
+
+    Args:
+        threads: of the one process; None: 1, whose times are the steadiest.
+        latency, bandwidth: what a message between two ranks takes on the virtual clock: seconds, bytes per second.
+        step_timeout, first_step_timeout: as of :class:`Processes`.
+    """
+
+    threads: int | None = None
+    latency: float = 0.0
+    bandwidth: float = math.inf
+    step_timeout: float = 60.0
+    first_step_timeout: float = 120.0
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            check_int("threads", self.threads, 1)
+        Hop(self.latency, self.bandwidth)
+        for name in ("step_timeout", "first_step_timeout"):
+            _check_number(name, getattr(self, name), "> 0")
+
+    @property
+    def hop(self) -> Hop:
+        return Hop(self.latency, self.bandwidth)
 
 
 @dataclass(frozen=True, kw_only=True)

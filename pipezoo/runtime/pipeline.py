@@ -25,7 +25,7 @@ class Pipeline:
         stages: the split model; ranks that are forked inherit it, one copy a rank.
         schedule: the order of actions.
         actions: for each executing rank, what it executes.
-        stage_to_rank: the executing rank of each stage.
+        stage_to_rank: the process of each stage; the schedule's rank, or 0 for all where ranks are virtual.
         fresh_model: builds the unsplit model once more, from the seed.
         batch: the whole batch of a step, on the CPU.
         loss: of the whole batch, with its ``reduction``.
@@ -57,7 +57,8 @@ class Pipeline:
     identity: str
 
     @property
-    def num_ranks(self) -> int:
+    def num_processes(self) -> int:
+        """One a rank, or one for all of them where they are virtual."""
         return len(self.actions)
 
     def rank_device(self, rank: int) -> torch.device:

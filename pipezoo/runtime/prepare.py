@@ -6,6 +6,8 @@ What is wrong with a run is found here, in the parent, and said in one line.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from torch import nn
 
 from pipezoo.action import Op
 from pipezoo.errors import ConfigError
-from pipezoo.experiment import Experiment
+from pipezoo.experiment import Experiment, Virtual
 from pipezoo.lowering import lower
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, to_dtype, try_out
@@ -37,17 +39,21 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
     dtype = getattr(torch, experiment.dtype)
     data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
     loss = experiment.loss()
-    model = make_model(experiment.model, experiment.seed, dtype)
-    stages, sizes = _split(experiment, asked, model, data, loss, dtype)
+    with _hidden_gpus():
+        model = make_model(experiment.model, experiment.seed, dtype)
+        stages, sizes = _split(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
-    _check_devices(experiment, schedule.num_ranks)
+    virtual = isinstance(experiment.launch, Virtual)
+    placed = (0,) * sizes.num_stages if virtual else schedule.stage_to_rank
+    num_processes = max(placed) + 1
+    _check_devices(experiment, num_processes)
     _check_weight_gradient(experiment, stages, schedule)
     _check_dropout(experiment, model)
     pipeline = Pipeline(
         stages=stages,
         schedule=schedule,
-        actions=lower(schedule),
-        stage_to_rank=schedule.stage_to_rank,
+        actions=lower(schedule, placed),
+        stage_to_rank=placed,
         fresh_model=partial(make_model, experiment.model, experiment.seed, dtype),
         batch=data,
         loss=loss,
@@ -57,8 +63,8 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
         seed=experiment.seed,
         dtype=dtype,
         device=experiment.device,
-        threads=experiment.launch.threads or max(1, num_cores() // schedule.num_ranks),
-        record_steps=experiment.record_steps,
+        threads=experiment.launch.threads or (1 if virtual else max(1, num_cores() // num_processes)),
+        record_steps=experiment.steps if virtual else experiment.record_steps,
         own_weight_gradient=experiment.weight_grad == "module",
         verify=experiment.verify,
         on_nonfinite=experiment.on_nonfinite,
@@ -67,6 +73,20 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
     )
     pipeline.optimizer([p for p in model.parameters() if p.requires_grad])  # what it refuses, it refuses here
     return pipeline, sizes
+
+
+@contextmanager
+def _hidden_gpus() -> Iterator[None]:
+    """No GPU is found in here: tracing a model would initialise CUDA, and what is initialised cannot be forked."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count devices without initialising them
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        if visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
 
 def num_cores() -> int:
@@ -104,12 +124,11 @@ def _split(
 def _check_devices(experiment: Experiment, num_ranks: int) -> None:
     if experiment.device != "cuda":
         return
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # counting must not initialise CUDA before the fork
     found = torch.cuda.device_count()
     if found < num_ranks:
         raise ConfigError(
             f"device=cuda: ranks={num_ranks} need {num_ranks} GPUs, and this machine has {found}; "
-            f"valid: device=cpu{f', or ranks <= {found}' if found else ''}"
+            f"valid: {'launch=virtual, ' if found else ''}device=cpu{f', ranks <= {found}' if found else ''}"
         )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,80 +18,126 @@ from pipezoo.errors import NonFiniteError, VerificationError
 from pipezoo.runtime.launch import Link
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.recorder import Recorder, recorder_for
+from pipezoo.runtime.saved import Meter
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.step import first_nonfinite, scaled, total
 from pipezoo.runtime.ties import Tie, find_ties, join, sum_tied_gradients
 from pipezoo.runtime.torch_schedule import Stage, TorchSchedule
 
 
-def run_rank(pipeline: Pipeline, rank: int, link: Link) -> None:
-    """Train this rank's stages and leave its spans, and for the verdict its gradients and parameters, in
-    ``pipeline.scratch``."""
+@dataclass(frozen=True)
+class Member:
+    """One rank of the pipeline, assembled: its stages, what steps them, and what it shares with others."""
+
+    pipeline: Pipeline
+    rank: int
+    device: torch.device
+    stages: list[Stage]
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer | None
+    ties: list[Tie]
+    schedule: TorchSchedule
+    recorder: Recorder
+
+    @property
+    def owned(self) -> list[int]:
+        return self.pipeline.stages_of(self.rank)
+
+
+def run_rank(pipeline: Pipeline, rank: int, link: Link) -> dict[str, Any]:
+    """Train this rank's stages.
+
+    It leaves its spans in ``pipeline.scratch``, and for the verdict its gradients and parameters.
+
+    Returns:
+        ``memory``: what its stages kept for the backward, in bytes (:meth:`pipezoo.runtime.saved.Meter.read`).
+    """
     device = pipeline.rank_device(rank)
     _enter_world(pipeline, rank, device)
-    owned = pipeline.stages_of(rank)
     _agree(pipeline, rank, device)
-    recorder = recorder_for(device)
-    stages = [_stage(pipeline, index, device, recorder) for index in owned]
-    parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
-    ties = join(
-        find_ties([pipeline.stages.parameters(i) for i in range(pipeline.stages.num_stages)], pipeline.stage_to_rank)
-    )
-    learning = [p for p in parameters.values() if p.requires_grad]
-    optimizer = pipeline.optimizer(learning) if learning else None
-    loss = scaled(pipeline.loss.to(device), pipeline.schedule.num_microbatches)
-    schedule = TorchSchedule(
-        stages,
-        rank,
-        pipeline.actions[rank],
-        pipeline.stage_to_rank,
-        pipeline.schedule.num_microbatches,
-        loss,
-        link.note,
-    )
+    member = _assemble(pipeline, rank, device, link)
+    meter = _meter(member)
     recorded = []
     for step in range(pipeline.steps):
         link.begin_step(step)
-        inputs, target = _batch(pipeline, step, owned, device)
+        for stage in member.stages:
+            stage.meter = meter if step == 0 else None
+        inputs, target = _batch(pipeline, step, member.owned, device)
         began = time.perf_counter()
-        losses = train_step(pipeline, schedule, optimizer, ties, parameters, rank, inputs, target, step)
-        spans = recorder.take()
+        losses = train_step(member, inputs, target, step)
+        spans = member.recorder.take()
         link.end_step(step, began, time.perf_counter(), losses)
         if step >= pipeline.steps - pipeline.record_steps:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if pipeline.verify:
-        _leave_values(pipeline, rank, "last", owned)
+        _leave_values(pipeline, rank, "last", member.owned)
     dist.barrier()
+    return {"memory": meter.read()}
 
 
 def train_step(
-    pipeline: Pipeline,
-    schedule: TorchSchedule,
-    optimizer: torch.optim.Optimizer | None,
-    ties: list[Tie],
-    parameters: dict[str, nn.Parameter],
-    rank: int,
-    inputs: tuple[torch.Tensor, ...],
-    target: torch.Tensor | None,
-    step: int,
+    member: Member, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, step: int
 ) -> list[float] | None:
-    """One step on this rank. Returns the scaled losses of the microbatches and last their total, where the last stage
-    is."""
+    """One step on this rank.
+
+    Returns:
+        The scaled losses of the microbatches and last their total, where the last stage is; else None.
+    """
+    pipeline, optimizer = member.pipeline, member.optimizer
     if optimizer is not None:
         optimizer.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
-    schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
-    if losses and pipeline.on_nonfinite != "ignore" and (bad := first_nonfinite(losses)) is not None:
-        text = f"step {step}: the loss of microbatch {bad} is {losses[bad].item()}"
-        if pipeline.on_nonfinite == "stop":
-            raise NonFiniteError(f"{text}; a smaller optimizer.lr may help, or on_nonfinite=warn")
-    sum_tied_gradients(ties, parameters, rank)
+    member.schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
+    _check_finite(pipeline, losses, step)
+    sum_tied_gradients(member.ties, member.parameters, member.rank)
     if pipeline.verify and step == 0:
-        _leave_values(pipeline, rank, "first", pipeline.stages_of(rank))
+        _leave_values(pipeline, member.rank, "first", member.owned)
     if optimizer is not None:
         optimizer.step()
     return [value.item() for value in (*losses, total(losses))] if losses else None
+
+
+def _check_finite(pipeline: Pipeline, losses: list[torch.Tensor], step: int) -> None:
+    """Stop at a loss that is none, or say so in the log."""
+    if not losses or pipeline.on_nonfinite == "ignore" or (bad := first_nonfinite(losses)) is None:
+        return
+    text = (
+        f"step {step}: the loss of microbatch {bad} on stage {pipeline.stages.num_stages - 1} is {losses[bad].item()}"
+    )
+    if pipeline.on_nonfinite == "stop":
+        raise NonFiniteError(f"{text}; a smaller optimizer.lr may help; on_nonfinite=warn goes on")
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _assemble(pipeline: Pipeline, rank: int, device: torch.device, link: Link) -> Member:
+    owned = pipeline.stages_of(rank)
+    recorder = recorder_for(device)
+    stages = [_stage(pipeline, index, device, recorder) for index in owned]
+    parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
+    learning = [p for p in parameters.values() if p.requires_grad]
+    all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
+    num_microbatches = pipeline.schedule.num_microbatches
+    loss = scaled(pipeline.loss.to(device), num_microbatches)
+    return Member(
+        pipeline=pipeline,
+        rank=rank,
+        device=device,
+        stages=stages,
+        parameters=parameters,
+        optimizer=pipeline.optimizer(learning) if learning else None,
+        ties=join(find_ties(all_parameters, pipeline.stage_to_rank)),
+        schedule=TorchSchedule(
+            stages, rank, pipeline.actions[rank], pipeline.stage_to_rank, num_microbatches, loss, link.note
+        ),
+        recorder=recorder,
+    )
+
+
+def _meter(member: Member) -> Meter:
+    """Counts in the first step, which no one times. Virtual ranks keep their own account each."""
+    resident = [tensor for stage in member.stages for tensor in (*stage.submod.parameters(), *stage.submod.buffers())]
+    return Meter(resident, member.pipeline.schedule.stage_to_rank)
 
 
 def _enter_world(pipeline: Pipeline, rank: int, device: torch.device) -> None:
@@ -102,7 +151,7 @@ def _enter_world(pipeline: Pipeline, rank: int, device: torch.device) -> None:
         "nccl" if gpu else "gloo",
         init_method=f"file://{pipeline.file('store')}",
         rank=rank,
-        world_size=pipeline.num_ranks,
+        world_size=pipeline.num_processes,
         timeout=timedelta(seconds=pipeline.timeout),
         device_id=device if gpu else None,
     )
@@ -112,7 +161,7 @@ def _agree(pipeline: Pipeline, rank: int, device: torch.device) -> None:
     """All ranks hold the same model, config and schedule, or none goes on."""
     own = bytes.fromhex(pipeline.stages.digest()) + bytes.fromhex(pipeline.identity)
     mine = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(device)
-    theirs = [torch.empty_like(mine) for _ in range(pipeline.num_ranks)]
+    theirs = [torch.empty_like(mine) for _ in range(pipeline.num_processes)]
     dist.all_gather(theirs, mine)
     for other, digest in enumerate(theirs):
         for what, part in (("parameters", slice(0, 32)), ("config or schedule", slice(32, None))):

@@ -33,7 +33,7 @@ def find_ties(parameters: Sequence[dict[str, nn.Parameter]], stage_to_rank: Sequ
     """
     holders: dict[str, set[int]] = {}
     for stage, named in enumerate(parameters):
-        for name in named:
+        for name in (name for name, parameter in named.items() if parameter.requires_grad):
             holders.setdefault(name, set()).add(stage_to_rank[stage])
     return [Tie(name, tuple(sorted(ranks))) for name, ranks in sorted(holders.items()) if len(ranks) > 1]
 

@@ -9,6 +9,7 @@ model on memory that it has not filled), the losses (by microbatch, where torch 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch.distributed.pipelining.schedules import (
 
 from pipezoo.action import Action, Op
 from pipezoo.runtime.recorder import Recorder
+from pipezoo.runtime.saved import Meter
 
 Tensors = tuple[torch.Tensor, ...]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -58,6 +60,7 @@ class Stage(PipelineStage):
             dw_builder=(lambda: weight_gradient) if weight_gradient else None,
         )
         self.recorder = recorder
+        self.meter: Meter | None = None
         self._wants_gradient = [tensor.requires_grad for tensor in inputs]
 
     def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
@@ -65,25 +68,36 @@ class Stage(PipelineStage):
         return _own(output) if isinstance(output, torch.Tensor) else tuple(map(_own, output))
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
-        began = self.recorder.begin()
-        output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
+        began = self._begin(Op.F)
+        with self.saving():
+            output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
         self.recorder.end(self.stage_index, Op.F, fwd_chunk_id, began)
         return output
 
     def backward_one_chunk(
         self, bwd_chunk_id: int, loss: Any = None, full_backward: bool = True, last_backward: bool = False
     ) -> None:
-        began = self.recorder.begin()
+        op = Op.B if full_backward else Op.I
+        began = self._begin(op)
         inputs = self.fwd_cache[bwd_chunk_id][1]
         super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
         if not self.is_first:
             self.bwd_cache[bwd_chunk_id] = self._sendable(self.bwd_cache[bwd_chunk_id], inputs)
-        self.recorder.end(self.stage_index, Op.B if full_backward else Op.I, bwd_chunk_id, began)
+        self.recorder.end(self.stage_index, op, bwd_chunk_id, began)
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
-        began = self.recorder.begin()
+        began = self._begin(Op.W)
         super().backward_weight_one_chunk(bwd_chunk_id, last_backward)
         self.recorder.end(self.stage_index, Op.W, bwd_chunk_id, began)
+
+    def saving(self) -> AbstractContextManager[Any]:
+        """What is saved in here counts as this stage's activations, while a meter is set."""
+        return self.meter.saving(self.stage_index) if self.meter else nullcontext()
+
+    def _begin(self, op: Op) -> object:
+        if self.meter:
+            self.meter.turn(self.stage_index, op)
+        return self.recorder.begin()
 
     def _sendable(
         self, gradients: Sequence[torch.Tensor | None], inputs: Sequence[torch.Tensor]
@@ -145,7 +159,8 @@ class TorchSchedule(_PipelineScheduleRuntime):
 
     def _maybe_compute_loss(self, stage: Any, output: Any, target_mbs: Any, mb_index: int, *_: Any) -> None:
         if stage.is_last and self._loss_fn is not None:
-            self._losses[mb_index] = self._loss_fn(output, target_mbs[mb_index])
+            with stage.saving():
+                self._losses[mb_index] = self._loss_fn(output, target_mbs[mb_index])
             stage.recorder.extend()
 
     def _maybe_get_loss(self, stage: Any, mb_index: int) -> torch.Tensor | None:

@@ -147,7 +147,7 @@ def _values(pipeline: Pipeline, when: str, title: str, expected: Values) -> Iter
 
 def _left_by_ranks(pipeline: Pipeline, when: str) -> dict[int, Values]:
     found: dict[int, Values] = {}
-    for rank in range(pipeline.num_ranks):
+    for rank in range(pipeline.num_processes):
         found.update({int(stage): values for stage, values in pipeline.load(f"{when}{rank}.pt").items()})
     missing = set(range(pipeline.stages.num_stages)) - set(found)
     return {**found, **{stage: {} for stage in missing}}

@@ -1,0 +1,111 @@
+"""A process's line to the one that started it: a page that says where it stands, and a socket for what it has to say.
+
+    child                                       parent
+    beat: time, step, action ──> shared page ──> looks when it wants to; a stopped child cannot keep it waiting
+    {"kind": "step", ...}    ──> socket      ──> reads what has arrived, never waits for the rest of a message
+
+Where a child stands is the index of the action that it is about to execute, or a :class:`Phase` outside of them.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from enum import IntEnum
+from typing import Any
+
+BEAT = 3  # int64 per child on the page: nanoseconds of time.monotonic, step, action
+LENGTH = struct.Struct("!I")  # in front of each message
+PIECE = 1 << 16  # bytes taken from a socket at once
+
+
+class Phase(IntEnum):
+    """Where a rank stands outside of its actions."""
+
+    START = -1
+    JOIN = -2
+    BUILD = -3
+    BATCH = -4
+    UPDATE = -5
+    SAVE = -6
+    LEAVE = -7
+
+    @property
+    def word(self) -> str:
+        return WORDS[self]
+
+
+WORDS = {
+    Phase.START: "starting",
+    Phase.JOIN: "joining the others",
+    Phase.BUILD: "building its stages",
+    Phase.BATCH: "fetching the batch",
+    Phase.UPDATE: "updating its parameters",
+    Phase.SAVE: "writing a checkpoint",
+    Phase.LEAVE: "leaving",
+}
+
+
+class Link:
+    """The child's end.
+
+    Args:
+        line: a connected socket.
+        beats: int64 in memory that is shared with the parent, ``BEAT`` per child.
+        place: which of them are this child's.
+    """
+
+    def __init__(self, line: socket.socket, beats: Any, place: int) -> None:
+        self._line, self._beats, self._at, self.step = line, beats, place * BEAT, 0
+        self.note(Phase.START)
+
+    def note(self, action: int) -> None:
+        """Say that this process is alive, and before which action."""
+        at = self._at
+        self._beats[at : at + BEAT] = (time.monotonic_ns(), self.step, action)
+
+    def begin_step(self, step: int) -> None:
+        self.step = step
+        self.note(Phase.BATCH)
+
+    def end_step(self, step: int, began: float, ended: float, losses: list[float] | None) -> None:
+        """``began`` and ``ended`` in seconds of ``time.perf_counter``, which all processes of a machine share."""
+        self.send("step", step=step, began=began, ended=ended, losses=losses)
+
+    def send(self, kind: str, **content: Any) -> None:
+        """``content``: what JSON has, and numbers that are not finite."""
+        text = json.dumps({"kind": kind, **content}).encode()
+        self._line.sendall(LENGTH.pack(len(text)) + text)
+
+
+class Inbox:
+    """The parent's end: whole messages out of whatever pieces have arrived."""
+
+    def __init__(self, line: socket.socket) -> None:
+        line.setblocking(False)
+        self.line, self._bytes, self.open = line, bytearray(), True
+
+    def messages(self) -> list[dict[str, Any]]:
+        """All messages that have arrived whole since the last call. Never waits; ``open`` turns False at the end."""
+        while self.open:
+            try:
+                piece = self.line.recv(PIECE)
+            except BlockingIOError:
+                break
+            except OSError:
+                piece = b""
+            self.open = bool(piece)
+            self._bytes += piece
+        return list(self._whole())
+
+    def _whole(self) -> list[dict[str, Any]]:
+        found = []
+        while len(self._bytes) >= LENGTH.size:
+            end = LENGTH.size + LENGTH.unpack_from(self._bytes)[0]
+            if len(self._bytes) < end:
+                break
+            found.append(json.loads(self._bytes[LENGTH.size : end]))
+            del self._bytes[:end]
+        return found

@@ -1,0 +1,129 @@
+"""What a run measured: its steps as the ranks told them, its timeline from their spans, its costs from both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipezoo.clock import play
+from pipezoo.cost import Cost, Hop, measured_seconds
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.timeline import Timeline
+
+
+class Steps:
+    """The steps of a run, each put together once all processes have told their part.
+
+    ``losses``: ``[steps][num_microbatches + 1]``, scaled losses of the microbatches and last their total.
+    ``seconds``: ``[steps]``; a step takes from the end of the one before, where that ended last, to its own end there.
+    """
+
+    def __init__(self, num_processes: int, tell: Callable[[int, float, float], None]) -> None:
+        """``tell(step, loss, seconds)`` is called at the end of each step."""
+        self._num_processes, self._tell = num_processes, tell
+        self._heard: dict[int, list[dict[str, Any]]] = {}
+        self._ended: float | None = None
+        self.losses: list[list[float]] = []
+        self.seconds: list[float] = []
+
+    def hear(self, name: str, message: dict[str, Any]) -> None:
+        """One process ended a step."""
+        heard = self._heard.setdefault(message["step"], [])
+        heard.append(message)
+        if len(heard) == self._num_processes:
+            self._complete(message["step"], self._heard.pop(message["step"]))
+
+    def _complete(self, step: int, heard: list[dict[str, Any]]) -> None:
+        self.losses += [message["losses"] for message in heard if message["losses"]]
+        began = min(message["began"] for message in heard) if self._ended is None else self._ended
+        self._ended = max(message["ended"] for message in heard)
+        self.seconds.append(self._ended - began)
+        self._tell(step, self.losses[-1][-1], self.seconds[-1])
+
+    def steady(self) -> list[float]:
+        """Seconds of all steps but the first, which also warms up."""
+        return self.seconds[1:] or self.seconds
+
+
+def timelines(pipeline: Pipeline) -> list[Timeline]:
+    """The measured timeline of each recorded step, on the clock that the ranks share."""
+    parts = []
+    for rank in range(pipeline.num_processes):
+        spans = _spans(pipeline, rank)
+        parts.append(np.column_stack([spans[:, 0], np.full(len(spans), rank), spans[:, 1:]]))
+    all_spans = np.concatenate(parts)
+    return [_timeline(all_spans[all_spans[:, 0] == step, 1:], pipeline) for step in np.unique(all_spans[:, 0])]
+
+
+def virtual_timelines(pipeline: Pipeline, hop: Hop) -> list[Timeline]:
+    """The timeline of each recorded step as its ranks would have run it, had each had a device of its own.
+
+    Every action takes what it took alone in the one process, and starts on the virtual clock when its rank is free
+    and its input has arrived over ``hop``.
+    """
+    spans, schedule = _spans(pipeline, 0), pipeline.schedule.compute_only()
+    index = _index(schedule.stage, schedule.op, schedule.microbatch, pipeline)
+    place = np.argsort(index)
+    lag = _lags(pipeline, hop)
+    found = []
+    for step in np.unique(spans[:, 0]):
+        own = spans[spans[:, 0] == step]
+        stage, op, microbatch = own[:, 1:4].astype(np.int64).T
+        at = place[np.searchsorted(index[place], _index(stage, op, microbatch, pipeline))]
+        took = np.empty(schedule.num_actions)
+        took[at] = own[:, 5] - own[:, 4]
+        end = play(schedule.offsets, schedule.source, took, lag)
+        found.append(Timeline.of(schedule, end - took, end, "measured"))
+    return found
+
+
+def measured_cost(
+    pipeline: Pipeline, measured: list[Timeline], memory: list[dict[str, dict[int, float]]], hop: Hop
+) -> Cost:
+    """Median times of every stage's actions, the bytes it kept and sent, and what a hop was given to take."""
+    num_stages = pipeline.stages.num_stages
+    keeps, frees = np.zeros(num_stages), np.zeros(num_stages)
+    for account in memory:
+        for stage in account["keeps"]:
+            keeps[stage] = account["keeps"][stage]
+            frees[stage] = min(keeps[stage], max(0.0, account["I_frees"][stage]))
+    sends = np.array([float(pipeline.stages.message_bytes(stage + 1)) for stage in range(num_stages)])
+    sends[-1] = 0.0
+    return Cost(measured_seconds(measured, num_stages), keeps, frees, sends, np.zeros(num_stages), hop)
+
+
+def peak_bytes(memory: list[dict[str, dict[int, float]]]) -> list[int]:
+    """``[num_ranks]``: the most that autograd kept at once on each rank."""
+    peaks = {rank: int(num_bytes) for account in memory for rank, num_bytes in account["peak"].items()}
+    return [peaks[rank] for rank in sorted(peaks)]
+
+
+def _spans(pipeline: Pipeline, rank: int) -> NDArray[np.float64]:
+    """``[num_spans, 6]``: step, stage, op, microbatch, start, end."""
+    spans: NDArray[np.float64] = np.load(pipeline.file(f"spans{rank}.npy"), allow_pickle=False)
+    return spans
+
+
+def _timeline(columns: NDArray[np.float64], pipeline: Pipeline) -> Timeline:
+    rank, stage, op, microbatch, start, end = columns.T
+    ints = (rank.astype(np.int32), stage.astype(np.int32), op.astype(np.int8), microbatch.astype(np.int32))
+    return Timeline(*ints, start, end, pipeline.schedule.num_ranks, "measured").shifted()
+
+
+def _index(stage: NDArray, op: NDArray, microbatch: NDArray, pipeline: Pipeline) -> NDArray[np.int64]:
+    """One number for each action."""
+    num_stages, num_microbatches = pipeline.schedule.num_stages, pipeline.schedule.num_microbatches
+    return (op.astype(np.int64) * num_stages + stage) * num_microbatches + microbatch
+
+
+def _lags(pipeline: Pipeline, hop: Hop) -> NDArray[np.float64]:
+    """``[num_actions]``: what the message that brings each action's input takes; 0 within a rank."""
+    schedule = pipeline.schedule.compute_only()
+    source = schedule.source
+    crosses = (source >= 0) & (schedule.rank[source] != schedule.rank)
+    boundary = np.minimum(schedule.stage, schedule.stage[source]) + 1
+    num_bytes = np.array([float(pipeline.stages.message_bytes(stage)) for stage in range(schedule.num_stages + 1)])
+    return np.where(crosses, hop.seconds(num_bytes[boundary]), 0.0)

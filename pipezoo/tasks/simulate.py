@@ -1,0 +1,139 @@
+"""Predict a pipeline without training it: ``task=simulate``. Builds no model and imports no torch."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pipezoo
+from pipezoo.cost import Cost
+from pipezoo.errors import ConfigError
+from pipezoo.experiment import Experiment
+from pipezoo.report.axis import time_text
+from pipezoo.report.folder import RESULT, SCHEDULE, TIMELINE, write_json, write_text
+from pipezoo.report.perfetto import write_timeline
+from pipezoo.report.text import draw
+from pipezoo.simulator import run as play
+from pipezoo.sizes import Sizes, derive, resolve
+from pipezoo.timeline import Timeline
+
+Say = Callable[[str], None]
+PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
+MOST_SPANS = 200_000  # of a timeline that is written down; some 40 MB of JSON
+
+
+def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
+    """Play the schedule on the clock at the costs given, and write the files of a run into ``folder``.
+
+    Returns:
+        What stands in ``result.json``.
+
+    Raises:
+        ConfigError: nothing says how many stages there are, or schedule and cost do not fit.
+    """
+    sizes = _sizes(experiment)
+    cost = _cost(experiment, sizes)
+    unit = "unit" if experiment.cost.target == "pipezoo.cost.unit" else "s"
+    try:
+        simulation = play(sizes.schedule, cost)
+    except ValueError as error:
+        raise experiment.cost.blame(error) from error
+    prediction = simulation.result()
+    result = _result(experiment, sizes, cost, unit, prediction)
+    write_text(folder / SCHEDULE, sizes.schedule.to_csv())
+    written = simulation.timeline.num_spans <= MOST_SPANS
+    if written:
+        write_timeline(folder / TIMELINE, [simulation.timeline], unit)
+    write_json(folder / RESULT, result)
+    _introduce(experiment, sizes, cost, say)
+    _show(simulation.timeline, unit, say)
+    _conclude(prediction, unit, say)
+    if not written:
+        say(f"timeline  not written: {simulation.timeline.num_spans:,} spans, of {MOST_SPANS:,} at most")
+    return result
+
+
+def _sizes(experiment: Experiment) -> Sizes:
+    asked = derive(experiment)
+    num_stages = asked.num_stages or experiment.model.arguments.get("splits")
+    if not isinstance(num_stages, int):
+        raise ConfigError("stages=null: task=simulate builds no model that could tell; give stages= or ranks=")
+    return resolve(experiment, asked, num_stages)
+
+
+def _cost(experiment: Experiment, sizes: Sizes) -> Cost:
+    cost = experiment.cost(num_stages=sizes.num_stages, stages_per_rank=max(1, sizes.stages_per_rank))
+    if not isinstance(cost, Cost):
+        raise ConfigError(f"cost={experiment.cost.choice}: {experiment.cost.target} made a {type(cost).__name__}")
+    return cost
+
+
+def _result(experiment: Experiment, sizes: Sizes, cost: Cost, unit: str, prediction: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in prediction.items() if key not in ("bubble", "peak_memory")}
+    return {
+        "task": experiment.task,
+        "status": "ok",
+        "verified": None,
+        "step_seconds": {"median": prediction["step_seconds"]},
+        "time_unit": unit,
+        "bubble": {"predicted": prediction["bubble"]},
+        "memory": {"predicted": prediction["peak_memory"]},
+        "prediction": rest,
+        "num_stages": sizes.num_stages,
+        "num_ranks": sizes.num_ranks,
+        "num_microbatches": sizes.num_microbatches,
+        "schedule": experiment.schedule_name,
+        "cost_name": experiment.cost.choice,
+        "cost": cost.to_dict(),
+        "derived": [*_lines(sizes), *cost.derived],
+        "versions": {"pipezoo": pipezoo.__version__, "python": platform.python_version()},
+        "config_hash": experiment.config_hash,
+    }
+
+
+def _lines(sizes: Sizes) -> list[str]:
+    """What was derived, without the batch that nobody made."""
+    return [line for line in sizes.lines if not line.startswith("batch_size")]
+
+
+def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, say: Say) -> None:
+    say(f"pipezoo {pipezoo.__version__}, Python {platform.python_version()}")
+    say(
+        f"schedule  {experiment.schedule_name}: {sizes.num_stages} stages on {sizes.num_ranks} ranks, "
+        f"{sizes.num_microbatches} microbatches, {sizes.schedule.num_actions:,} actions"
+    )
+    say(f"cost      {'; '.join([experiment.cost.choice, *cost.derived])}")
+    if lines := _lines(sizes):
+        say(f"derived   {', '.join(lines)}")
+
+
+def _show(timeline: Timeline, unit: str, say: Say) -> None:
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
+    say(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
+
+
+def _conclude(prediction: dict[str, Any], unit: str, say: Say) -> None:
+    bound, path = prediction["lower_bound"], prediction["critical_path"]
+    memory = prediction["peak_memory"]
+    optimizer = prediction["step_seconds"] - prediction["makespan_seconds"]
+    say(
+        f"step      {time_text(prediction['step_seconds'], unit)}"
+        + (f", {time_text(optimizer, unit)} of it after the last backward" if optimizer > 0 else "")
+    )
+    say(
+        f"bound     no order of this work has a makespan below {time_text(bound['makespan_seconds'], unit)}, "
+        f"a bubble of {100 * bound['bubble']:.1f} %: gap {100 * prediction['gap']:.1f} points"
+    )
+    if any(memory):
+        most, what = memory.index(max(memory)), "rank-microbatches" if unit == "unit" else "bytes"
+        say(f"memory    {max(memory):.6g} {what} at the peak of rank {most}, {min(memory):.6g} where it is least")
+    by_op = ", ".join(f"{op} {time_text(value, unit)}" for op, value in path["compute_seconds_by_op"].items())
+    say(
+        f"critical  {path['num_actions']} actions ({by_op}) and {path['num_messages']} messages "
+        f"({time_text(path['message_seconds'], unit)})"
+    )

@@ -27,9 +27,10 @@ def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) 
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise ValueError(f"file={file}: {' '.join(str(error).split())}") from error
     if path.suffix == ".json" and isinstance(data, dict) and "stages" not in data:
-        data = data.get("cost")
+        prediction = data.get("prediction")
+        data = prediction.get("cost") if isinstance(prediction, dict) else None
         if data is None:
-            raise ValueError(f"file={file}: this run knew no costs; its result.json has no entry 'cost'")
+            raise ValueError(f"file={file}: this run knew no costs; its result.json has no entry prediction.cost")
     if isinstance(data, dict):
         data.pop("_target_", None)  # so that a file of conf/cost can be read as it stands
     try:

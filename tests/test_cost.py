@@ -210,7 +210,7 @@ def test_the_unit_cost_of_conf_is_the_default():
 def test_a_cost_file_is_read_from_yaml_from_a_result_and_from_a_runs_folder(tmp_path):
     costs = cost.unit(3)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(costs.to_dict()))
-    (tmp_path / "result.json").write_text(json.dumps({"status": "ok", "cost": costs.to_dict()}))
+    (tmp_path / "result.json").write_text(json.dumps({"status": "ok", "prediction": {"cost": costs.to_dict()}}))
 
     for file in (tmp_path / "mine.yaml", tmp_path / "result.json", tmp_path):
         assert cost_file.read(3, file=file) == costs

@@ -128,4 +128,4 @@ def test_from_the_command_line_it_needs_neither_a_model_nor_torch(tmp_path):
 def test_unit_cost_is_a_ranks_not_a_stages(tmp_path):
     result, _ = predicted(tmp_path, num_ranks=2, schedule=schedule("zbv"))
 
-    assert result["cost"] == unit(4, 2).to_dict()
+    assert result["prediction"]["cost"] == unit(4, 2).to_dict()

@@ -19,7 +19,9 @@ from typing import Any
 from pipezoo.action import Action, Op
 from pipezoo.runtime.link import Phase
 
-BEFORE = (Phase.START, Phase.JOIN, Phase.BUILD, Phase.BATCH)  # phases of a step that come before its actions
+BEFORE = (Phase.START, Phase.JOIN, Phase.BUILD, Phase.BATCH)  # phases of a step that come before its actions, in order
+AFTER = (Phase.UPDATE, Phase.SAVE, Phase.LEAVE)
+LATE = 1 << 40  # later than any action of a step
 NEEDS = {Op.F: (Op.RECV_F, Op.SEND_F, -1), Op.B: (Op.RECV_B, Op.SEND_B, 1), Op.I: (Op.RECV_B, Op.SEND_B, 1)}
 NUM_LAST = 64  # actions that are kept of each rank
 NUM_TOLD = 3  # waiting ranks that are told in one line
@@ -49,7 +51,9 @@ class Standing:
         """Sorts by who is further."""
         if self.at >= 0:
             return self.step, self.at
-        return self.step, (BEFORE.index(Phase(self.at)) - len(BEFORE) if self.at in BEFORE else 1 << 40)
+        if self.at in BEFORE:
+            return self.step, BEFORE.index(Phase(self.at)) - len(BEFORE)
+        return self.step, LATE + AFTER.index(Phase(self.at))
 
     @property
     def where(self) -> str:
@@ -70,6 +74,8 @@ class Standing:
         """Like ``stage 1, step 2, at 1F2``."""
         if self.at in BEFORE[:3]:
             return self.where
+        if not self.actions:
+            return f"step {self.step}"
         stage = f"stage {self.stage}, " if self.stage is not None else ""
         return f"{stage}step {self.step}, {'at ' if self.at >= 0 else ''}{self.where}"
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
@@ -39,3 +40,34 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def death(code: int | None) -> str:
+    """How a process ended, from its exit code (minus the signal), in words."""
+    if code is None:
+        return "closed its line without a word"
+    if code < 0:
+        name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
+        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"left early with exit code {code}"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is halted (SIGSTOP, a debugger). False where the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
+def unsafe_to_fork() -> str:
+    """Why this process had better not be forked; "" where nothing speaks against it."""
+    if not hasattr(os, "fork"):
+        return "this system has no fork"
+    if sys.platform == "darwin":
+        return "macOS' own libraries do not survive a fork"
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+        return "CUDA is in use"
+    if others := [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]:
+        return f"other threads run ({others[0]})"
+    return ""

@@ -1,251 +1,233 @@
 """Starting the processes of a run, and watching them until the last has said that it is done.
 
-    parent ── fork ──┬── rank 0 ──pipe──┐     a message per step, and one when all is done
-                     ├── rank 1 ──pipe──┤──>  parent: what each said, who left without a word, └── rank 2 ──pipe──┘
-                     and who has not moved for too long (one shared page, beaten before each action)
+    parent ──┬── rank 0 ──socket──┐     a message per step, and one when all is done
+             ├── rank 1 ──socket──┤──>  parent: what each said, who left without a word,
+             └── rank 2 ──socket──┘     and whether anybody moved lately (one shared page, beaten before each action)
 
 A child is forked from a parent that has imported torch and computed nothing with more than one thread, dies with it,
 and leaves with ``os._exit``. Exit code 0 is not trusted: only the word *done* is. The first culprit is told from
-those that fell over it: an error of its own comes before a lost connection.
+those that fell over it: an error of its own comes before a death without a word, and that before a lost connection.
 """
 
 from __future__ import annotations
 
-import faulthandler
+import contextlib
 import gc
-import io
-import mmap
 import multiprocessing
 import os
+import selectors
 import signal
-import struct
-import sys
+import socket
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from multiprocessing import connection
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipezoo import errors
-from pipezoo.runtime.children import die_with_parent, leave
+from pipezoo.action import Action
+from pipezoo.runtime.autopsy import Standing, as_dict, culprit, explain_silence
+from pipezoo.runtime.children import death, is_stopped
+from pipezoo.runtime.confession import CHILD_LOG, confessed, run_child
+from pipezoo.runtime.link import BEAT, Inbox, Link
 
-BEAT = struct.Struct("qqq")  # nanoseconds of time.monotonic, step, index of the action
+LOOK = 0.1  # seconds between two looks at the page
 GATHER = 0.3  # seconds in which the others' follow-up errors arrive after the first one
-LOST = (
-    "Connection closed",
-    "Connection reset",
-    "Pair is not connected",
-    "Broken pipe",
-    "Timed out waiting",
-    "NCCL",
-    "remote process",
-)
+GRACE = 0.5  # seconds between SIGTERM and SIGKILL
+STACKS = 0.3  # seconds that all processes together have to write down their stacks
 
-
-class Link:
-    """A child's line to its parent."""
-
-    def __init__(self, pipe: connection.Connection, beats: mmap.mmap, place: int) -> None:
-        self._pipe, self._beats, self._at, self._step = pipe, beats, place * BEAT.size, 0
-        self.note(-1)
-
-    def note(self, action: int) -> None:
-        """Say that this process is alive, and before which action."""
-        BEAT.pack_into(self._beats, self._at, time.monotonic_ns(), self._step, action)
-
-    def begin_step(self, step: int) -> None:
-        self._step = step
-        self.note(-1)
-
-    def end_step(self, step: int, began: float, ended: float, losses: list[float] | None) -> None:
-        """``began`` and ``ended`` in seconds of ``time.perf_counter``, which all processes of a machine share."""
-        self.note(-2)
-        self.send("step", step=step, began=began, ended=ended, losses=losses)
-
-    def send(self, kind: str, **content: Any) -> None:
-        self._pipe.send((kind, content))
-
-
-@dataclass
-class Child:
-    """One process, as the parent sees it."""
-
-    name: str
-    process: Any
-    pipe: connection.Connection
-    beats: mmap.mmap
-    place: int
-    done: bool = False
-    result: Any = None
-    error: dict[str, Any] | None = None
-    open: bool = True
-    steps: int = 0
-    moved: float = field(default_factory=time.monotonic)
-
-    def beat(self) -> tuple[float, int, int]:
-        """When it last moved (``time.monotonic``), in which step, before which action."""
-        nanoseconds, step, action = BEAT.unpack_from(self.beats, self.place * BEAT.size)
-        return nanoseconds / 1e9, step, action
-
-    def is_stopped(self) -> bool:
-        try:
-            return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-        except OSError:
-            return False
+Hear = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds without progress after which a run is given up: until the first step is done, and for each later one."""
+    """Seconds in which nobody moves after which a run is given up: until the first step is done, and later on."""
 
     first_step: float
     step: float
 
 
+@dataclass(frozen=True)
+class Handlers:
+    """What a run does with what it hears from its processes.
+
+    Args:
+        step: called with each process's message about a step.
+        saved: called with each process's message about its part of a checkpoint.
+        failure: called with what is known about a failure, before it is raised: JSON.
+    """
+
+    step: Hear = lambda name, message: None
+    saved: Hear = lambda name, message: None
+    failure: Callable[[dict[str, Any]], None] = lambda report: None
+
+
+class Child:
+    """One process, as the parent sees it."""
+
+    def __init__(self, name: str, process: Any, inbox: Inbox, actions: Sequence[Action]) -> None:
+        self.name, self.process, self.inbox, self.actions = name, process, inbox, actions
+        self.done = False
+        self.result: Any = None
+        self.error: dict[str, Any] | None = None
+        self.steps = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether it said its last word, or will say none any more."""
+        return self.done or self.error is not None or not self.inbox.open
+
+    def state(self) -> str:
+        if self.done:
+            return "done"
+        if self.error is not None:
+            return "failed"
+        if not self.inbox.open:
+            self.process.join(1.0)
+            return death(self.process.exitcode)
+        return "stopped" if is_stopped(self.process.pid) else "running"
+
+
 def launch(
-    targets: dict[str, Callable[[Link], Any]],
+    targets: Mapping[str, Callable[[Link], Any]],
     limits: Limits,
     log: Path,
-    describe: Callable[[str, int], str] = lambda name, action: "",
-    on_step: Callable[[str, dict[str, Any]], None] = lambda name, message: None,
+    actions: Mapping[str, Sequence[Action]] | None = None,
+    handlers: Handlers = Handlers(),  # noqa: B008 - frozen
+    start_method: str = "fork",
 ) -> dict[str, Any]:
     """Run each target in a process of its own, and return what each returned.
 
     Args:
-        targets: by the name that errors call them, like ``rank 1``.
-        log: what the processes print goes there.
-        describe: names the action with an index, like ``1F2``, for the error of a rank that stopped there.
-        on_step: called with each step message of each process.
+        targets: by the name that errors call them, like ``rank 1``; picklable where they are spawned. What they return
+            must be of None, numbers, strings, lists and dicts.
+        log: what the processes print goes there, and their stacks when the run fails.
+        actions: what those of them that are ranks execute in a step.
 
     Raises:
         PipezooError: of the first process that failed, with its exit code, when all are gone.
     """
-    context = multiprocessing.get_context("fork")
-    page = mmap.mmap(-1, max(mmap.PAGESIZE, BEAT.size * len(targets)))
+    context = multiprocessing.get_context(start_method)
+    beats = context.RawArray("q", BEAT * len(targets))
     children: list[Child] = []
     gc.collect()
     gc.freeze()  # what the parent has allocated is not touched, so not copied, by the children's collections
     try:
         for place, (name, target) in enumerate(targets.items()):
-            reader, writer = context.Pipe(duplex=False)
-            arguments = (target, writer, page, place, os.getpid(), log, name)
-            process = context.Process(target=_child, args=arguments, name=name, daemon=False)
-            process.start()  # type: ignore[attr-defined]
-            writer.close()
-            children.append(Child(name, process, reader, page, place))
-        _watch(children, limits, describe, on_step)
+            children.append(_start(context, name, target, beats, place, log, (actions or {}).get(name, ())))
+        _watch(children, beats, limits, log, handlers)
     finally:
         _end(children)
         gc.unfreeze()
     return {child.name: child.result for child in children}
 
 
-def _child(
-    target: Callable[[Link], Any],
-    pipe: connection.Connection,
-    page: mmap.mmap,
-    place: int,
-    parent: int,
-    log: Path,
-    name: str,
-) -> None:
-    die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), line_buffering=True)
-    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), line_buffering=True)
-    faulthandler.enable(sys.stderr)
-    if hasattr(signal, "SIGUSR1"):
-        faulthandler.register(signal.SIGUSR1, sys.stderr)
-    link = Link(pipe, page, place)
-    code = 1
+def _start(
+    context: Any, name: str, target: Callable[[Link], Any], beats: Any, place: int, log: Path, actions: Sequence[Action]
+) -> Child:
+    ours, theirs = socket.socketpair()
+    arguments = (target, theirs, beats, place, os.getpid(), str(log), name)
+    process = context.Process(target=run_child, args=arguments, name=name, daemon=False)
+    beats[place * BEAT : place * BEAT + BEAT] = (time.monotonic_ns(), 0, -1)
     try:
-        result = target(link)
-        link.send("done", result=result)
-        code = 0
-    except BaseException as error:
-        traceback.print_exc()
-        code = getattr(error, "exit_code", errors.RankError.exit_code)
-        link.send("error", **_confession(error, page, place))
+        process.start()
+    except OSError as error:
+        ours.close()
+        raise errors.RankError(f"{name} could not be started: {error.strerror or error}") from error
     finally:
-        leave(code)
+        theirs.close()
+    return Child(name, process, Inbox(ours), actions)
 
 
-def _confession(error: BaseException, page: mmap.mmap, place: int) -> dict[str, Any]:
-    """What a failing process says of itself: small enough to arrive whole."""
-    cause = error
-    while cause.__cause__ is not None:  # torch wraps what a stage raised in a page of shapes
-        cause = cause.__cause__
-    lines = str(cause).strip().splitlines() or [""]
-    known = isinstance(cause, errors.PipezooError)
-    return {
-        "type": type(cause).__name__,
-        "text": lines[0][:500],
-        "known": known,
-        "exit_code": cause.exit_code if isinstance(cause, errors.PipezooError) else errors.RankError.exit_code,
-        "lost": not known and any(word in str(cause) for word in LOST),
-        "at": time.monotonic(),
-        "beat": BEAT.unpack_from(page, place * BEAT.size),
-    }
-
-
-def _watch(
-    children: Sequence[Child],
-    limits: Limits,
-    describe: Callable[[str, int], str],
-    on_step: Callable[[str, dict[str, Any]], None],
-) -> None:
-    """Read what the children say until all are done; raise for the first culprit."""
-    failed_at: float | None = None
-    while any(child.open for child in children):
-        sources = [child.pipe for child in children if child.open]
-        for pipe in connection.wait(sources, timeout=0.1 if failed_at is None else 0.02):
-            _hear(next(child for child in children if child.pipe is pipe), on_step)
-        now = time.monotonic()
-        if failed_at is None and any(child.error or (not child.open and not child.done) for child in children):
-            failed_at = now
-        if failed_at is not None and now - failed_at > GATHER:
-            break
-        if failed_at is None and (late := _late(children, limits, now)) is not None:
-            raise errors.NoProgressError(_explain_silence(children, late, now, describe))
-    if culprit := _culprit(children):
-        raise _explain(culprit, describe)
-
-
-def _hear(child: Child, on_step: Callable[[str, dict[str, Any]], None]) -> None:
+def _watch(children: Sequence[Child], beats: Any, limits: Limits, log: Path, handlers: Handlers) -> None:
+    """Listen until all are done. Raises for the first culprit."""
+    silence = Silence(children, beats, limits)
     try:
-        kind, content = child.pipe.recv()
-    except (EOFError, OSError):
-        child.open = False
-        return
+        with selectors.DefaultSelector() as selector:
+            for child in children:
+                selector.register(child.inbox.line, selectors.EVENT_READ, child)
+            while not all(child.over for child in children):
+                _listen(selector, children, LOOK, handlers)
+                if any(child.over and not child.done for child in children):
+                    _gather(selector, children, handlers)
+                    break
+                silence.look()
+        if blamed := _first_culprit(children):
+            raise _explain(blamed, _standings(children, beats), children, log)
+    except BaseException as error:
+        _report(error, children, beats, log, handlers)
+        raise
+
+
+def _listen(
+    selector: selectors.BaseSelector, children: Sequence[Child], timeout: float, handlers: Handlers
+) -> None:
+    """Take in what has arrived within ``timeout``, and notice who is gone."""
+    heard = [key.data for key, _ in selector.select(timeout)]
+    for child in heard or [child for child in children if not child.over and child.process.exitcode is not None]:
+        for message in child.inbox.messages():
+            _hear(child, message, handlers)
+        if child.process.exitcode is not None:  # a process of its own may hold its line open
+            child.inbox.open = False
+        if not child.inbox.open:
+            with contextlib.suppress(KeyError):
+                selector.unregister(child.inbox.line)
+
+
+def _gather(selector: selectors.BaseSelector, children: Sequence[Child], handlers: Handlers) -> None:
+    """Give those that fell over the first failure the time to say so."""
+    until = time.monotonic() + GATHER
+    while not all(child.over for child in children) and (left := until - time.monotonic()) > 0:
+        _listen(selector, children, min(left, 0.02), handlers)
+
+
+def _hear(child: Child, message: dict[str, Any], handlers: Handlers) -> None:
+    kind = message.pop("kind")
     if kind == "step":
-        child.steps, child.moved = content["step"] + 1, time.monotonic()
-        on_step(child.name, content)
+        child.steps += 1
+        handlers.step(child.name, message)
+    elif kind == "saved":
+        handlers.saved(child.name, message)
     elif kind == "done":
-        child.done, child.result = True, content["result"]
+        child.done, child.result = True, message["result"]
     elif kind == "error":
-        child.error = content
+        child.error = message
 
 
-def _late(children: Sequence[Child], limits: Limits, now: float) -> float | None:
-    """The limit that was passed, when no process has ended a step for longer than it."""
-    waiting = [child for child in children if child.open and not child.done]
-    if not waiting:
-        return None
-    first = any(child.steps == 0 for child in waiting)
-    limit = limits.first_step if first else limits.step
-    return limit if now - max(child.moved for child in children) > limit else None
+class Silence:
+    """For how long nobody has moved. Time in which we did not look ourselves (Ctrl-Z, a suspended machine) does not
+    count."""
+
+    def __init__(self, children: Sequence[Child], beats: Any, limits: Limits) -> None:
+        self._children, self._beats, self._limits = children, beats, limits
+        self._latest, self._looked, self._quiet = 0, time.monotonic(), 0.0
+
+    def look(self) -> None:
+        """Raises NoProgressError when it lasts for too long."""
+        latest = max(self._beats[place * BEAT] for place in range(len(self._children)))
+        now = time.monotonic()
+        self._quiet = 0.0 if latest != self._latest else self._quiet + min(now - self._looked, 5 * LOOK)
+        self._latest, self._looked = latest, now
+        first = any(child.steps == 0 for child in self._children if not child.done)
+        limit, key = (self._limits.first_step, "first_step_timeout") if first else (self._limits.step, "step_timeout")
+        if self._quiet > limit:
+            standings = _standings(self._children, self._beats)
+            raise errors.NoProgressError(f"nobody moved for launch.{key}={limit:g} s: {explain_silence(standings)}")
 
 
-def _culprit(children: Sequence[Child]) -> Child | None:
+def _standings(children: Sequence[Child], beats: Any) -> list[Standing]:
+    now = time.monotonic()
+    found = []
+    for place, child in enumerate(children):
+        nanoseconds, step, at = beats[place * BEAT : place * BEAT + BEAT]
+        found.append(Standing(child.name, child.actions, step, at, now - nanoseconds / 1e9, child.state()))
+    return found
+
+
+def _first_culprit(children: Sequence[Child]) -> Child | None:
     """An error of its own before a death without a word, before a lost connection; the earliest of its kind."""
     own = [child for child in children if child.error and not child.error["lost"]]
-    silent = [child for child in children if not child.done and not child.error]
+    silent = [child for child in children if child.over and not child.done and not child.error]
     lost = [child for child in children if child.error and child.error["lost"]]
     for kind in (own, silent, lost):
         if kind:
@@ -253,56 +235,70 @@ def _culprit(children: Sequence[Child]) -> Child | None:
     return None
 
 
-def _explain(child: Child, describe: Callable[[str, int], str]) -> errors.PipezooError:
-    _, step, action = child.beat()
-    place = f"{child.name}, step {step}{describe(child.name, action)}"
+def _explain(
+    child: Child, standings: Sequence[Standing], children: Sequence[Child], log: Path
+) -> errors.PipezooError:
+    standing = standings[children.index(child)]
     if child.error is None:
-        child.process.join(1.0)
-        return errors.RankError(
-            f"{child.name} {_death(child.process.exitcode)} (step {step}{describe(child.name, action)})"
-        )
-    text = child.error["text"]
-    if child.error["known"]:
-        kind: type[errors.PipezooError] = getattr(errors, child.error["type"], errors.RankError)
-        return kind(text)
-    what = child.error["type"]
-    return errors.RankError(f"{place}: {what}: {text}" if text else f"{place}: {what}")
+        return errors.RankError(f"{child.name} {standing.state} ({standing.place()})")
+    return confessed(child.error, f"{child.name} ({standing.place()})", log)
 
 
-def _death(code: int | None) -> str:
-    if code is None:
-        return "closed its line without a word"
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"left early with exit code {code}"
+def _report(error: BaseException, children: Sequence[Child], beats: Any, log: Path, handlers: Handlers) -> None:
+    """Write down where everybody stands, before it is all over."""
+    standings = _standings(children, beats)
+    blamed = _first_culprit(children)
+    silent = culprit(standings) if isinstance(error, errors.NoProgressError) else None
+    ranks = as_dict(standings)
+    for rank, child in zip(ranks, children, strict=True):
+        rank |= {"pid": child.process.pid, "error": child.error and {k: child.error[k] for k in ("type", "text")}}
+    if not isinstance(error, KeyboardInterrupt):
+        _dump_stacks(children, standings, log)
+    report = {
+        "error": str(error) or type(error).__name__,
+        "exit_code": getattr(error, "exit_code", None),
+        "culprit": blamed.name if blamed else standings[silent].name if silent is not None else None,
+        "log": log.name,
+        "processes": ranks,
+    }
+    with contextlib.suppress(OSError, errors.OutputError):  # a full disk may be the error
+        handlers.failure(report)
 
 
-def _explain_silence(children: Sequence[Child], limit: float, now: float, describe: Callable[[str, int], str]) -> str:
-    """Who stands where; the one to blame is stopped, or the one that is not itself waiting: it moved last."""
-    for child in children:
-        if child.open and hasattr(signal, "SIGUSR1") and not child.is_stopped():
-            os.kill(child.process.pid, signal.SIGUSR1)  # its stacks go to the log
-    time.sleep(0.2)
-    places = []
-    for child in children:
-        if child.done:
+def _dump_stacks(children: Sequence[Child], standings: Sequence[Standing], log: Path) -> None:
+    """One process after the other, so that each stack is whole in the log."""
+    if not hasattr(signal, "SIGUSR1"):
+        return
+    until = time.monotonic() + STACKS
+    for child, standing in zip(children, standings, strict=True):
+        if standing.state != "running" or time.monotonic() > until:
             continue
-        moved, step, action = child.beat()
-        state = "is stopped" if child.is_stopped() else "stands"
-        places.append(f"{child.name} {state} in step {step}{describe(child.name, action)} for {now - moved:.0f} s")
-    return f"no step ended for {limit:g} s: " + "; ".join(places)
+        with contextlib.suppress(OSError):
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"\n{CHILD_LOG} {child.name}, {standing.place()}: where it stands\n")
+                size = file.tell()
+            os.kill(child.process.pid, signal.SIGUSR1)
+            while log.stat().st_size == size and time.monotonic() < until:
+                time.sleep(0.001)
+            time.sleep(0.003)
 
 
 def _end(children: Sequence[Child]) -> None:
-    """Leave no process behind: those that are done have a second to go, all others none."""
-    deadline = time.monotonic() + 1.0
-    for child in children:
-        if child.done:
-            child.process.join(max(0.0, deadline - time.monotonic()))
-        if child.process.is_alive():
-            child.process.kill()
-    for child in children:
-        child.process.join()
-        child.pipe.close()
-        child.process.close()
+    """Leave no process behind: those that are done have a moment to go, the others are asked, then killed."""
+    try:
+        for child in children:
+            if not child.done and child.process.exitcode is None:
+                child.process.terminate()
+        until = time.monotonic() + (1.0 if all(child.done for child in children) else GRACE)
+        for child in children:
+            if not is_stopped(child.process.pid):
+                child.process.join(max(0.0, until - time.monotonic()))
+    finally:  # a second Ctrl-C comes here at once
+        for child in children:
+            if child.process.exitcode is None:
+                child.process.kill()
+        for child in children:
+            child.process.join(5.0)
+            child.inbox.line.close()
+            with contextlib.suppress(ValueError):  # it cannot even be killed: it waits for a disk that is gone
+                child.process.close()

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from pipezoo.errors import NonFiniteError, VerificationError
-from pipezoo.runtime.launch import Link
+from pipezoo.runtime.link import Link, Phase
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.recorder import Recorder, recorder_for
 from pipezoo.runtime.saved import Meter
@@ -53,8 +53,10 @@ def run_rank(pipeline: Pipeline, rank: int, link: Link) -> dict[str, Any]:
         ``memory``: what its stages kept for the backward, in bytes (:meth:`pipezoo.runtime.saved.Meter.read`).
     """
     device = pipeline.rank_device(rank)
+    link.note(Phase.JOIN)
     _enter_world(pipeline, rank, device)
     _agree(pipeline, rank, device)
+    link.note(Phase.BUILD)
     member = _assemble(pipeline, rank, device, link)
     meter = _meter(member)
     recorded = []
@@ -64,11 +66,12 @@ def run_rank(pipeline: Pipeline, rank: int, link: Link) -> dict[str, Any]:
             stage.meter = meter if step == 0 else None
         inputs, target = _batch(pipeline, step, member.owned, device)
         began = time.perf_counter()
-        losses = train_step(member, inputs, target, step)
+        losses = train_step(member, inputs, target, step, link)
         spans = member.recorder.take()
         link.end_step(step, began, time.perf_counter(), losses)
         if step >= pipeline.steps - pipeline.record_steps:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
+    link.note(Phase.LEAVE)
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if pipeline.verify:
         _leave_values(pipeline, rank, "last", member.owned)
@@ -77,7 +80,7 @@ def run_rank(pipeline: Pipeline, rank: int, link: Link) -> dict[str, Any]:
 
 
 def train_step(
-    member: Member, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, step: int
+    member: Member, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, step: int, link: Link
 ) -> list[float] | None:
     """One step on this rank.
 
@@ -89,6 +92,7 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
     member.schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
+    link.note(Phase.UPDATE)
     _check_finite(pipeline, losses, step)
     sum_tied_gradients(member.ties, member.parameters, member.rank)
     if pipeline.verify and step == 0:
@@ -149,7 +153,7 @@ def _enter_world(pipeline: Pipeline, rank: int, device: torch.device) -> None:
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if gpu else "gloo",
-        init_method=f"file://{pipeline.file('store')}",
+        store=dist.FileStore(str(pipeline.file("store")), pipeline.num_processes),
         rank=rank,
         world_size=pipeline.num_processes,
         timeout=timedelta(seconds=pipeline.timeout),

@@ -127,6 +127,7 @@ class Watched(list[_Action]):
         for i, action in enumerate(super().__iter__()):
             self._note(i)
             yield action
+        self._note(len(self))  # what is left is to wait until all messages are out
 
 
 class TorchSchedule(_PipelineScheduleRuntime):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pipezoo.runtime.launch import Link
+from pipezoo.runtime.link import Link
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.reference import Reference, Values, full_batch_gradients, mixes_rows, train_on_one_device
 

@@ -19,7 +19,7 @@ from pipezoo.errors import VerificationError
 from pipezoo.experiment import Experiment, Virtual
 from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, write_json, write_text
 from pipezoo.report.perfetto import write_timeline
-from pipezoo.runtime.launch import Limits, launch
+from pipezoo.runtime.launch import Handlers, Limits, launch
 from pipezoo.runtime.measured import Steps, measured_cost, peak_bytes, timelines, virtual_timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.prepare import prepare
@@ -31,6 +31,7 @@ from pipezoo.tasks.terminal import Say, conclude, introduce, progress, show
 from pipezoo.timeline import Timeline
 
 LOG = "ranks.log"  # what the ranks print
+FAILURE = "failure.json"  # where every rank stood when a run failed
 
 
 def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
@@ -84,8 +85,9 @@ def _train(experiment: Experiment, pipeline: Pipeline, folder: Path) -> tuple[St
         ranks = {f"rank {rank}": partial(run_rank, pipeline, rank) for rank in range(pipeline.num_processes)}
         if isinstance(experiment.launch, Virtual):
             ranks = {"the virtual ranks": ranks["rank 0"]}
-        described = partial(_describe_action, pipeline, list(ranks))
-        results = launch(ranks, _limits(experiment), folder / LOG, describe=described, on_step=steps.hear)
+        actions = dict(zip(ranks, pipeline.actions, strict=True))
+        handlers = Handlers(step=steps.hear, failure=partial(write_json, folder / FAILURE))
+        results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers)
     return steps, [results[name]["memory"] for name in ranks]
 
 
@@ -147,18 +149,15 @@ def _compare(result: dict[str, Any], prediction: dict[str, Any], peaks: list[int
 
 def _verify(experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path) -> dict[str, Any]:
     judged = partial(judge, pipeline, steps.losses, experiment.tolerance)
-    verdict = launch({"the reference": judged}, _limits(experiment, pipeline.num_processes), folder / LOG)
+    handlers = Handlers(failure=partial(write_json, folder / FAILURE))
+    limits = _limits(experiment, pipeline.num_processes)
+    verdict = launch({"the reference": judged}, limits, folder / LOG, handlers=handlers)
     found = verdict["the reference"]
     return {**found, "first_difference": found.pop("first")}
 
 
 def _limits(experiment: Experiment, factor: int = 1) -> Limits:
     return Limits(experiment.launch.first_step_timeout * factor, experiment.launch.step_timeout * factor)
-
-
-def _describe_action(pipeline: Pipeline, names: list[str], name: str, action: int) -> str:
-    actions = pipeline.actions[names.index(name)]
-    return f", at {actions[action]}" if 0 <= action < len(actions) else ""
 
 
 def _drop_if_empty(log: Path) -> None:

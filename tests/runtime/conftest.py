@@ -13,7 +13,7 @@ import torch
 
 from pipezoo.data.regression import batches
 from pipezoo.lowering import lower
-from pipezoo.runtime.launch import Limits, launch
+from pipezoo.runtime.launch import Handlers, Limits, launch
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, try_out
@@ -84,9 +84,8 @@ def train(pipeline: Pipeline) -> Trained:
             losses.append(message["losses"])
 
     limits, log = Limits(20.0, 20.0), pipeline.file("log")
-    launch(
-        {f"rank {r}": partial(run_rank, pipeline, r) for r in range(pipeline.num_ranks)}, limits, log, on_step=on_step
-    )
+    ranks = {f"rank {rank}": partial(run_rank, pipeline, rank) for rank in range(pipeline.num_ranks)}
+    launch(ranks, limits, log, handlers=Handlers(step=on_step))
     verdict = launch({"reference": partial(judge, pipeline, losses, None)}, limits, log)["reference"]
     return Trained(losses, verdict)
 

@@ -24,6 +24,7 @@ from pipezoo.messages import check_messages, check_reductions
 from pipezoo.table import Computations, Ints, Mask, Table, first
 
 NAMED_IN_A_DEADLOCK = 6  # ranks
+MOST_ACTIONS = 2**29  # so that indices, and stages times microbatches, fit in 32 bits
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def _check_columns(
 ) -> None:
     if len(offsets) < 2 or not len(op):
         raise ScheduleError("a schedule needs at least one rank with one action")
+    if len(op) > MOST_ACTIONS:
+        raise ScheduleError(f"{len(op)} actions; at most {MOST_ACTIONS} have room in one schedule")
     if not len(op) == len(stage) == len(microbatch) == (len(op) if overlap is None else len(overlap)):
         raise ScheduleError("op, stage, microbatch and overlap must be equally long")
     counts = np.diff(offsets)
@@ -116,7 +119,7 @@ def _num_microbatches(table: Table, num_stages: int) -> int:
 def _positions(table: Table, num_stages: int, num_microbatches: int) -> dict[Op, Ints]:
     """For each op present that names a microbatch: ``[num_stages, num_microbatches]`` its index, -1 for none."""
     positions = {}
-    key = table.stage.astype(np.int64) * num_microbatches + table.microbatch
+    key = table.stage * np.int32(num_microbatches) + table.microbatch
     for op in (*COMPUTE, *MESSAGES):
         at = np.flatnonzero(table.op == op)
         if not len(at):

@@ -35,7 +35,7 @@ LARGEST_FILE = 512 * 2**20  # bytes; 10 million actions take about 100 MB
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Schedule:
-    """The actions of all ranks, rank after rank.
+    """The actions of all ranks, rank after rank. The arrays are kept, not copied, and become read-only.
 
     Args:
         op: ``[num_actions]`` codes of :class:`~pipezoo.action.Op`.
@@ -186,7 +186,7 @@ class Schedule:
         """Read a file with one row per rank and one action per cell, in either of torch's formats.
 
         Raises:
-            ScheduleError: the file is missing, too large, or row and column of the first cell that is no action.
+            ScheduleError: the file cannot be read, a cell is no action, or the order is illegal; names row and column.
         """
         path = Path(path)
         try:

@@ -112,9 +112,9 @@ def run_alone(request: Request, title: str, say: Say) -> float:
         status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT)
     finally:
         result = _settled(request.folder, status)
-        how = result.get("verified") or result["status"]
-        why = f": {result['error']}" if result.get("error") else ""
-        say(f"{title}  {how}{why}  ({time.monotonic() - began:.1f} s)")
+        code = result.get("exit_code")
+        how = f"{result['status']} with exit code {code}" if code else result.get("verified") or result["status"]
+        say(f"{title}  {how} after {time.monotonic() - began:.1f} s")
     return objective(result, request.objective)
 
 

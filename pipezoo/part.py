@@ -67,8 +67,9 @@ class Part:
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The parameters of the target by name."""
+        function = self.function
         try:
-            return inspect.signature(self.function).parameters
+            return inspect.signature(function).parameters
         except (TypeError, ValueError):  # a callable written in C
             return {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
 

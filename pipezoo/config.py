@@ -45,14 +45,16 @@ GIVEN = {
     "loss": (),
     "cost": ("num_stages", "stages_per_rank"),
     "launch": (),
+    "checkpoint": (),
 }
+OPTIONAL = ("fault",)  # groups that may have no option chosen
 ROLES = {
     "model": "torch.nn.modules.module.Module",
     "optimizer": "torch.optim.optimizer.Optimizer",
     "loss": "torch.nn.modules.module.Module",
 }
 WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
-NOT_NUMBERS = ("task", "launch", "cost", "verify", "tolerance", "record_steps", "objective", "on_nonfinite", "debug")
+NOT_NUMBERS = ("task", "launch", "checkpoint", "cost", "verify", "tolerance", "record_steps", "objective", "on_nonfinite", "debug")
 
 
 def conf_dir() -> Path:
@@ -77,10 +79,12 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experimen
     """
     plain = plain_config(cfg)
     _check_trust(plain.pop("trust"), trust)
-    parts = {group: _part(group, plain.pop(group), choices, trust, _sources(cfg, group)) for group in GIVEN}
-    launch = parts.pop("launch")
+    groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
+    parts = {group: _part(group, plain.pop(group), choices, trust, _sources(cfg, group)) for group in groups}
+    launch, checkpoint, fault = parts.pop("launch"), parts.pop("checkpoint"), parts.pop("fault", None)
     values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
     values |= parts | {"launch": launch(), "launch_name": launch.choice, "config_hash": config_hash(plain, parts)}
+    values |= {"checkpoint": checkpoint(), "fault": fault and fault()}
     experiment = Experiment(**values)
     for group in ("schedule", "cost"):
         parts[group].check()
@@ -112,7 +116,7 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain values, interpolations resolved, keys checked."""
     known = keys()
     for key in map(str, cfg):
-        if key not in known:
+        if key not in (*known, *OPTIONAL):
             raise ConfigError(f"{key}={_typed(cfg, key)}: {unknown('key', key, known)}")
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -206,7 +210,7 @@ def _part(
     target = arguments.pop("_target_", None)
     if not isinstance(target, str):
         raise ConfigError(f"{group}._target_={show(target)}: must be the dotted name of a function or a class")
-    return Part(group, choice, target, arguments, ROLES.get(group, ""), GIVEN[group], trust, sources or {})
+    return Part(group, choice, target, arguments, ROLES.get(group, ""), GIVEN.get(group, ()), trust, sources or {})
 
 
 def _sources(cfg: DictConfig, group: str) -> dict[str, str]:

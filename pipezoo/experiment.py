@@ -79,6 +79,24 @@ class Virtual:
         return Hop(self.latency, self.bandwidth)
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """``checkpoint=files``: what is kept to go on from.
+
+    Args:
+        every: steps between two checkpoints; None: none are written.
+        keep: how many of the latest are kept; None: all.
+    """
+
+    every: int | None = None
+    keep: int | None = 2
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            if (value := getattr(self, name)) is not None:
+                check_int(name, value, 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One run, as asked; None is *derive it*.
@@ -95,6 +113,9 @@ class Experiment:
         weight_grad: who splits the backward into halves, ``autograd`` or the model itself (``module``).
         record_steps: how many of the last steps are recorded in the timeline.
         objective: the key of ``result.json`` that sweepers see; dots lead into it.
+        checkpoint: what is kept to go on from.
+        resume: the folder of a run or of a checkpoint to go on from.
+        fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.faults`), or None.
         config_hash: of everything that determines the numbers.
 
     Raises:
@@ -126,6 +147,9 @@ class Experiment:
     on_nonfinite: str = "stop"
     objective: str = "step_seconds"
     debug: bool = False
+    checkpoint: Checkpoints = Checkpoints()
+    resume: str | None = None
+    fault: Any = None
     config_hash: str = ""
 
     def __post_init__(self) -> None:
@@ -142,6 +166,8 @@ class Experiment:
             for name in ("verify", "debug"):
                 if not isinstance(getattr(self, name), bool):
                     raise ConfigError(f"{name}={show(getattr(self, name))}: must be true or false; valid: true, false")
+            if self.resume is not None and (not isinstance(self.resume, str) or not self.resume):
+                raise ConfigError(f"resume={show(self.resume)}: must be the folder of a run, or null")
             if not isinstance(self.objective, str) or not self.objective:
                 raise ConfigError(f"objective={show(self.objective)}: must be a key of result.json, like step_seconds")
         except ConfigError:

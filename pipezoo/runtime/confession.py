@@ -17,7 +17,7 @@ from typing import Any
 
 from pipezoo import errors
 from pipezoo.runtime.children import die_with_parent, leave
-from pipezoo.runtime.link import Link
+from pipezoo.runtime.link import BEAT, Link
 
 CHILD_LOG = "-----"  # opens each entry of the log that is not what a process printed
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -47,7 +47,7 @@ def run_child(
         link.send("done", result=result)
         code = 0
     except BaseException as error:
-        entry = f"\n{CHILD_LOG} {name}, step {link.step}: failed\n" + "".join(traceback.format_exception(error))
+        entry = f"\n{CHILD_LOG} {name}, step {beats[place * BEAT + 1]}: failed\n" + "".join(traceback.format_exception(error))
         confession = confess(error)
         code = confession["exit_code"]
         link.send("error", **confession)

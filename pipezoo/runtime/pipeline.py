@@ -13,6 +13,7 @@ from torch import nn
 
 from pipezoo.action import Action
 from pipezoo.data.batch import Batch
+from pipezoo.runtime.faults import Fault
 from pipezoo.runtime.stages import Stages
 from pipezoo.schedule import Schedule
 
@@ -33,6 +34,7 @@ class Pipeline:
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight half runs the stage's ``compute_dW`` instead of autograd's.
         identity: what all ranks must agree on: config and schedule, hashed.
+        fault: what happens to a rank on purpose, if anything.
     """
 
     stages: Stages
@@ -55,6 +57,7 @@ class Pipeline:
     on_nonfinite: str
     timeout: float
     identity: str
+    fault: Fault | None = None
 
     @property
     def num_processes(self) -> int:

@@ -70,7 +70,10 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
         on_nonfinite=experiment.on_nonfinite,
         timeout=max(experiment.launch.first_step_timeout, experiment.launch.step_timeout) + 60.0,
         identity=_identity(experiment, schedule),
+        fault=experiment.fault,
     )
+    if pipeline.fault is not None:
+        pipeline.fault.moment(pipeline.actions, range(pipeline.steps))
     pipeline.optimizer([p for p in model.parameters() if p.requires_grad])  # what it refuses, it refuses here
     return pipeline, sizes
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from pipezoo.errors import NonFiniteError, VerificationError
+from pipezoo.runtime.faults import Armed
 from pipezoo.runtime.link import Link, Phase
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.recorder import Recorder, recorder_for
@@ -52,6 +53,7 @@ def run_rank(pipeline: Pipeline, rank: int, link: Link) -> dict[str, Any]:
     Returns:
         ``memory``: what its stages kept for the backward, in bytes (:meth:`pipezoo.runtime.saved.Meter.read`).
     """
+    link = armed(link, pipeline, rank)
     device = pipeline.rank_device(rank)
     link.note(Phase.JOIN)
     _enter_world(pipeline, rank, device)
@@ -142,6 +144,14 @@ def _meter(member: Member) -> Meter:
     """Counts in the first step, which no one times. Virtual ranks keep their own account each."""
     resident = [tensor for stage in member.stages for tensor in (*stage.submod.parameters(), *stage.submod.buffers())]
     return Meter(resident, member.pipeline.schedule.stage_to_rank)
+
+
+def armed(link: Link, pipeline: Pipeline, rank: int) -> Link:
+    """The link, with the fault that this rank is to suffer."""
+    if pipeline.fault is None or pipeline.fault.rank != rank:
+        return link
+    moment = pipeline.fault.moment(pipeline.actions, range(pipeline.steps))
+    return Armed(link, pipeline.fault, moment, [pipeline.stages.modules[index] for index in pipeline.stages_of(rank)])
 
 
 def _enter_world(pipeline: Pipeline, rank: int, device: torch.device) -> None:

@@ -186,7 +186,7 @@ class DiskFull(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NaN(Fault):
+class Poison(Fault):
     """A parameter of the rank becomes NaN."""
 
     def strike(self, modules: Sequence[nn.Module]) -> None:

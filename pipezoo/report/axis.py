@@ -72,7 +72,8 @@ def scale_of(value: float, unit: str) -> tuple[float, str]:
     """The length of the unit that suits a time, and its name."""
     if unit != "s":
         return 1.0, "units"
-    return next(((scale, name) for scale, name in ((1.0, "s"), (1e-3, "ms")) if value >= scale), (1e-6, "us"))
+    nearly = value * 1.00005  # 0.99999 ms reads 1 ms, not 1000 us
+    return next(((scale, name) for scale, name in ((1.0, "s"), (1e-3, "ms")) if nearly >= scale), (1e-6, "us"))
 
 
 def round_step(about: float) -> float:

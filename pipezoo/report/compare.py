@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 Difference = tuple[str, list[str]]  # what, and its value in each run
 
-LEFT_OUT = ("started", "finished", "pid", "command", "losses", "cost")  # of a result: never the same, or told elsewhere
+LEFT_OUT = (
+    "started",
+    "finished",
+    "pid",
+    "command",
+    "losses",
+    "cost",
+    "prediction",
+)  # of a result: never the same, or told elsewhere
 MOST_ACTIONS = 3  # of a rank's order that are shown where orders differ
 
 

@@ -15,7 +15,8 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,21 +53,34 @@ def write_report(folder: str | Path) -> Path:
 
 def run_page(run: Run) -> str:
     """The page of one run."""
-    chart = line_chart({"loss": list(enumerate(run.losses))}, "loss by step", from_zero=False)
+    losses = {"loss": list(enumerate(run.losses))}
     return render(
         "run.html",
         title=run.title,
-        data=packed([(timeline, run) for timeline in run.timelines]),
+        data=packed([(timeline, run) for timeline in numbered(run.timelines)]),
         verdict=_verdict(run.result),
         error=_error(run.result),
         problems=run.problems,
         facts=_facts(run),
-        losses=chart,
+        derived=_derived(run.result),
+        memory_unit=run.memory_unit,
+        losses=line_chart(losses, "loss by step", from_zero=False) if run.losses else None,
         memory=_memory(run),
         commands=_commands(run),
         config_text=run.config_text,
         everything=list(flat(run.result)),
     )
+
+
+def numbered(timelines: Sequence[Timeline]) -> list[Timeline]:
+    """The same, with ``measured 1``, ``measured 2`` ... as source where several steps were recorded."""
+    sources = [timeline.source for timeline in timelines]
+    return [
+        replace(line, source=f"{line.source} {sources[: i + 1].count(line.source)}")
+        if sources.count(line.source) > 1
+        else line
+        for i, line in enumerate(timelines)
+    ]
 
 
 def render(template: str, title: str, data: Any = None, script: str = "lanes.js", **values: Any) -> str:
@@ -101,11 +115,11 @@ def packed(timelines: Sequence[tuple[Timeline, Run]]) -> dict[str, Any] | None:
     ints. None where there is no timeline."""
     if not timelines:
         return None
-    in_bytes = all(_kept_bytes(run)[0] for _, run in timelines)
+    known = all(any(_kept(run)[0]) for _, run in timelines)
     return {
         "unit": timelines[0][1].unit,
-        "held": "bytes" if in_bytes else "stage inputs",
-        "timelines": [_packed_timeline(line, *(_kept_bytes(run) if in_bytes else ([], []))) for line, run in timelines],
+        "held": timelines[0][1].memory_unit if known else "stage inputs",
+        "timelines": [_packed_timeline(line, *(_kept(run) if known else ([], []))) for line, run in timelines],
     }
 
 
@@ -143,12 +157,9 @@ def _base64(values: NDArray[Any]) -> dict[str, str]:
     return {"type": kind, "data": base64.b64encode(values.astype(f"<{kind}").tobytes()).decode("ascii")}
 
 
-def _kept_bytes(run: Run) -> tuple[list[float], list[float]]:
-    """Bytes that the forward of each stage keeps, and those that I frees; empty where the run does not say."""
-    stages = inner(run.result, "cost", "stages")
-    if not isinstance(stages, list) or not all(number(inner(stage, "keeps")) for stage in stages):
-        return [], []
-    keeps, frees = ([number(inner(stage, key)) or 0.0 for stage in stages] for key in ("keeps", "I_frees"))
+def _kept(run: Run) -> tuple[list[float], list[float]]:
+    """What the forward of each stage keeps for the backward, and what of it the I half gives back."""
+    keeps, frees = ([number(inner(stage, key)) or 0.0 for stage in run.costs] for key in ("keeps", "I_frees"))
     return keeps, frees
 
 
@@ -156,6 +167,8 @@ def _verdict(result: dict[str, Any]) -> dict[str, str]:
     status, verified = str(result.get("status", "unknown")), result.get("verified")
     if status != "ok":
         return {"kind": "bad" if status != "running" else "", "word": status, "text": ""}
+    if result.get("task") == "simulate":
+        return {"kind": "", "word": "simulated", "text": "nothing was trained"}
     if verified is None:
         return {"kind": "", "word": "not verified", "text": "against one device"}
     difference = number(result.get("max_relative_difference"))
@@ -169,55 +182,76 @@ def _verdict(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _error(result: dict[str, Any]) -> str:
-    error = result.get("error")
+    error = result.get("error") or result.get("first_difference")
     return "" if not error else error if isinstance(error, str) else "\n".join(f"{k}: {v}" for k, v in flat(error))
 
 
+Fact = tuple[str, str, str]  # name, value, note
+
+
 def _facts(run: Run) -> list[dict[str, str]]:
-    result = run.result
-    facts = []
-    step = {key: number(inner(result, "step_seconds", key)) for key in ("median", "min", "max")}
-    if step["median"] is not None:
-        extremes = [f"{key} {time_text(value)}" for key in ("min", "max") if (value := step[key]) is not None]
-        facts.append(("step, median", time_text(step["median"]), ", ".join(extremes)))
-    if (rate := number(result.get("samples_per_second"))) is not None:
-        facts.append(("samples per second", f"{rate:.4g}", ""))
-    for source in ("measured", "predicted"):
-        bubble = inner(result, "bubble", source)
-        if (makespan := number(inner(bubble, "makespan"))) is not None:
-            span = number(inner(bubble, "span"))
-            note = "of the makespan" + ("" if span is None else f"; {100 * span:.1f} % of the span")
-            facts.append((f"bubble, {source}", f"{100 * makespan:.1f} %", note))
-    facts += _prediction_error(run)
+    facts = [*_times(run), *_bubbles(run), *_prediction(run)]
     for key in ("num_stages", "num_ranks", "num_microbatches", "batch_size", "dtype", "device", "launch"):
-        if isinstance(value := result.get(key), (str, int)):
+        if isinstance(value := run.result.get(key), (str, int)):
             facts.append((key.removeprefix("num_").replace("_", " "), str(value), ""))
-    facts += [(name, value, "derived") for name, value in flat(result.get("derived")) if name]
     return [{"name": name, "value": value, "note": note} for name, value, note in facts]
 
 
-def _prediction_error(run: Run) -> list[tuple[str, str, str]]:
-    predicted, measured = run.timeline("predicted"), run.timeline("measured")
-    if predicted is None or measured is None or not measured.makespan or not predicted.makespan:
-        return []
-    error = predicted.makespan / measured.makespan - 1.0
-    return [("prediction error", f"{100 * error:+.1f} %", "predicted over measured makespan")]
+def _times(run: Run) -> Iterator[Fact]:
+    step = {key: number(inner(run.result, "step_seconds", key)) for key in ("median", "min", "max")}
+    if step["median"] is not None:
+        extremes = [f"{key} {time_text(value, run.unit)}" for key in ("min", "max") if (value := step[key]) is not None]
+        yield "step, median" if extremes else "step", time_text(step["median"], run.unit), ", ".join(extremes)
+    if (rate := number(run.result.get("samples_per_second"))) is not None:
+        yield "samples per second", f"{rate:.4g}", ""
+
+
+def _bubbles(run: Run) -> Iterator[Fact]:
+    for source in ("measured", "predicted"):
+        bubble = inner(run.result, "bubble", source)
+        if (makespan := number(inner(bubble, "makespan"))) is not None:
+            span = number(inner(bubble, "span"))
+            note = "of the makespan" + ("" if span is None else f"; {100 * span:.1f} % of the span")
+            yield f"bubble, {source}", f"{100 * makespan:.1f} %", note
+
+
+def _prediction(run: Run) -> Iterator[Fact]:
+    prediction = run.result.get("prediction")
+    if (error := number(inner(prediction, "step_error"))) is not None:
+        yield "prediction error", f"{100 * error:+.1f} %", "predicted over measured step"
+    if (bound := number(inner(prediction, "lower_bound", "bubble"))) is not None:
+        gap = number(inner(prediction, "gap"))
+        note = "no order of this work has less" + ("" if gap is None else f"; gap {100 * gap:.1f} points")
+        yield "bubble, lower bound", f"{100 * bound:.1f} %", note
+    path = inner(prediction, "critical_path")
+    if (actions := number(inner(path, "num_actions"))) is not None:
+        messages = number(inner(path, "num_messages")) or 0
+        seconds = inner(path, "compute_seconds_by_op")
+        parts = [(op, number(value)) for op, value in seconds.items()] if isinstance(seconds, dict) else []
+        note = ", ".join(f"{op} {time_text(value, run.unit)}" for op, value in parts if value is not None)
+        yield "critical path", f"{actions:.0f} actions, {messages:.0f} messages", note
+
+
+def _derived(result: dict[str, Any]) -> str:
+    """Everything that nobody typed, in one line."""
+    derived = result.get("derived")
+    if isinstance(derived, dict):
+        return ", ".join(f"{key}={value}" for key, value in flat(derived))
+    return ", ".join(map(str, derived)) if isinstance(derived, list) else ""
 
 
 def _memory(run: Run) -> list[tuple[str, str]]:
     predicted, measured = run.memory("predicted"), run.memory("measured")
     num_ranks = max(len(predicted), len(measured))
     columns = [values + [None] * (num_ranks - len(values)) for values in (predicted, measured)]
-    texts = [["" if value is None else bytes_text(value) for value in column] for column in columns]
+    spelled = bytes_text if run.memory_unit == "bytes" else "{:.6g}".format
+    texts = [["" if value is None else spelled(value) for value in column] for column in columns]
     return list(zip(*texts, strict=True))
 
 
 def _commands(run: Run) -> str:
-    """What to type to see the run again: the command as it was given, and its repetition from the folder."""
-    command = run.result.get("command")
-    given = shlex.join(map(str, command)) if isinstance(command, list) else command
-    lines = [printable(given)] if isinstance(given, str) and given else []
-    return "\n".join([*lines, f"python -m pipezoo.rerun {shlex.quote(printable(run.folder))}"])
+    """What to type to see the run again: its repetition from the folder, and the command as it was given."""
+    return f"python -m pipezoo.rerun {shlex.quote(printable(run.folder))}\n{printable(run.command)}"
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,11 @@ import yaml  # type: ignore[import-untyped]
 from pipezoo.errors import ConfigError
 from pipezoo.report.folder import CONFIG, TIMELINE, read_metrics, read_result
 from pipezoo.report.perfetto import read_trace
-from pipezoo.report.sweep import inner, number
+from pipezoo.report.sweep import inner, number, read_overrides
 from pipezoo.timeline import Timeline
 
 LARGEST_CONFIG = 2**20  # bytes
-MOST_VALUES = 10_000  # of a config or a result; a file can be made to unfold into any number
+MOST_VALUES, DEEPEST = 10_000, 20  # of a config or a result
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Run:
         timelines: of ``timeline.json``, in its order; ``unit`` is what their times count (``s`` or ``unit``).
         config_text: ``config.yaml`` as it stands there.
         config: the same, flat: ``{"model.d_hid": "512"}``.
+        overrides: the words of the command line.
         problems: one line for each file that could not be read.
     """
 
@@ -39,6 +41,7 @@ class Run:
     unit: str = "s"
     config_text: str = ""
     config: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -63,14 +66,27 @@ class Run:
         return [float("nan") if loss is None else loss for loss in known]
 
     def timeline(self, source: str) -> Timeline | None:
-        return next((timeline for timeline in self.timelines if timeline.source == source), None)
+        """The last recorded one, ``predicted`` or ``measured``."""
+        return next((timeline for timeline in reversed(self.timelines) if timeline.source == source), None)
+
+    @property
+    def command(self) -> str:
+        """What was typed."""
+        return shlex.join(["python", "-m", "pipezoo", *self.overrides])
+
+    @property
+    def costs(self) -> list[Any]:
+        """What each stage costs, as the run measured it or was told; see ``cost.py`` for the keys."""
+        stages = inner(self.result, "prediction", "cost", "stages") or inner(self.result, "cost", "stages")
+        return stages if isinstance(stages, list) else []
+
+    @property
+    def memory_unit(self) -> str:
+        return "bytes" if self.unit == "s" else "rank-microbatches"
 
     def memory(self, source: str) -> list[float | None]:
-        """Bytes per rank at the peak, ``predicted`` or ``measured``; empty where the run does not say."""
-        memory = self.result.get("memory")
-        if isinstance(memory, list):
-            return [number(inner(rank, source)) for rank in memory] if memory else []
-        values = inner(memory, source)
+        """What each rank holds at its peak, in ``memory_unit``, ``predicted`` or ``measured``; empty where unknown."""
+        values = inner(self.result, "memory", source)
         return [number(value) for value in values] if isinstance(values, list) else []
 
 
@@ -84,27 +100,35 @@ def read_run(folder: str | Path) -> Run:
     result = read_result(folder)
     problems: list[str] = []
     timelines, unit = _timelines(folder, problems)
+    unit = "unit" if result.get("time_unit") == "unit" else unit
     text = _config_text(folder, problems)
     config = dict(flat(_config(text, problems)))
-    return Run(folder, result, read_metrics(folder), timelines, unit, text, config, problems)
+    return Run(folder, result, read_metrics(folder), timelines, unit, text, config, read_overrides(folder), problems)
 
 
 def flat(content: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """``{"a": {"b": [1, 2]}}`` as ``("a.b", "[1, 2]")``: one pair for each value that is not a dict."""
-    left = [MOST_VALUES]
-    yield from _flat(content, name, left)
+    """``{"a": {"b": [1, 2]}}`` as ``("a.b", "[1, 2]")``: one pair for each value that is not a dict.
+
+    A few lines of YAML can unfold into any number of values, or contain themselves; what goes too far is left out.
+    """
+    yield from _flat(content, name, DEEPEST, [MOST_VALUES])
 
 
-def _flat(content: Any, name: str, left: list[int]) -> Iterator[tuple[str, str]]:
-    if isinstance(content, dict) and content:
-        for key, value in content.items():
-            yield from _flat(value, f"{name}.{key}" if name else str(key), left)
-    elif isinstance(content, list) and any(isinstance(entry, (dict, list)) for entry in content):
-        for index, value in enumerate(content):
-            yield from _flat(value, f"{name}[{index}]", left)
-    elif left[0] > 0:
-        left[0] -= 1
+def _flat(content: Any, name: str, depth: int, left: list[int]) -> Iterator[tuple[str, str]]:
+    left[0] -= 1
+    if left[0] < 0:
+        return
+    nested = isinstance(content, list) and any(isinstance(entry, (dict, list)) for entry in content)
+    if not nested and not (isinstance(content, dict) and content):
         yield name, _spelled(content)
+    elif depth == 0:
+        yield name, "..."
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from _flat(value, f"{name}.{key}" if name else str(key), depth - 1, left)
+    else:
+        for index, value in enumerate(content):
+            yield from _flat(value, f"{name}[{index}]", depth - 1, left)
 
 
 def _spelled(value: Any) -> str:

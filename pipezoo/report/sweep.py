@@ -60,7 +60,8 @@ def collect(folder: str | Path) -> list[dict[str, Any]]:
         raise ConfigError(f"folder={folder}: holds no sweep (no subfolder with {RESULT} or {OVERRIDES})")
     overrides = [_overrides(job) for job in jobs]
     keys = list(dict.fromkeys(key for job in overrides for key in job))
-    swept = [key for key in keys if len({job.get(key) for job in overrides}) > 1] or keys
+    known = [job for job in overrides if job]
+    swept = [key for key in keys if len({job.get(key) for job in known}) > 1] or keys
     rows = []
     for job, chosen in zip(jobs, overrides, strict=True):
         row: dict[str, Any] = {"job": job.name} | {key: chosen.get(key) for key in swept}
@@ -196,7 +197,7 @@ def _outcome(job: Path) -> dict[str, Any]:
         "samples_per_second": number(result.get("samples_per_second")),
         "bubble_measured": number(inner(result, "bubble", "measured", "makespan")),
         "bubble_predicted": number(inner(result, "bubble", "predicted", "makespan")),
-        "unit": "s" if result.get("unit", "s") == "s" else "unit",
+        "unit": "s" if result.get("time_unit", "s") == "s" else "unit",
         "error": _words(result.get("error")),
     }
 
@@ -223,16 +224,16 @@ def _place(job: Path) -> tuple[bool, int, str]:
     return (not job.name.isdecimal(), int(job.name) if job.name.isdecimal() else 0, job.name)
 
 
-def _overrides(job: Path) -> dict[str, str]:
-    """What the command line set for a job, as text; what cannot be read is as if it had set nothing."""
+def read_overrides(folder: str | Path) -> list[str]:
+    """The words of the command line that a run was started with; none where they cannot be read."""
     try:
-        with (job / OVERRIDES).open("rb") as file:
-            lines = yaml.safe_load(file.read(LARGEST_OVERRIDES))
+        with (Path(folder) / OVERRIDES).open("rb") as file:
+            words = yaml.safe_load(file.read(LARGEST_OVERRIDES))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return {}
-    overrides = {}
-    for line in lines if isinstance(lines, list) else []:
-        key, equals, value = line.partition("=") if isinstance(line, str) else ("", "", "")
-        if equals:
-            overrides[key.lstrip("+~")] = value
-    return overrides
+        return []
+    return [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
+
+
+def _overrides(job: Path) -> dict[str, str]:
+    pairs = (word.partition("=") for word in read_overrides(job))
+    return {key.lstrip("+~"): value for key, equals, value in pairs if equals}

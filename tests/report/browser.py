@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,14 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
     "--remote-debugging-pipe",
 ]
+# The browser reads from descriptor 3 and writes to descriptor 4.
+AS_3_AND_4 = """
+import fcntl, os, sys
+read, write = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(read, 3)
+os.dup2(write, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -30,10 +39,10 @@ class Browser:
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
         command = [CHROMIUM, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
-        pipes = ["sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh", *command]
-        self._process = subprocess.Popen(
-            pipes, pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        numbers = (to_browser, from_browser)
+        renumbered = [sys.executable, "-c", AS_3_AND_4, *map(str, numbers), *command]
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(renumbered, pass_fds=numbers, stdin=quiet, stdout=quiet, stderr=quiet)
         os.close(to_browser)
         os.close(from_browser)
         self._buffer = b""

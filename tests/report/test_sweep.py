@@ -64,6 +64,13 @@ def test_only_the_keys_that_differ_are_columns(sweep: Path) -> None:
     assert swept_keys(collect(sweep)) == ["stages", "schedule"]
 
 
+def test_a_job_whose_overrides_are_lost_adds_no_columns(sweep: Path) -> None:
+    (sweep / "1" / ".hydra" / "overrides.yaml").unlink()
+    rows = collect(sweep)
+    assert swept_keys(rows) == ["stages", "schedule"]
+    assert rows[1]["stages"] is None
+
+
 def test_where_no_key_differs_all_are_columns(tmp_path: Path) -> None:
     job(tmp_path, "0", ["stages=2", "+seed=1"], finished(1.0))
     assert swept_keys(collect(tmp_path)) == ["stages", "seed"]

@@ -108,6 +108,7 @@ def test_a_timeline_without_spans_is_drawn_as_idle() -> None:
         (2.5, "s", "2.5 s"),
         (0.0123456, "s", "12.35 ms"),
         (0.000004, "s", "4 us"),
+        (0.00099999, "s", "1 ms"),
         (0.0, "s", "0 us"),
         (54.0, "unit", "54 units"),
     ],

@@ -77,7 +77,7 @@
   function round(value) { return Number(value.toPrecision(4)).toString(); }
   function timeText(value) {
     if (data.unit !== "s") return round(value) + " units";
-    const size = Math.abs(value);
+    const size = Math.abs(value) * 1.00005; // 0.99999 ms reads 1 ms, not 1000 us
     return size >= 1 ? round(value) + " s" : size >= 1e-3 ? round(value * 1e3) + " ms" : round(value * 1e6) + " us";
   }
   function heldText(value) {
@@ -200,7 +200,7 @@
         continue;
       }
       put(code, left + from, wide - Math.min(0.8, wide / 4));
-      if (size >= 6 && wide > size) {
+      if (size >= 6 && wide > 8) {
         const full = nameOf(line, i), names = [full, full.replace(/^\d+/, ""), OPS[line.op[i]] ?? "?"].slice(short ? 1 : 0);
         const fits = names.find((name) => name.length * size * 0.62 < wide - 3);
         if (fits) labels.push([fits, left + (from + to) / 2, entry.y + tall / 2 + 0.5, `${size}px ${FONT}`, paint.inks[code] ?? "#fff", "center"]);

@@ -53,7 +53,7 @@ def run_through(offsets: NDArray[np.int64], source: NDArray[np.int32], rank: NDA
         Stuck: the order deadlocks.
     """
     if len(offsets) - 1 < FEW_RANKS // 2:
-        play(offsets, source, 1.0)
+        _run_one_by_one(offsets, source)
         return
     head, stop = offsets[:-1].copy(), offsets[1:]
     padded = np.append(source, np.int32(-1))  # a rank that is done looks at the place behind its last action
@@ -66,6 +66,29 @@ def run_through(offsets: NDArray[np.int64], source: NDArray[np.int32], rank: NDA
             raise Stuck(np.where(head < stop, head, -1).tolist())
         head += ready
         left -= moved
+
+
+def _run_one_by_one(offsets: NDArray[np.int64], source: NDArray[np.int32]) -> None:
+    """:func:`run_through` where ranks are few: :func:`_worklist` without the clock."""
+    sources = source.tolist()
+    done = bytearray(len(sources) + 1)
+    done[-1] = True  # where a source of -1 looks
+    head, stop = offsets[:-1].tolist(), offsets[1:].tolist()
+    sleeper: dict[int, list[int]] = {}
+    awake = list(range(len(head)))
+    while awake:
+        rank = awake.pop()
+        i, last = head[rank], stop[rank]
+        while i < last and done[sources[i]]:
+            done[i] = True
+            if i in sleeper:
+                awake += sleeper.pop(i)
+            i += 1
+        head[rank] = i
+        if i < last:
+            sleeper.setdefault(sources[i], []).append(rank)
+    if sleeper:
+        raise Stuck([i if i < last else -1 for i, last in zip(head, stop, strict=True)])
 
 
 def _worklist(

@@ -4,6 +4,7 @@
 
 Floating-point sums depend on their order, so the gradients are accumulated in the order in which the schedule
 accumulates them: per stage, the order of its B (or W) actions. With that, a correct pipeline agrees bit for bit.
+The sums of tied parameters are those of ``shares.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import torch
 from torch import nn
 
 from pipezoo.action import Op
+from pipezoo.runtime.difference import Difference, compare
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.shares import Shares
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.step import LossFunction, Tensors, microbatches, scaled, total
 
@@ -30,11 +33,13 @@ class Reference:
         losses: ``[steps][num_microbatches + 1]``: the scaled loss of every microbatch, and last their total.
         gradients: of the first step, by the parameter's name; None where the model did not use it.
         last: parameters and buffers after the last step.
+        ties: in each step, how far the gradient of each tied parameter is from the sum of its stages' shares.
     """
 
     losses: list[list[float]]
     gradients: Values
     last: Values
+    ties: list[Difference]
 
 
 def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Reference:
@@ -45,21 +50,27 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
     optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
     groups = _accumulation_orders(pipeline, model)
     forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
-    history, gradients = [], {}
+    shares = Shares(pipeline, device)
+    history, gradients, ties = [], {}, []
     for step in range(pipeline.steps):
         beat(step)
         optimizer.zero_grad(set_to_none=True)
         inputs, target = _on(device, pipeline, model, step)
         cut = microbatches((*inputs, target), pipeline.schedule.num_microbatches)
+        tied = shares.gradients(model, cut, loss)
         losses = _backward(model, loss, cut, forwards, groups)
         history.append([value.item() for value in (*losses, total(losses))])
         if step == 0:
             gradients = {
                 n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters() if p.requires_grad
             }
+        parameters = dict(model.named_parameters())
+        for name, gradient in tied.items():
+            ties.append(compare(f"gradient of {name} in step {step}, by stages", None, gradient, parameters[name].grad))
+            parameters[name].grad = gradient
         optimizer.step()
     last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    return Reference(history, gradients, last)
+    return Reference(history, gradients, last, ties)
 
 
 def full_batch_gradients(pipeline: Pipeline) -> Values:

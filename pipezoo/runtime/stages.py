@@ -132,7 +132,7 @@ def try_out(
         ValueError: a stage fails or returns no tensors, or the loss does not fit the output.
     """
     values, boundaries = example, [_empty(example)]
-    for index, module in enumerate(_copies(modules)):
+    for index, module in enumerate(copies(modules)):
         try:
             output = module(*values)
         except Exception as error:
@@ -156,7 +156,8 @@ def try_out(
     return tuple(boundaries)
 
 
-def _copies(modules: Sequence[nn.Module]) -> list[nn.Module]:
+def copies(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    """Copies of the modules; what they share among each other, the copies share."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own tree specs
         return copy.deepcopy(list(modules))

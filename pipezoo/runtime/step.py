@@ -42,9 +42,9 @@ def first_nonfinite(losses: Sequence[torch.Tensor]) -> int | None:
     return None if bool(finite.all()) else int((~finite).nonzero()[0])
 
 
-def total(losses: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The loss of the batch: the sum of its microbatches' scaled losses, in their order."""
-    result = losses[0]
-    for loss in losses[1:]:
-        result = result + loss
+def total(terms: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Their sum, in their order: of the microbatches' scaled losses, or of the shares of a tied gradient."""
+    result = terms[0]
+    for term in terms[1:]:
+        result = result + term
     return result

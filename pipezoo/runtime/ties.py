@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipezoo.runtime.step import total
+
 
 @dataclass(frozen=True)
 class Tie:
@@ -51,10 +53,13 @@ def sum_tied_gradients(ties: Sequence[Tie], parameters: dict[str, nn.Parameter],
     """Replace the gradient of each tied parameter that this rank holds by the sum over its holders.
 
     A holder whose stage did not use the parameter contributes zeros; where nobody used it, its gradient stays zero.
+    The shares are added in the order of the ranks, so that the sum has the same bits on each of them.
     """
     for tie in ties:
         if rank in tie.ranks:
             parameter = parameters[tie.name]
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad, group=tie.group)
+            shares = [torch.empty_like(parameter.grad) for _ in tie.ranks]
+            dist.all_gather(shares, parameter.grad.contiguous(), group=tie.group)
+            parameter.grad = total(shares)

@@ -16,8 +16,9 @@ from pipezoo.action import Op
 from pipezoo.errors import VerificationError
 from pipezoo.models import ModelWithParamAlias, MultiMLP, MultiMLPWithDw
 from pipezoo.runtime import rank as rank_module
+from pipezoo.runtime.difference import Difference, compare
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.verdict import Difference, compare, weigh
+from pipezoo.runtime.verdict import weigh
 from pipezoo.schedule import Schedule
 from pipezoo.splitters.marked import split as split_marked
 

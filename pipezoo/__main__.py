@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipezoo.job import catch_sigterm, ending, run, run_alone, sweep_exit_code
+from pipezoo.job import catch_signals, ending, run, run_alone, sweep_exit_code
 from pipezoo.runtime.children import leave
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ ON_FOLDERS = {"report": "pipezoo.report.__main__", "rerun": "pipezoo.rerun"}
 def main() -> None:
     """Run the command line of this process and leave with its exit code."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # no thread pool in a process that forks; ranks set their own number
-    catch_sigterm()
+    catch_signals()
     try:
         code = command(sys.argv[1:])
     except KeyboardInterrupt as error:

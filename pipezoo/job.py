@@ -87,6 +87,8 @@ def run(request: Request, say: Say, claimed: bool = False) -> int:
         task(experiment, request.folder, say)
     except BaseException as error:
         code, line = ending(error)
+        if claimed and isinstance(error, KeyboardInterrupt):
+            line += f"; what was reached is in {request.folder}"
         if request.debug or code == DEFECT:
             traceback.print_exception(error)
         print(line, file=sys.stderr, flush=True)
@@ -172,14 +174,25 @@ def sweep_exit_code(folder: Path) -> int:
     return max(codes)
 
 
-def catch_sigterm() -> None:
-    """Have SIGTERM end this process as Ctrl-C does: orderly, with what was reached written down."""
+def catch_signals() -> None:
+    """Have Ctrl-C and SIGTERM end this process in good order, with what was reached written down; a second Ctrl-C, now.
 
-    def raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
+    The ranks die with this process.
+    """
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGINT, end_now)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def end_now(number: int, frame: FrameType | None) -> NoReturn:
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
+        os._exit(130)
 
     with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, raise_terminated)
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGTERM, end)
 
 
 def _claim(folder: Path) -> None:

@@ -47,7 +47,8 @@ def run_child(
         link.send("done", result=result)
         code = 0
     except BaseException as error:
-        entry = f"\n{CHILD_LOG} {name}, step {beats[place * BEAT + 1]}: failed\n" + "".join(traceback.format_exception(error))
+        title = f"\n{CHILD_LOG} {name}, step {beats[place * BEAT + 1]}: failed\n"
+        entry = title + "".join(traceback.format_exception(error))
         confession = confess(error)
         code = confession["exit_code"]
         link.send("error", **confession)

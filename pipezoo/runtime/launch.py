@@ -93,7 +93,7 @@ def launch(
     limits: Limits,
     log: Path,
     actions: Mapping[str, Sequence[Action]] | None = None,
-    handlers: Handlers = Handlers(),  # noqa: B008 - frozen
+    handlers: Handlers = Handlers(),
     start_method: str = "fork",
 ) -> dict[str, Any]:
     """Run each target in a process of its own, and return what each returned.
@@ -159,9 +159,7 @@ def _watch(children: Sequence[Child], beats: Any, limits: Limits, log: Path, han
         raise
 
 
-def _listen(
-    selector: selectors.BaseSelector, children: Sequence[Child], timeout: float, handlers: Handlers
-) -> None:
+def _listen(selector: selectors.BaseSelector, children: Sequence[Child], timeout: float, handlers: Handlers) -> None:
     """Take in what has arrived within ``timeout``, and notice who is gone."""
     heard = [key.data for key, _ in selector.select(timeout)]
     for child in heard or [child for child in children if not child.over and child.process.exitcode is not None]:
@@ -235,9 +233,7 @@ def _first_culprit(children: Sequence[Child]) -> Child | None:
     return None
 
 
-def _explain(
-    child: Child, standings: Sequence[Standing], children: Sequence[Child], log: Path
-) -> errors.PipezooError:
+def _explain(child: Child, standings: Sequence[Standing], children: Sequence[Child], log: Path) -> errors.PipezooError:
     standing = standings[children.index(child)]
     if child.error is None:
         return errors.RankError(f"{child.name} {standing.state} ({standing.place()})")

@@ -45,7 +45,7 @@ class Member:
         return self.pipeline.stages_of(self.rank)
 
 
-def run_rank(pipeline: Pipeline, rank: int, link: Link) -> dict[str, Any]:
+def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
     """Train this rank's stages.
 
     It leaves its spans in ``pipeline.scratch``, and for the verdict its gradients and parameters.

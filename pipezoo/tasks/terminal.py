@@ -53,9 +53,10 @@ def progress(stack: ExitStack, total: int) -> Callable[[int, float], None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"))
-    bar = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
+    shown = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)  # no thread: we fork
+    bar = stack.enter_context(shown)
     task = bar.add_task("training", total=total, loss=float("nan"))
-    return lambda step, loss: bar.update(task, completed=step + 1, loss=loss)
+    return lambda step, loss: bar.update(task, completed=step + 1, loss=loss, refresh=True)
 
 
 def show(predicted: Timeline, measured: Timeline, say: Say) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import statistics
-import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,17 @@ import torch
 
 import pipezoo
 from pipezoo.cost import Hop
-from pipezoo.errors import VerificationError
+from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment import Experiment, Virtual
-from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, write_json, write_text
+from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, read_result, write_json, write_text
 from pipezoo.report.perfetto import write_timeline
 from pipezoo.runtime.launch import Handlers, Limits, launch
 from pipezoo.runtime.measured import Steps, measured_cost, peak_bytes, timelines, virtual_timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.prepare import prepare
 from pipezoo.runtime.rank import run_rank
+from pipezoo.runtime.rebuilt import start_method, target
+from pipezoo.runtime.scratch import scratch_in
 from pipezoo.runtime.verdict import judge
 from pipezoo.simulator import predict, simulate
 from pipezoo.sizes import Sizes
@@ -44,14 +44,16 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         PipezooError: whatever kept the run from a verified end; what was measured until then is in the folder.
     """
     with ExitStack() as stack:
-        scratch = Path(tempfile.mkdtemp(prefix="pipezoo-"))  # readable by this user alone
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        scratch = stack.enter_context(scratch_in(folder))
         stack.callback(_drop_if_empty, folder / LOG)
         pipeline, sizes = prepare(experiment, scratch)
         write_text(folder / SCHEDULE, pipeline.schedule.to_csv())
+        method, why = start_method(getattr(experiment.launch, "start_method", None))
         introduce(experiment, pipeline, sizes, say)
+        if method == "spawn":
+            say(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
-        steps, memory = _train(experiment, pipeline, folder)
+        steps, memory = _train(experiment, pipeline, sizes, folder, method)
         hop = experiment.launch.hop if isinstance(experiment.launch, Virtual) else Hop()
         measured = _timelines(experiment, pipeline, hop)
         result = _describe(experiment, pipeline, sizes) | _measure(experiment, sizes, steps, measured)
@@ -62,7 +64,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         show(predicted, measured[-1], say)
 
         if experiment.verify:
-            result |= _verify(experiment, pipeline, steps, folder)
+            result |= _verify(experiment, pipeline, steps, folder, method)
         result["status"] = "failed" if result["verified"] == "failed" else "ok"
         write_json(folder / RESULT, result)
         conclude(result, say)
@@ -71,7 +73,9 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     return result
 
 
-def _train(experiment: Experiment, pipeline: Pipeline, folder: Path) -> tuple[Steps, list[dict[str, dict[int, float]]]]:
+def _train(
+    experiment: Experiment, pipeline: Pipeline, sizes: Sizes, folder: Path, method: str
+) -> tuple[Steps, list[dict[str, dict[int, float]]]]:
     """Run the ranks; their steps, and what each process kept in memory."""
     with ExitStack() as stack:
         metrics = stack.enter_context(MetricsFile(folder / METRICS))
@@ -82,12 +86,21 @@ def _train(experiment: Experiment, pipeline: Pipeline, folder: Path) -> tuple[St
             bar(step, loss)
 
         steps = Steps(pipeline.num_processes, tell)
-        ranks = {f"rank {rank}": partial(run_rank, pipeline, rank) for rank in range(pipeline.num_processes)}
+        ranks = {
+            f"rank {rank}": target(partial(run_rank, rank), pipeline, experiment, method)
+            for rank in range(pipeline.num_processes)
+        }
         if isinstance(experiment.launch, Virtual):
             ranks = {"the virtual ranks": ranks["rank 0"]}
         actions = dict(zip(ranks, pipeline.actions, strict=True))
         handlers = Handlers(step=steps.hear, failure=partial(write_json, folder / FAILURE))
-        results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers)
+        try:
+            results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers, method)
+        except BaseException:
+            losses = {"losses": [losses[-1] for losses in steps.losses]}
+            with suppress(OutputError):
+                write_json(folder / RESULT, read_result(folder) | _describe(experiment, pipeline, sizes) | losses)
+            raise
     return steps, [results[name]["memory"] for name in ranks]
 
 
@@ -147,11 +160,13 @@ def _compare(result: dict[str, Any], prediction: dict[str, Any], peaks: list[int
     result["prediction"] = prediction
 
 
-def _verify(experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path) -> dict[str, Any]:
-    judged = partial(judge, pipeline, steps.losses, experiment.tolerance)
+def _verify(
+    experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path, method: str
+) -> dict[str, Any]:
+    judged = target(partial(judge, steps.losses, experiment.tolerance), pipeline, experiment, method)
     handlers = Handlers(failure=partial(write_json, folder / FAILURE))
     limits = _limits(experiment, pipeline.num_processes)
-    verdict = launch({"the reference": judged}, limits, folder / LOG, handlers=handlers)
+    verdict = launch({"the reference": judged}, limits, folder / LOG, handlers=handlers, start_method=method)
     found = verdict["the reference"]
     return {**found, "first_difference": found.pop("first")}
 

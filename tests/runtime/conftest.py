@@ -84,9 +84,9 @@ def train(pipeline: Pipeline) -> Trained:
             losses.append(message["losses"])
 
     limits, log = Limits(20.0, 20.0), pipeline.file("log")
-    ranks = {f"rank {rank}": partial(run_rank, pipeline, rank) for rank in range(pipeline.num_processes)}
+    ranks = {f"rank {rank}": partial(run_rank, rank, pipeline) for rank in range(pipeline.num_processes)}
     launch(ranks, limits, log, handlers=Handlers(step=on_step))
-    verdict = launch({"reference": partial(judge, pipeline, losses, None)}, limits, log)["reference"]
+    verdict = launch({"reference": partial(judge, losses, None, pipeline)}, limits, log)["reference"]
     return Trained(losses, verdict)
 
 

@@ -136,7 +136,7 @@ class TestStagesInAV:
 
     @pytest.mark.parametrize(("F", "I", "W"), [(1, 1, 1), (3, 3, 1), (4, 4, 2)])
     def test_dualpipev_where_an_overlapped_pair_takes_as_long_as_its_backward(self, p, rounds, F, I, W):
-        """DeepSeek's table counts PP = 2p stages and B = I + W: (PP/2-1)(F&B+B-3W), in the times of one stage."""
+        """DualPipe's (PP/2-1)(F&B+B-3W), with PP the 2p stages, B = I + W, and the times of one stage."""
         m = rounds * p
         schedule = dualpipev(p, m)
         cost = Cost.from_dict({"stages": {"F": F, "I": I, "W": W}, "overlap_gain": 1.0}, 2 * p)

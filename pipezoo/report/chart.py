@@ -9,17 +9,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from pipezoo.report.axis import ticks
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 200, 54, 12, 12, 28
+WIDTH, HEIGHT, LEFT, RIGHT, TOP = 440, 172, 54, 12, 12  # pixels; what is written below the chart comes on top of HEIGHT
+LETTER = 7  # pixels of a label's letter
+MOST_LABELS, LONGEST_LABEL = 16, 18
 MOST_POINTS = 800  # of a line; of more, the evenly chosen ones are drawn
 KINDS = 8  # line styles in the style sheet
 
 Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The values at the edges of the chart."""
+
+    low_x: float
+    high_x: float
+    low: float
+    high: float
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """The pixel of a point."""
+        across = (x - self.low_x) / ((self.high_x - self.low_x) or 1.0)
+        up = (y - self.low) / ((self.high - self.low) or 1.0)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - up * (HEIGHT - TOP)
 
 
 def line_chart(
@@ -41,36 +60,47 @@ def line_chart(
     points = [(x, y) for line in lines.values() for x, y in line if math.isfinite(y)]
     if not points:
         return Markup('<p class="none">no values</p>')
-    low_x, high_x = (0.0, len(labels) - 1.0) if labels else (min(x for x, _ in points), max(x for x, _ in points))
-    low = 0.0 if from_zero else min(y for _, y in points)
-    high = max(max(y for _, y in points), low)
-    pad = 0.5 if labels else 0.0
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - low_x + pad) / ((high_x - low_x + 2 * pad) or 1.0)
-        up = (y - low) / ((high - low) or 1.0)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
-    parts = [Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, what)]
-    for tick in ticks(high, 4, low):
-        _, y = at(low_x, tick)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(LEFT, WIDTH - RIGHT, y=_px(y))
-        )
-        parts.append(Markup('<text x="{}" y="{}" class="right">{}</text>').format(LEFT - 8, _px(y + 4), f"{tick:.4g}"))
-    for x, label in _places(labels, low_x, high_x):
-        parts.append(
-            Markup('<text x="{}" y="{}" class="middle">{}</text>').format(_px(at(x, low)[0]), HEIGHT - 8, label)
-        )
+    low = min(0.0 if from_zero else math.inf, *(y for _, y in points), points[0][1])
+    high = max(*(y for _, y in points), points[0][1])
+    edges = (-0.5, len(labels) - 0.5) if labels else (min(x for x, _ in points), max(x for x, _ in points))
+    frame = Frame(*edges, low, high)
+    below, written = _labels(frame, labels)
+    parts = [Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, below, what)]
+    parts += [*_grid(frame), *written]
     for kind, (name, line) in enumerate(lines.items()):
         style = f"k{kind % KINDS}" if len(lines) <= KINDS else "k"
         parts.append(Markup('<g class="{}"><title>{}</title>').format(style, name))
-        parts += [_polyline([at(x, y) for x, y in run]) for run in _runs(line)]
+        parts += [_polyline([frame.at(x, y) for x, y in run]) for run in _runs(line)]
         if dots or len(line) == 1:
-            spots = [at(x, y) for x, y in line if math.isfinite(y)]
+            spots = [frame.at(x, y) for x, y in line if math.isfinite(y)]
             parts += [Markup('<circle cx="{}" cy="{}" r="4"/>').format(_px(x), _px(y)) for x, y in spots]
         parts.append(Markup("</g>"))
     return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _grid(frame: Frame) -> Iterator[Markup]:
+    for tick in ticks(frame.high, 4, frame.low):
+        _, y = frame.at(frame.low_x, tick)
+        yield Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(LEFT, WIDTH - RIGHT, y=_px(y))
+        yield Markup('<text x="{}" y="{}" class="right">{}</text>').format(LEFT - 8, _px(y + 4), f"{tick:.4g}")
+
+
+def _labels(frame: Frame, labels: Sequence[str] | None) -> tuple[int, list[Markup]]:
+    """What is written along the bottom, slanted where it is too long to stand side by side; and where that ends."""
+    if labels is None:
+        places = [(tick, f"{tick:.6g}") for tick in ticks(frame.high_x, 6, frame.low_x)]
+    else:
+        every = math.ceil(len(labels) / MOST_LABELS)
+        places = [(float(i), _short(label)) for i, label in enumerate(labels) if i % every == 0]
+    longest = max(len(label) for _, label in places)
+    slanted = longest * LETTER > (WIDTH - LEFT - RIGHT) / len(places)
+    texts = []
+    for place, label in places:
+        x, y = _px(frame.at(place, frame.low)[0]), HEIGHT + (14 if slanted else 20)
+        turned = Markup(' transform="rotate(-35 {} {})"').format(x, y) if slanted else ""
+        side = "right" if slanted else "middle"
+        texts.append(Markup('<text x="{}" y="{}" class="{}"{}>{}</text>').format(x, y, side, turned, label))
+    return HEIGHT + (24 + round(0.6 * LETTER * longest) if slanted else 28), texts
 
 
 def _polyline(points: Points) -> Markup:
@@ -90,15 +120,8 @@ def _runs(line: Points) -> list[Points]:
     return [run for run in runs if len(run) > 1]
 
 
-def _places(labels: Sequence[str] | None, low: float, high: float) -> list[tuple[float, str]]:
-    if labels is None:
-        return [(tick, f"{tick:.6g}") for tick in ticks(high, 6, low)]
-    every = math.ceil(len(labels) / 12)
-    return [(float(i), _short(label)) for i, label in enumerate(labels) if i % every == 0]
-
-
 def _short(text: str) -> str:
-    return text if len(text) <= 14 else text[:13] + "…"
+    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
 
 
 def _px(value: float) -> str:

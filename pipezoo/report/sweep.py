@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TABLE = "sweep.csv"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
+MOST_JOBS = 12  # that are named with one error
 LARGEST_OVERRIDES = 2**20  # bytes
 MEASURED = (
     "status",
@@ -121,8 +122,18 @@ def succeeded(row: dict[str, Any]) -> bool:
 
 
 def errors(rows: list[dict[str, Any]]) -> list[str]:
-    """One line for each job that has an error: ``job 3: rank 1 killed by SIGKILL``."""
-    return [f"job {printable(row['job'])}: {printable(row['error'])}" for row in rows if row["error"]]
+    """One line for each error, with the jobs that ended with it: ``jobs 2, 3: rank 1 killed by SIGKILL``."""
+    jobs: dict[str, list[str]] = {}
+    for row in rows:
+        if row["error"]:
+            jobs.setdefault(row["error"], []).append(row["job"])
+    return [f"{_jobs(names)}: {printable(error)}" for error, names in jobs.items()]
+
+
+def _jobs(names: list[str]) -> str:
+    shown = names if len(names) <= MOST_JOBS else [*names[: MOST_JOBS - 2], "...", names[-1]]
+    listed = ", ".join(map(printable, shown))
+    return f"job {listed}" if len(names) == 1 else f"jobs {listed}"
 
 
 def write_sweep(folder: str | Path) -> tuple[list[dict[str, Any]], Table]:

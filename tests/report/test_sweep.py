@@ -96,6 +96,13 @@ def test_a_finished_job_has_its_numbers_and_a_dead_one_has_none(sweep: Path) -> 
     assert errors(rows)[-1] == "job 10: rank 1 died"
 
 
+def test_jobs_that_ended_alike_share_a_line() -> None:
+    rows = [{"job": str(i), "error": "no GPU" if i % 2 else None} for i in range(6)] + [{"job": "6", "error": "other"}]
+    assert errors(rows) == ["jobs 1, 3, 5: no GPU", "job 6: other"]
+    many = [{"job": str(i), "error": "no GPU"} for i in range(40)]
+    assert errors(many) == ["jobs 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ..., 39: no GPU"]
+
+
 def test_the_csv_reads_back(sweep: Path) -> None:
     write_sweep(sweep)
     with (sweep / "sweep.csv").open() as file:

@@ -145,28 +145,28 @@ def _small(timeline: Timeline, longest: float) -> Markup:
 
 def _charts(rows: Sequence[Row], key: str) -> dict[str, Any]:
     """What ``key`` does to each figure; jobs that are equal in every other key share a line."""
-    values = _in_order({str(row[key]) for row in rows if row[key] is not None}, [str(row[key]) for row in rows])
     others = [other for other in swept_keys(list(rows)) if other != key]
+    rows = [row for row in rows if row[key] is not None and any(row[figure] is not None for figure, *_ in FIGURES)]
+    values = _in_order([str(row[key]) for row in rows])
     names = [", ".join(f"{other.rpartition('.')[2]}={row[other]}" for other in others) or "all jobs" for row in rows]
-    charts = []
     unit = "seconds" if all(row["unit"] != "unit" for row in rows) else "units"
+    kinds = list(dict.fromkeys(names))
+    charts = []
     for figure, name, scale in FIGURES:
-        lines: dict[str, list[tuple[float, float]]] = {line: [] for line in dict.fromkeys(names)}
+        lines: dict[str, list[tuple[float, float]]] = {line: [] for line in kinds}
         for row, line in zip(rows, names, strict=True):
-            if row[figure] is not None and row[key] is not None:
+            if row[figure] is not None:
                 lines[line].append((values.index(str(row[key])), scale * row[figure]))
         if any(lines.values()):
-            ordered = {line: sorted(points) for line, points in lines.items()}
-            name = name.format(unit=unit)
+            ordered, name = {line: sorted(points) for line, points in lines.items()}, name.format(unit=unit)
             charts.append({"name": name, "svg": line_chart(ordered, f"{name} by {key}", values, dots=True)})
-    kinds = list(dict.fromkeys(names))
     shown = [{"name": line, "kind": f"k{i}"} for i, line in enumerate(kinds)] if 1 < len(kinds) <= KINDS else []
     return {"name": key, "charts": charts, "legend": shown}
 
 
-def _in_order(values: set[str], seen: Sequence[str]) -> list[str]:
-    """Numbers by size, words in the order of the jobs."""
+def _in_order(values: Sequence[str]) -> list[str]:
+    """Each once: numbers by size, words in the order of the jobs."""
     try:
-        return sorted(values, key=float)
+        return sorted(set(values), key=float)
     except ValueError:
-        return [value for value in dict.fromkeys(seen) if value in values]
+        return list(dict.fromkeys(values))

@@ -109,7 +109,7 @@ class Experiment:
     Args:
         launch: how ranks run; a frozen dataclass such as :class:`Processes`.
         steps: optimizer steps.
-        tolerance: largest relative difference that counts as *close*.
+        tolerance: largest relative difference that counts as *close*; None: by dtype.
         weight_grad: who splits the backward into halves, ``autograd`` or the model itself (``module``).
         record_steps: how many of the last steps are recorded in the timeline.
         objective: the key of ``result.json`` that sweepers see; dots lead into it.
@@ -141,7 +141,7 @@ class Experiment:
     dtype: str = "float32"
     device: str = "cpu"
     verify: bool = True
-    tolerance: float = 1e-5
+    tolerance: float | None = None
     weight_grad: str = "autograd"
     record_steps: int = 1
     on_nonfinite: str = "stop"
@@ -162,7 +162,8 @@ class Experiment:
                     _check_count(key, count)
             for name, low in (("steps", 1), ("seed", 0), ("record_steps", 1)):
                 _check_count(name, getattr(self, name), low)
-            _check_number("tolerance", self.tolerance, ">= 0")
+            if self.tolerance is not None:
+                _check_number("tolerance", self.tolerance, ">= 0")
             for name in ("verify", "debug"):
                 if not isinstance(getattr(self, name), bool):
                     raise ConfigError(f"{name}={show(getattr(self, name))}: must be true or false; valid: true, false")

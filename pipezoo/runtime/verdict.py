@@ -24,8 +24,6 @@ from pipezoo.runtime.reference import Reference, Values, full_batch_gradients, m
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
-ROUNDINGS = 16  # of the largest gradient: how much of a smaller one may be noise
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -114,12 +112,17 @@ def _left_by_ranks(pipeline: Pipeline, when: str) -> dict[int, Values]:
 
 
 def _full_batch_difference(pipeline: Pipeline, reference: Reference) -> float | None:
-    """The largest of all gradients. One that is zero but for rounding, as of a bias in front of a normalisation, has
-    no digits that could agree: a distance that rounding the model's largest gradient makes is none."""
+    """The largest difference of all gradients, measured against the model's largest gradient.
+
+    It tells whether microbatches are weighted right, which shows in all gradients alike. Measured against its own
+    tensor, a gradient that is zero but for rounding (of a bias in front of a normalisation) would differ by all it is.
+    """
     if mixes_rows(pipeline.stages.model):
         return None
     theirs = full_batch_gradients(pipeline)
     largest = max((gradient.abs().max().item() for gradient in theirs.values() if gradient is not None), default=0.0)
-    noise = ROUNDINGS * torch.finfo(pipeline.dtype).eps * largest
     differences = [compare(name, None, gradient, theirs[name]) for name, gradient in reference.gradients.items()]
-    return max((d.relative for d in differences if not d.distance <= noise), default=0.0)
+    distances = [difference.distance for difference in differences if not difference.bits_equal]
+    if not largest or any(map(math.isnan, distances)):
+        return math.inf
+    return max(distances, default=0.0) / largest

@@ -98,3 +98,11 @@ def test_a_wrong_sum_fails_under_adam_too(
     assert verdict["verified"] == "failed"
     where = "loss of step 2" if breaking == "only step 0 is summed" else "gradient of blocks.0.weight in step 0"
     assert verdict["first"].startswith(where)
+
+
+def test_a_gradient_that_is_zero_but_for_rounding_is_no_difference_to_the_whole_batch(
+    pipeline: Callable[..., Pipeline],
+) -> None:
+    verdict = train(pipeline(Tied, one_f_one_b(4, 4))).verdict
+    assert verdict["verified"] == "exact"
+    assert verdict["full_batch_difference"] < 1e-6

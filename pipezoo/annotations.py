@@ -40,8 +40,10 @@ def fit(value: Any, hint: Any, exactly: bool = False) -> bool:
         return isinstance(value, numbers) and not isinstance(value, bool)
     if hint is Path:
         return isinstance(value, (str, Path))
+    if isinstance(value, str) and not isinstance(hint, typing.TypeVar):
+        return hint in (str, object, Any) or (inspect.isclass(hint) and isinstance(value, hint))
     kind = origin or hint
-    if not inspect.isclass(kind) or getattr(kind, "_is_protocol", False):
+    if kind is Any or not inspect.isclass(kind) or getattr(kind, "_is_protocol", False):
         return True
     if issubclass(kind, Mapping):
         return isinstance(value, Mapping)

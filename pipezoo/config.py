@@ -54,7 +54,18 @@ ROLES = {
     "loss": "torch.nn.modules.module.Module",
 }
 WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
-NOT_NUMBERS = ("task", "launch", "checkpoint", "cost", "verify", "tolerance", "record_steps", "objective", "on_nonfinite", "debug")
+NOT_NUMBERS = (
+    "task",
+    "launch",
+    "checkpoint",
+    "cost",
+    "verify",
+    "tolerance",
+    "record_steps",
+    "objective",
+    "on_nonfinite",
+    "debug",
+)
 
 
 def conf_dir() -> Path:

@@ -14,7 +14,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,10 @@ class Part:
             return inspect.signature(function).parameters
         except (TypeError, ValueError):  # a callable written in C
             return {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To another process go the fields; what was looked up is looked up there again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def takes(self, name: str) -> bool:
         """Whether the target has a parameter of this name."""

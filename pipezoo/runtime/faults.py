@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -86,6 +87,8 @@ class Armed(Link):
     def note(self, action: int) -> None:
         super().note(action)
         if (self.step, action) == self._moment:
+            kind = type(self._fault).__name__
+            os.write(2, f"----- rank {self._fault.rank}: {kind} strikes at {time.time():.3f}\n".encode())
             self._fault.strike(self._modules)
 
 

@@ -6,7 +6,7 @@
 
 A child is forked from a parent that has imported torch and computed nothing with more than one thread, dies with it,
 and leaves with ``os._exit``. Exit code 0 is not trusted: only the word *done* is. The first culprit is told from
-those that fell over it: an error of its own comes before a death without a word, and that before a lost connection.
+those that fell over it: it was the first, and did not just lose a connection.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class Child:
         self.result: Any = None
         self.error: dict[str, Any] | None = None
         self.steps = 0
+        self.gone_at = 0.0  # seconds of time.monotonic at which its line was found closed
 
     @property
     def over(self) -> bool:
@@ -168,6 +169,7 @@ def _listen(selector: selectors.BaseSelector, children: Sequence[Child], timeout
         if child.process.exitcode is not None:  # a process of its own may hold its line open
             child.inbox.open = False
         if not child.inbox.open:
+            child.gone_at = child.gone_at or time.monotonic()
             with contextlib.suppress(KeyError):
                 selector.unregister(child.inbox.line)
 
@@ -223,14 +225,11 @@ def _standings(children: Sequence[Child], beats: Any) -> list[Standing]:
 
 
 def _first_culprit(children: Sequence[Child]) -> Child | None:
-    """An error of its own before a death without a word, before a lost connection; the earliest of its kind."""
-    own = [child for child in children if child.error and not child.error["lost"]]
-    silent = [child for child in children if child.over and not child.done and not child.error]
-    lost = [child for child in children if child.error and child.error["lost"]]
-    for kind in (own, silent, lost):
-        if kind:
-            return min(kind, key=lambda child: child.error["at"] if child.error else 0.0)
-    return None
+    """The earliest to fail or to die without a word; a lost connection is the fault of somebody else, if there is
+    one."""
+    failed = [child for child in children if child.over and not child.done]
+    own = [child for child in failed if not (child.error and child.error["lost"])]
+    return min(own or failed, key=lambda child: child.error["at"] if child.error else child.gone_at, default=None)
 
 
 def _explain(child: Child, standings: Sequence[Standing], children: Sequence[Child], log: Path) -> errors.PipezooError:

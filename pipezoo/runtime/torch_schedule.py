@@ -129,6 +129,10 @@ class Watched(list[_Action]):
             yield action
         self._note(len(self))  # what is left is to wait until all messages are out
 
+    def __deepcopy__(self, memo: object) -> list[_Action]:
+        """For torch's picture of the whole order, which it draws at every error: no more than the actions."""
+        return self.copy()
+
 
 class TorchSchedule(_PipelineScheduleRuntime):
     """torch's runtime, given one rank's stages and the lowered actions of that rank.

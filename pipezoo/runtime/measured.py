@@ -116,7 +116,8 @@ def _timeline(columns: NDArray[np.float64], pipeline: Pipeline) -> Timeline:
 def _index(stage: NDArray, op: NDArray, microbatch: NDArray, pipeline: Pipeline) -> NDArray[np.int64]:
     """One number for each action."""
     num_stages, num_microbatches = pipeline.schedule.num_stages, pipeline.schedule.num_microbatches
-    return (op.astype(np.int64) * num_stages + stage) * num_microbatches + microbatch
+    index: NDArray[np.int64] = (op.astype(np.int64) * num_stages + stage) * num_microbatches + microbatch
+    return index
 
 
 def _lags(pipeline: Pipeline, hop: Hop) -> NDArray[np.float64]:

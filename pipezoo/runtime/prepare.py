@@ -6,8 +6,6 @@ What is wrong with a run is found here, in the parent, and said in one line.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -35,13 +33,13 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
         ConfigError: the experiment cannot run, in the user's spelling.
     """
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # nor would CUDA, which tracing asks for otherwise
     asked = derive(experiment)
     dtype = getattr(torch, experiment.dtype)
     data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
     loss = experiment.loss()
-    with _hidden_gpus():
-        model = make_model(experiment.model, experiment.seed, dtype)
-        stages, sizes = _split(experiment, asked, model, data, loss, dtype)
+    model = make_model(experiment.model, experiment.seed, dtype)
+    stages, sizes = _split(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
     virtual = isinstance(experiment.launch, Virtual)
     placed = (0,) * sizes.num_stages if virtual else schedule.stage_to_rank
@@ -76,20 +74,6 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
         pipeline.fault.moment(pipeline.actions, range(pipeline.steps))
     pipeline.optimizer([p for p in model.parameters() if p.requires_grad])  # what it refuses, it refuses here
     return pipeline, sizes
-
-
-@contextmanager
-def _hidden_gpus() -> Iterator[None]:
-    """No GPU is found in here: tracing a model would initialise CUDA, and what is initialised cannot be forked."""
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count devices without initialising them
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
-        yield
-    finally:
-        del os.environ["CUDA_VISIBLE_DEVICES"]
-        if visible is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
 
 def num_cores() -> int:

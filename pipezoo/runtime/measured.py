@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipezoo.action import COMPUTE
 from pipezoo.clock import play
 from pipezoo.cost import Cost, Hop, measured_seconds
 from pipezoo.runtime.pipeline import Pipeline
@@ -61,43 +62,77 @@ def timelines(pipeline: Pipeline) -> list[Timeline]:
 def virtual_timelines(pipeline: Pipeline, hop: Hop) -> list[Timeline]:
     """The timeline of each recorded step as its ranks would have run it, had each had a device of its own.
 
-    Every action takes what it took alone in the one process, and starts on the virtual clock when its rank is free
-    and its input has arrived over ``hop``.
+    Every action takes what it took alone in the one process, and starts on the virtual clock when its rank is free and
+    its input has arrived over ``hop``.
     """
-    spans, schedule = _spans(pipeline, 0), pipeline.schedule.compute_only()
-    index = _index(schedule.stage, schedule.op, schedule.microbatch, pipeline)
-    place = np.argsort(index)
-    lag = _lags(pipeline, hop)
+    schedule, lag = pipeline.schedule.compute_only(), _lags(pipeline, hop)
     found = []
-    for step in np.unique(spans[:, 0]):
-        own = spans[spans[:, 0] == step]
-        stage, op, microbatch = own[:, 1:4].astype(np.int64).T
-        at = place[np.searchsorted(index[place], _index(stage, op, microbatch, pipeline))]
-        took = np.empty(schedule.num_actions)
-        took[at] = own[:, 5] - own[:, 4]
-        end = play(schedule.offsets, schedule.source, took, lag)
-        found.append(Timeline.of(schedule, end - took, end, "measured"))
+    for real in timelines(pipeline):
+        start, end = _by_action(pipeline, real)
+        ended = play(schedule.offsets, schedule.source, end - start, lag)
+        found.append(Timeline.of(schedule, ended - (end - start), ended, "measured"))
     return found
 
 
-def measured_cost(
-    pipeline: Pipeline, measured: list[Timeline], memory: list[dict[str, dict[int, float]]], hop: Hop
-) -> Cost:
-    """Median times of every stage's actions, the bytes it kept and sent, and what a hop was given to take."""
+def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[Hop, NDArray[np.float64]]:
+    """What a run spent between its actions: the hop, and ``[num_stages, 4]`` seconds before each stage's op.
+
+        rank 0 |--0F0--|                      a rank that waits for a message starts one hop after it was made
+        rank 1    hop   ~~~~|--1F0--|g|--1F1  a rank whose input is there needs g to begin: messages, Python, torch
+
+    Both are medians over the recorded steps; the hop is what remains when g is taken off it.
+    """
+    schedule = pipeline.schedule.compute_only()
+    first = np.zeros(schedule.num_actions, dtype=bool)
+    first[schedule.offsets[:-1]] = True
+    source = schedule.source
+    crosses = (source >= 0) & (schedule.rank[source] != schedule.rank)
+    before = np.zeros((schedule.num_stages, len(COMPUTE)))
+    gaps, delays, kinds = [], [], []
+    for timeline in measured:
+        start, end = _by_action(pipeline, timeline)
+        free = np.where(first, -np.inf, np.roll(end, 1))
+        arrived = np.where(source < 0, -np.inf, end[source])
+        ready, waited = ~first & (arrived <= free), crosses & (arrived > free)
+        gaps.append((start - free)[ready])
+        kinds.append((schedule.stage.astype(np.int64) * len(COMPUTE) + schedule.op)[ready])
+        delays.append((start - arrived)[waited])
+    gap, kind, delay = np.concatenate(gaps), np.concatenate(kinds), np.concatenate(delays)
+    for code in np.unique(kind):
+        before.ravel()[code] = np.median(gap[kind == code])
+    typical = float(np.median(gap)) if len(gap) else 0.0
+    latency = max(0.0, float(np.median(delay)) - typical) if len(delay) else 0.0
+    return Hop(latency), before
+
+
+def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[str, Any]], hop: Hop | None) -> Cost:
+    """What this run's stages cost: medians of their actions' times, and the bytes that they kept and sent.
+
+    Args:
+        told: what each process returned (:func:`pipezoo.runtime.rank.run_rank`).
+        hop: of virtual ranks, as configured. None: real ranks, whose hop and whose time between actions are measured;
+            the latter is part of what an action costs.
+    """
     num_stages = pipeline.stages.num_stages
-    keeps, frees = np.zeros(num_stages), np.zeros(num_stages)
-    for account in memory:
+    seconds = measured_seconds(measured, num_stages)
+    keeps, frees, optimizer = np.zeros(num_stages), np.zeros(num_stages), np.zeros(num_stages)
+    if hop is None:
+        hop, before = waits(pipeline, measured)
+        seconds += before
+        for rank, words in enumerate(told):
+            optimizer[pipeline.stages_of(rank)[0]] = words["rest"]
+    for account in (words["memory"] for words in told):
         for stage in account["keeps"]:
             keeps[stage] = account["keeps"][stage]
             frees[stage] = min(keeps[stage], max(0.0, account["I_frees"][stage]))
     sends = np.array([float(pipeline.stages.message_bytes(stage + 1)) for stage in range(num_stages)])
     sends[-1] = 0.0
-    return Cost(measured_seconds(measured, num_stages), keeps, frees, sends, np.zeros(num_stages), hop)
+    return Cost(seconds, keeps, frees, sends, optimizer, hop)
 
 
-def peak_bytes(memory: list[dict[str, dict[int, float]]]) -> list[int]:
+def peak_bytes(told: list[dict[str, Any]]) -> list[int]:
     """``[num_ranks]``: the most that autograd kept at once on each rank."""
-    peaks = {rank: int(num_bytes) for account in memory for rank, num_bytes in account["peak"].items()}
+    peaks = {rank: int(num_bytes) for words in told for rank, num_bytes in words["memory"]["peak"].items()}
     return [peaks[rank] for rank in sorted(peaks)]
 
 
@@ -111,6 +146,17 @@ def _timeline(columns: NDArray[np.float64], pipeline: Pipeline) -> Timeline:
     rank, stage, op, microbatch, start, end = columns.T
     ints = (rank.astype(np.int32), stage.astype(np.int32), op.astype(np.int8), microbatch.astype(np.int32))
     return Timeline(*ints, start, end, pipeline.schedule.num_ranks, "measured").shifted()
+
+
+def _by_action(pipeline: Pipeline, timeline: Timeline) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Start and end of every action of the schedule, in its order; the timeline has its spans in any order."""
+    schedule = pipeline.schedule.compute_only()
+    index = _index(schedule.stage, schedule.op, schedule.microbatch, pipeline)
+    place = np.argsort(index)
+    at = place[np.searchsorted(index[place], _index(timeline.stage, timeline.op, timeline.microbatch, pipeline))]
+    start, end = np.empty(schedule.num_actions), np.empty(schedule.num_actions)
+    start[at], end[at] = timeline.start, timeline.end
+    return start, end
 
 
 def _index(stage: NDArray, op: NDArray, microbatch: NDArray, pipeline: Pipeline) -> NDArray[np.int64]:

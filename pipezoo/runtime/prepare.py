@@ -22,6 +22,8 @@ from pipezoo.runtime.step import scaled
 from pipezoo.schedule import Schedule
 from pipezoo.sizes import Asked, Sizes, derive, resolve
 
+COSTED_STEPS = 8  # so many of the last steps are recorded for the costs of the stages, however few are shown
+
 
 def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
     """The pipeline of an experiment, ready to launch, and the numbers that were derived for it.
@@ -62,7 +64,9 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
         dtype=dtype,
         device=experiment.device,
         threads=experiment.launch.threads or (1 if virtual else max(1, num_cores() // num_processes)),
-        record_steps=experiment.steps if virtual else experiment.record_steps,
+        record_steps=experiment.steps
+        if virtual
+        else max(experiment.record_steps, min(COSTED_STEPS, experiment.steps - 1)),
         own_weight_gradient=experiment.weight_grad == "module",
         verify=experiment.verify,
         on_nonfinite=experiment.on_nonfinite,

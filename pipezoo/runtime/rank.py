@@ -52,6 +52,7 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
 
     Returns:
         ``memory``: what its stages kept for the backward, in bytes (:meth:`pipezoo.runtime.saved.Meter.read`).
+        ``rest``: seconds of a step outside its actions: batch, optimizer, finite check; median of the recorded steps.
     """
     link = armed(link, pipeline, rank)
     device = pipeline.rank_device(rank)
@@ -61,7 +62,7 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
     link.note(Phase.BUILD)
     member = _assemble(pipeline, rank, device, link)
     meter = _meter(member)
-    recorded = []
+    recorded, rest, before = [], [], time.perf_counter()
     for step in range(pipeline.steps):
         link.begin_step(step)
         for stage in member.stages:
@@ -70,15 +71,19 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
         began = time.perf_counter()
         losses = train_step(member, inputs, target, step, link)
         spans = member.recorder.take()
-        link.end_step(step, began, time.perf_counter(), losses)
+        ended = time.perf_counter()
+        link.end_step(step, began, ended, losses)
         if step >= pipeline.steps - pipeline.record_steps:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
+            fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
+            rest.append(ended - spans[-1, 4] + began - before + fill)
+        before = ended
     link.note(Phase.LEAVE)
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if pipeline.verify:
         _leave_values(pipeline, rank, "last", member.owned)
     dist.barrier()
-    return {"memory": meter.read()}
+    return {"memory": meter.read(), "rest": float(np.median(rest))}
 
 
 def train_step(

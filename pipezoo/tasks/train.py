@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 import pipezoo
-from pipezoo.cost import Hop
 from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment import Experiment, Virtual
 from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, read_result, write_json, write_text
@@ -53,13 +52,13 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         if method == "spawn":
             say(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
-        steps, memory = _train(experiment, pipeline, sizes, folder, method)
-        hop = experiment.launch.hop if isinstance(experiment.launch, Virtual) else Hop()
-        measured = _timelines(experiment, pipeline, hop)
+        steps, told = _train(experiment, pipeline, sizes, folder, method)
+        hop = experiment.launch.hop if isinstance(experiment.launch, Virtual) else None
+        measured = timelines(pipeline) if hop is None else virtual_timelines(pipeline, hop)
         result = _describe(experiment, pipeline, sizes) | _measure(experiment, sizes, steps, measured)
-        cost = measured_cost(pipeline, measured, memory, hop)
+        cost = measured_cost(pipeline, measured, told, hop)
         predicted = simulate(pipeline.schedule, cost)
-        _compare(result, predict(pipeline.schedule, cost) | {"cost": cost.to_dict()}, peak_bytes(memory))
+        _compare(result, predict(pipeline.schedule, cost) | {"cost": cost.to_dict()}, peak_bytes(told))
         write_timeline(folder / TIMELINE, [predicted, *measured[-experiment.record_steps :]])
         show(predicted, measured[-1], say)
 
@@ -75,8 +74,8 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
 
 def _train(
     experiment: Experiment, pipeline: Pipeline, sizes: Sizes, folder: Path, method: str
-) -> tuple[Steps, list[dict[str, dict[int, float]]]]:
-    """Run the ranks; their steps, and what each process kept in memory."""
+) -> tuple[Steps, list[dict[str, Any]]]:
+    """Run the ranks; their steps, and what each process returned."""
     with ExitStack() as stack:
         metrics = stack.enter_context(MetricsFile(folder / METRICS))
         bar = progress(stack, pipeline.steps)
@@ -101,11 +100,7 @@ def _train(
             with suppress(OutputError):
                 write_json(folder / RESULT, read_result(folder) | _describe(experiment, pipeline, sizes) | losses)
             raise
-    return steps, [results[name]["memory"] for name in ranks]
-
-
-def _timelines(experiment: Experiment, pipeline: Pipeline, hop: Hop) -> list[Timeline]:
-    return virtual_timelines(pipeline, hop) if isinstance(experiment.launch, Virtual) else timelines(pipeline)
+    return steps, [results[name] for name in ranks]
 
 
 def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> dict[str, Any]:
@@ -160,9 +155,7 @@ def _compare(result: dict[str, Any], prediction: dict[str, Any], peaks: list[int
     result["prediction"] = prediction
 
 
-def _verify(
-    experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path, method: str
-) -> dict[str, Any]:
+def _verify(experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path, method: str) -> dict[str, Any]:
     judged = target(partial(judge, steps.losses, experiment.tolerance), pipeline, experiment, method)
     handlers = Handlers(failure=partial(write_json, folder / FAILURE))
     limits = _limits(experiment, pipeline.num_processes)

@@ -15,6 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,11 @@ def request_of(cfg: DictConfig) -> Request:
     """The run that Hydra's job at hand asks for."""
     hydra = HydraConfig.get()
     choices = dict(hydra.runtime.choices)
+    folder = Path(hydra.runtime.output_dir)
+    if is_sweep() and not folder.resolve().is_relative_to(Path(hydra.sweep.dir).resolve()):
+        with suppress(OSError):
+            folder.rmdir()  # Hydra has made it already
+        raise ConfigError(f"hydra.sweep.subdir={hydra.sweep.subdir}: leads out of the sweep's folder; valid: below it")
 
     def files() -> dict[str, str]:
         return {
@@ -203,7 +209,7 @@ def request_of(cfg: DictConfig) -> Request:
     warm = ("torch.distributed.pipelining",) if plain.get("task") in WITH_MODEL else ()
     return Request(
         lambda: load(cfg, choices, current_trust()),
-        Path(hydra.runtime.output_dir),
+        folder,
         files,
         str(plain.get("objective")),
         plain.get("debug") is True,

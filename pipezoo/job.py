@@ -32,6 +32,7 @@ import pipezoo.tasks
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.experiment import Experiment
 from pipezoo.report.folder import RESULT, claim, read_result, write_json, write_text
+from pipezoo.report.printable import printable
 from pipezoo.runtime.children import die_with_parent, leave
 from pipezoo.spelling import unknown
 
@@ -131,7 +132,7 @@ def task_of(name: str) -> Callable[[Experiment, Path, Say], Mapping[str, Any]]:
 
 def ending(error: BaseException) -> tuple[int, str]:
     """The exit code of an error, and its one line."""
-    text = re.sub(r"[^\S ]+|[\x00-\x1f\x7f-\x9f]", " ", str(error)).strip()
+    text = printable(re.sub(r"[^\S ]+|[\x00-\x1f\x7f-\x9f]", " ", str(error)).strip())
     if isinstance(error, Terminated):
         return 143, "interrupted by SIGTERM"
     if isinstance(error, KeyboardInterrupt):

@@ -122,7 +122,10 @@ def _wait_for_message(standings: Sequence[Standing], who: int, action: Action) -
     if received not in standings[who].index:
         return None
     for whom, other in enumerate(standings):
-        if sent in other.index and other.position <= (standings[who].step, other.index[sent]):
+        if sent not in other.index:
+            continue
+        unsent = other.position <= (standings[who].step, other.index[sent])
+        if unsent or other.state == "stopped":  # what a stopped process has sent may not have left it
             return Wait(who, whom, str(received))
     return None
 

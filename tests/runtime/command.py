@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -9,11 +10,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch  # noqa: F401 - before the fork
+import torch  # noqa: F401 - all of these: before the fork
 
 import pipezoo.__main__
+import pipezoo.config
+import pipezoo.models
+import pipezoo.splitters.modules
+import pipezoo.tasks.train  # noqa: F401
 
-SMALL = ("model=multi_mlp", "model.d_hid=16", "microbatches=4", "steps=4", "verify=false")
+SMALL = ("model=multi_mlp", "model.d_hid=16", "split=modules", "microbatches=4", "steps=4", "verify=false")
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Command:
 
     def start(self) -> Command:
         self.folder.mkdir(parents=True, exist_ok=True)
+        gc.freeze()
         self.pid = os.fork()
         if self.pid == 0:
             try:

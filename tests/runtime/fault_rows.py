@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a row is a line
 """What can happen to a run, and what must become of it. ``python -m tests.runtime.fault_rows`` measures all rows and
 writes ``docs/faults.md``.
 
@@ -82,7 +83,7 @@ def measured() -> Iterator[str]:
                 seconds = seconds_after(ended)
                 cells.append("–" if not ended.code else f"{(seconds or 0.0) - DEADLINE * row.hangs:.2f} s")
                 assert (ended.code, left < 1.0) == (row.code, True), (row, ended.err)
-                said = ended.err.strip().removeprefix("error: ").replace(folder, "").replace("run/", "FOLDER/")
+                said = ended.err.strip().removeprefix("error: ").replace(f"{folder}/run/", "FOLDER/")
         on_top = "deadline + " if row.hangs else ""
         typed = " ".join(row.typed(4)[1:]).replace(" launch.step_timeout=1.0 launch.first_step_timeout=1.0", "")
         yield f"| {row.what} | `{typed}` | {row.code} | {on_top}{cells[0]} | {on_top}{cells[1]} | {said or 'nothing: the run ends well'} |"

@@ -252,7 +252,7 @@ def test_the_first_of_several_errors_is_told_and_a_lost_connection_last(tmp_path
     first, second = partial(fail, text="the first", after=0.05), partial(fail, text="the second", after=0.15)
     with pytest.raises(RankError, match=r"rank 2 \(starting\): RuntimeError: the first; more in .*log"):
         start(tmp_path, lost, second, first)
-    with pytest.raises(RankError, match="rank 0 .*Connection closed by peer"):
+    with pytest.raises(RankError, match=r"rank 0 .*Connection closed by peer"):
         start(tmp_path, lost)
 
 

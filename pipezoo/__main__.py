@@ -12,10 +12,12 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipezoo.errors import OutputError, PipezooError
 from pipezoo.job import catch_signals, ending, run, run_alone, sweep_exit_code
 from pipezoo.runtime.children import leave
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 TASKS = ("train", "verify", "simulate", "plan")
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
 ON_FOLDERS = {"report": "pipezoo.report.__main__", "rerun": "pipezoo.rerun"}
 
 
@@ -51,9 +54,17 @@ def command(words: Sequence[str]) -> int:
 
 
 def respell(words: Sequence[str]) -> list[str]:
-    """The command line as Hydra takes it: a task as first word, and both ways to choose an experiment."""
-    first = [f"task={words[0]}"] if words and words[0] in TASKS else list(words[:1])
-    return [word.removeprefix("+") if word.startswith("+experiment=") else word for word in (*first, *words[1:])]
+    """The command line as Hydra takes it: options first, a task as first word, an experiment with or without +."""
+    options: list[str] = []
+    overrides: list[str] = []
+    before = ""
+    for word in words:
+        of_option = before in WITH_VALUE and "=" not in word
+        (options if word.startswith("-") or of_option else overrides).append(word)
+        before = word
+    if overrides and overrides[0] in TASKS:
+        overrides[0] = f"task={overrides[0]}"
+    return options + [word.removeprefix("+") if word.startswith("+experiment=") else word for word in overrides]
 
 
 def hydra_command(words: Sequence[str]) -> int:
@@ -61,12 +72,11 @@ def hydra_command(words: Sequence[str]) -> int:
     import hydra
 
     from pipezoo.config import SWEEP, conf_dir
-    from pipezoo.explain import explain
 
     os.environ["PIPEZOO_TRUST"] = json.dumps(trusted_by(words))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole, and we word them
     sys.argv = [sys.argv[0], *words]
-    codes: list[int] = []
+    codes = [0]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(cfg: DictConfig) -> float | None:
@@ -78,22 +88,37 @@ def hydra_command(words: Sequence[str]) -> int:
         codes.append(run(request, lambda line: print(line, flush=True)))
         return None
 
+    interrupted = 0
     try:
         job()
-    except Exception as error:
-        explained = explain(error, words, [conf_dir(), *config_dirs(words)])
-        code, line = ending(explained or error)
-        if "debug=true" in words or (explained is None and code == 1):
-            raise
-        print(line, file=sys.stderr)
-        codes.append(code)
     except KeyboardInterrupt as error:
-        code, line = ending(error)
+        interrupted, line = ending(error)
         print(line, file=sys.stderr)
-        codes.append(code)
+    except Exception as error:
+        codes.append(_tell(error, words))
     if SWEEP:
-        codes.append(end_of_sweep(SWEEP[-1]))
-    return max(codes, default=0)
+        codes.append(end_of_sweep(SWEEP.pop()))
+    return interrupted or max(codes)
+
+
+def _tell(error: Exception, words: Sequence[str]) -> int:
+    """Say in one line what Hydra raised before or between the runs; its exit code."""
+    from pipezoo.config import conf_dir
+    from pipezoo.explain import explain
+
+    told = explain(error, words, [conf_dir(), *config_dirs(words)]) or _unwritable(error) or error
+    code, line = ending(told)
+    if "debug=true" in words or not isinstance(told, PipezooError):
+        traceback.print_exception(error)
+    print(line, file=sys.stderr)
+    return code
+
+
+def _unwritable(error: Exception) -> OutputError | None:
+    """Hydra makes the folder of a run before we are asked."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    return OutputError(f"hydra.run.dir={error.filename}: cannot be made: {error.strerror}")
 
 
 def end_of_sweep(folder: Path) -> int:
@@ -102,7 +127,6 @@ def end_of_sweep(folder: Path) -> int:
         return 0
     from rich.console import Console
 
-    from pipezoo.errors import PipezooError
     from pipezoo.report.sweep import TABLE, errors, write_sweep
 
     try:

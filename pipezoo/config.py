@@ -15,6 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ GIVEN = {
     "loss": (),
     "cost": ("num_stages", "stages_per_rank"),
     "launch": (),
+    "plan": (),
     "checkpoint": (),
 }
 OPTIONAL = ("fault",)  # groups that may have no option chosen
@@ -60,6 +62,7 @@ NOT_NUMBERS = (
     "launch",
     "checkpoint",
     "cost",
+    "plan",
     "verify",
     "tolerance",
     "record_steps",
@@ -100,6 +103,8 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experimen
     experiment = Experiment(**values)
     for group in ("schedule", "cost"):
         parts[group].check()
+    if experiment.task == "plan":
+        parts["plan"]()
     if experiment.task in WITH_MODEL:
         asked = derive(experiment)
         if asked.num_stages is not None:
@@ -140,6 +145,7 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+@cache
 def keys() -> list[str]:
     """The keys of ``conf/config.yaml``, groups included."""
     own = OmegaConf.load(conf_dir() / "config.yaml")

@@ -1,5 +1,6 @@
 """What a person can type wrong: one line that says what, why and what would work, before any process starts."""
 
+# ruff: noqa: E501  (a message stands on one line)
 from __future__ import annotations
 
 from pathlib import Path
@@ -64,8 +65,7 @@ def refusal(line: str, config_dir: Path | None = None) -> str:
     words = line.split()
     trusted = tuple(word.removeprefix("trust=") for word in words if word.startswith("trust="))
     with pytest.raises(ConfigError) as error:
-        cfg, choices = compose(words, config_dir)
-        load(cfg, choices, Trust(trusted, third_party=config_dir is not None))
+        load(*compose(words, config_dir), Trust(trusted, third_party=config_dir is not None))
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -167,11 +167,11 @@ WITH_THE_MODEL = [
     ("11", "model.splits=0", "model.splits=0: must be an int in 2..8"),
     ("11", "model.splits=2.5", "model.splits=2.5: must be an int in 2..8"),
     ("11", "model.splits='6'", "model.splits='6': must be an int in 2..8"),
-    ("11", "model.splits=true", "model.splits=True: must be an int in 2..8"),
+    ("11", "model.splits=true", "model.splits=true: must be an int in 2..8"),
     ("11", "stages=9 microbatches=9", "stages=9: must be an int in 2..8"),
     ("13", "model.d_hid=0", "model.d_hid=0: must be an int >= 1"),
     ("13", "model.d_hid=-1", "model.d_hid=-1: must be an int >= 1"),
-    ("13", "model.d_hid=null", "model.d_hid=None: must be an int >= 1"),
+    ("13", "model.d_hid=null", "model.d_hid=null: must be an int >= 1"),
     ("13", "model.d_hid=2.5", "model.d_hid=2.5: must be an int >= 1"),
     ("15", "model=model_with_param_alias +model.splits=2", "model.splits=2: unknown key; valid: d_hid"),
     ("15", "model=model_with_param_alias stages=4", None),
@@ -197,8 +197,7 @@ def test_what_only_the_model_can_know_is_refused_before_a_process_starts(row, li
 
     words = ["model.d_hid=8"] * ("model.d_hid" not in line) + line.replace("+split.", "split.").split()
     with pytest.raises(ConfigError) as error:
-        cfg, choices = compose(words)
-        prepare(load(cfg, choices, Trust()), tmp_path)
+        prepare(load(*compose(words), Trust()), tmp_path)
     text = str(error.value)
     assert "\n" not in text
     if message is None:

@@ -196,8 +196,7 @@ def test_trust_from_a_file_is_refused(theirs):
     (folder / "experiment").mkdir()
     (folder / "experiment" / "sly.yaml").write_text("# @package _global_\ntrust: [their_package]\n")
     with pytest.raises(ConfigError) as error:
-        cfg, choices = compose(["experiment=sly"], folder)
-        load(cfg, choices, Trust())
+        load(*compose(["experiment=sly"], folder), Trust())
     assert str(error.value) == "trust=their_package: is only taken from the command line, never from a file"
 
 
@@ -230,9 +229,7 @@ def test_trust_from_a_file_is_refused(theirs):
 def test_code_that_nobody_can_trust_is_refused_under_every_name(theirs, target, group):
     folder = theirs("their_package.nets.Net")
     with pytest.raises(ConfigError) as error:
-        made = experiment("model=mine", "data.d_hid=4", f"{group}._target_={target}", config_dir=folder)
-        made.model.check()
-        made.data.check()
+        experiment("model=mine", "data.d_hid=4", f"{group}._target_={target}", config_dir=folder)
     assert str(error.value).startswith(f"{group}._target_={target}: ")
     assert "allowed" in str(error.value)
 

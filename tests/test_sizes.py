@@ -1,5 +1,6 @@
 """The numbers that follow from what was asked."""
 
+# ruff: noqa: E501  (a message stands on one line)
 from __future__ import annotations
 
 import pytest

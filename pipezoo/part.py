@@ -135,7 +135,7 @@ class Part:
 
     def _spell(self, error: Exception, given: Mapping[str, Any]) -> ConfigError | None:
         """An error that begins with ``argument=value:``, with the key that the user knows the argument by."""
-        text = " ".join(str(error).split())
+        text = re.sub(r"^(\w+)=(None|True|False)(?=:)", _as_typed, " ".join(str(error).split()))
         name = match[1] if (match := re.match(r"([A-Za-z_]\w*)(?=[=\[.])", text)) else ""
         if name in self.arguments or (name in self.parameters and name not in given):
             return ConfigError(self._key(name) + text[len(name) :])
@@ -179,6 +179,11 @@ def show(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(show, value))}]"
     return str(value)
+
+
+def _as_typed(value: re.Match[str]) -> str:
+    """``name=None`` in Python's spelling, as ``name=null`` in YAML's."""
+    return f"{value[1]}={show({'None': None, 'True': True, 'False': False}[value[2]])}"
 
 
 def _reads_as_other(text: str) -> bool:

@@ -142,14 +142,13 @@ def _check(schedule: Schedule, cost: Cost) -> None:
         raise ValueError(
             f"cost: it has {cost.num_stages} stages, but schedule {schedule.name!r} has {schedule.num_stages}"
         )
-    used = set(np.unique(schedule.op).tolist())
-    for op in COMPUTE:
-        unknown = np.flatnonzero(np.isnan(cost.seconds[:, op]))
-        if op in used and unknown.size:
-            raise ValueError(
-                f"stages[{unknown[0]}].{op.name}: is missing; schedule {schedule.name!r} splits the backward, "
-                "which these costs have only as a whole (B)"
-            )
+    used = np.zeros_like(cost.seconds, dtype=bool)
+    used[schedule.stage, schedule.op] = True
+    for stage, op in np.argwhere(used & np.isnan(cost.seconds)).tolist():
+        raise ValueError(
+            f"stages[{stage}].{Op(op).name}: is missing; schedule {schedule.name!r} splits the backward, "
+            "which these costs have only as a whole (B)"
+        )
 
 
 def _hops(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:

@@ -111,6 +111,13 @@ def test_costs_that_know_no_halves_are_refused_for_a_schedule_that_splits():
         simulate(split, Cost.from_dict({"stages": [{"F": 1, "B": 2}]}))
 
 
+def test_a_stage_that_never_splits_needs_no_halves():
+    split = Schedule.from_orders([["0F0", "1F0", "1B0", "0I0", "0W0"]], "mine")
+    cost = Cost.from_dict({"stages": [{"F": 1, "I": 1, "W": 1}, {"F": 1, "B": 2}]})
+
+    assert simulate(split, cost).makespan == 6
+
+
 def test_a_prediction_gathers_what_is_known():
     cost = Cost.from_dict({"stages": [STAGE | {"optimizer": 5}, STAGE | {"optimizer": 7}]})
 

@@ -28,10 +28,11 @@ WIDTH = 16
 
 @dataclass(frozen=True)
 class Trained:
-    """What a pipeline printed of itself: the losses of its steps, and the verdict on them."""
+    """What a pipeline told of itself: the losses of its steps, the verdict on them, what each process returned."""
 
     losses: list[list[float]]
     verdict: dict[str, Any]
+    told: list[dict[str, Any]]
 
 
 def build_pipeline(
@@ -85,9 +86,9 @@ def train(pipeline: Pipeline) -> Trained:
 
     limits, log = Limits(20.0, 20.0), pipeline.file("log")
     ranks = {f"rank {rank}": partial(run_rank, rank, pipeline) for rank in range(pipeline.num_processes)}
-    launch(ranks, limits, log, handlers=Handlers(step=on_step))
+    told = launch(ranks, limits, log, handlers=Handlers(step=on_step))
     verdict = launch({"reference": partial(judge, losses, None, pipeline)}, limits, log)["reference"]
-    return Trained(losses, verdict)
+    return Trained(losses, verdict, list(told.values()))
 
 
 @pytest.fixture

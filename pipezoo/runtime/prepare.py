@@ -16,6 +16,7 @@ from pipezoo.action import Op
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Virtual
 from pipezoo.lowering import lower
+from pipezoo.queues import check_queues
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, to_dtype, try_out
 from pipezoo.runtime.step import scaled
@@ -47,6 +48,8 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
     placed = (0,) * sizes.num_stages if virtual else schedule.stage_to_rank
     num_processes = max(placed) + 1
     _check_devices(experiment, num_processes)
+    if experiment.device == "cuda" and not virtual and schedule.has_messages:
+        check_queues(schedule)
     _check_weight_gradient(experiment, stages, schedule)
     _check_dropout(experiment, model)
     pipeline = Pipeline(

@@ -35,7 +35,10 @@ def split(
     name = type(model).__name__
     spec = split_spec if split_spec is not None else getattr(model, "split_spec", None)
     if spec is None:
-        raise ValueError(f"split_spec=None: {name} has none of its own; give one, or use split=modules or split=marked")
+        raise ValueError(
+            f"split_spec=None: {name} has none of its own; give one, "
+            "or use split=marked (for a model that calls pipe_split()) or split=modules (for a chain of modules)"
+        )
     twin = twin_of(model)
     for module_name, place in spec.items():
         _mark(twin, module_name, place)

@@ -85,7 +85,10 @@ def run(request: Request, say: Say, claimed: bool = False) -> int:
         for name, text in request.files().items():
             (request.folder / name).parent.mkdir(exist_ok=True)
             write_text(request.folder / name, text)
+        gc.freeze()  # all that was imported stays
+        gc.enable()
         task(experiment, request.folder, say)
+        _write_page(request.folder)
     except BaseException as error:
         code, line = ending(error)
         if claimed and isinstance(error, KeyboardInterrupt):
@@ -95,10 +98,21 @@ def run(request: Request, say: Say, claimed: bool = False) -> int:
         print(line, file=sys.stderr, flush=True)
         if claimed:
             record(request.folder, code, line)
+            _write_page(request.folder)
         else:
             _leave_no_folder(request.folder)
         return code
     return 0
+
+
+def _write_page(folder: Path) -> None:
+    """``report.html``. It shows what the other files say, so a run without it has lost nothing."""
+    from pipezoo.report.page import write_report
+
+    try:
+        write_report(folder)
+    except (PipezooError, OSError) as error:
+        print(f"warning: no report.html: {error}", file=sys.stderr)
 
 
 def run_alone(request: Request, title: str, say: Say) -> float:

@@ -111,7 +111,6 @@ def launch(
     context = multiprocessing.get_context(start_method)
     beats = context.RawArray("q", BEAT * len(targets))
     children: list[Child] = []
-    gc.collect()
     gc.freeze()  # what the parent has allocated is not touched, so not copied, by the children's collections
     try:
         for place, (name, target) in enumerate(targets.items()):

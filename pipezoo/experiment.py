@@ -132,6 +132,7 @@ class Experiment:
     cost: Part
     launch: Any
     launch_name: str
+    plan: Any = None
     num_stages: int | None = None
     num_ranks: int | None = None
     num_microbatches: int | None = None

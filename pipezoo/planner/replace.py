@@ -1,0 +1,32 @@
+"""Weight halves of a given order placed anew: same F and I, so the same messages, and no more memory on any rank.
+
+before     rank 1    F0 F1 B0--- F2 B1--- .            a whole backward is an I with its W right behind it
+after                F0 F1 I0 F2 I1 W0 W1              the gradient leaves before the weight half is done
+"""
+
+from __future__ import annotations
+
+from pipezoo.cost import Cost
+from pipezoo.memory import peak_memory
+from pipezoo.planner.problem import Problem, items_of
+from pipezoo.planner.search import Search
+from pipezoo.schedule import Schedule
+from pipezoo.simulator import predict
+
+WAYS = [(leeway, slack) for leeway in (0.0, 0.25, 0.5, 0.75, 1.0) for slack in (None, 0.0, 0.01, 0.02, 0.05)]
+
+
+def replace_weights(schedule: Schedule, cost: Cost) -> Schedule:
+    """The schedule with its weight halves where these costs want them; itself where that is not better. Linear.
+
+    Raises:
+        ValueError: the costs do not know I and W, or are of another number of stages.
+    """
+    before = predict(schedule, cost)
+    limit = tuple(peak_memory(schedule, cost).tolist())
+    problem = Problem(cost, schedule.stage_to_rank, schedule.num_microbatches, limit)
+    search = Search(problem)
+    search.place(items_of(schedule), WAYS)
+    if search.best is None or search.best.step >= before["step_seconds"]:
+        return schedule
+    return problem.schedule(search.best.orders, f"{schedule.name}, W re-placed")

@@ -1,0 +1,206 @@
+"""Propose a schedule for these costs, ranks and memory: ``task=plan``. Builds no model and imports no torch.
+
+costs -> every fixed schedule, and orders made for them -> table.csv       all that fit, best first
+                                                           schedule.csv    the winner
+                                                           experiment/planned.yaml   the run of it
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+import pipezoo
+from pipezoo.cost import Cost
+from pipezoo.errors import ConfigError
+from pipezoo.experiment import Experiment
+from pipezoo.part import Part
+from pipezoo.planner.plan import Plan, Plans, make_plans
+from pipezoo.planner.wishes import Wishes, amount
+from pipezoo.report.axis import time_text
+from pipezoo.report.folder import RESULT, SCHEDULE, TIMELINE, write_json, write_text
+from pipezoo.report.perfetto import write_timeline
+from pipezoo.report.text import draw
+from pipezoo.simulator import simulate
+from pipezoo.sizes import MICROBATCHES
+
+Say = Callable[[str], None]
+TABLE = "table.csv"
+EXPERIMENT = "planned"
+PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
+MOST_SPANS = 200_000  # of a timeline that is written down
+
+
+def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
+    """Plan, write the table, the winner and an experiment that runs it into ``folder``.
+
+    Returns:
+        What stands in ``result.json``.
+
+    Raises:
+        ConfigError: nothing says how many ranks there are, no order fits into memory, or the costs are unusable.
+    """
+    num_ranks = _num_ranks(experiment)
+    wishes: Wishes = experiment.plan()
+    counts = wishes.microbatches or (experiment.num_microbatches or MICROBATCHES,)
+    unit = "unit" if experiment.cost.target == "pipezoo.cost.unit" else "s"
+    _introduce(experiment, num_ranks, counts, wishes, say)
+    tell = say if sys.stdout.isatty() else None
+    try:
+        plans = make_plans(_cost_of(experiment), num_ranks, counts, wishes, tell)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise experiment.plan.blame(error) from error
+    best = plans.ranked[0]
+    write_text(folder / TABLE, _csv(plans))
+    write_text(folder / SCHEDULE, best.schedule.to_csv())
+    (folder / "experiment").mkdir(exist_ok=True)
+    write_text(folder / "experiment" / f"{EXPERIMENT}.yaml", _experiment(experiment, best, folder))
+    timeline = simulate(best.schedule, best.cost)
+    if timeline.num_spans <= MOST_SPANS:
+        write_timeline(folder / TIMELINE, [timeline], unit)
+    result = _result(experiment, plans, unit)
+    write_json(folder / RESULT, result)
+    _show(plans, wishes, unit, say)
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
+    say(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
+    say(f"run it    python -m pipezoo --config-dir {_short(folder)} +experiment={EXPERIMENT}")
+    return result
+
+
+def _num_ranks(experiment: Experiment) -> int:
+    if experiment.num_ranks is not None:
+        return experiment.num_ranks
+    if experiment.num_stages is not None:
+        return experiment.num_stages
+    raise ConfigError("ranks=null: task=plan plans for a number of ranks; give ranks=")
+
+
+def _cost_of(experiment: Experiment) -> Callable[[int, int], Cost]:
+    def cost_of(num_stages: int, stages_per_rank: int) -> Cost:
+        cost = experiment.cost(num_stages=num_stages, stages_per_rank=stages_per_rank)
+        if not isinstance(cost, Cost):
+            raise ConfigError(f"cost={experiment.cost.choice}: {experiment.cost.target} made a {type(cost).__name__}")
+        return cost
+
+    return cost_of
+
+
+def _introduce(experiment: Experiment, num_ranks: int, counts: Sequence[int], wishes: Wishes, say: Say) -> None:
+    limit = "no limit of memory" if wishes.memory is None else f"memory at most {wishes.memory} on a rank"
+    say(f"pipezoo   {pipezoo.__version__}, Python {platform.python_version()}")
+    say(
+        f"plan      {num_ranks} ranks, {' or '.join(map(str, wishes.stages_per_rank))} stages on each, "
+        f"{' or '.join(map(str, counts))} microbatches, {limit}"
+    )
+    say(f"cost      {experiment.cost.choice}; a search of {wishes.budget:g} s")
+
+
+def _show(plans: Plans, wishes: Wishes, unit: str, say: Say) -> None:
+    several = len({plan.schedule.num_microbatches for plan in plans.ranked}) > 1
+    say("")
+    say(f"{'':3} {'schedule':26} {'v':>2} {'m':>5} {'step':>10} {'makespan':>9} {'span':>7} {'memory':>9} {'gap':>7}")
+    for number, plan in enumerate(plans.ranked[: wishes.rows], start=1):
+        bubble = plan.prediction["bubble"]
+        say(
+            f"{number:3} {plan.name:26} {plan.stages_per_rank:2} {plan.schedule.num_microbatches:5} "
+            f"{time_text(plan.step, unit):>10} {bubble['makespan']:9.2%} {bubble['span']:7.2%} "
+            f"{amount(plan.peak, '' if unit == 'unit' else 'B'):>9} {plan.gap:7.2%}"
+        )
+    if (more := len(plans.ranked) - wishes.rows) > 0:
+        say(f"    and {more} more in {TABLE}")
+    if plans.too_large:
+        say(f"    {plans.too_large} fixed schedules need more memory")
+    for note in plans.notes:
+        say(f"    {note}")
+    if several:
+        say("    ranked by the time of a microbatch: the rows of a batch grow with their number")
+    fixed = next((plan for plan in plans.ranked if plan.made == "fixed"), None)
+    if fixed is not None and fixed is not plans.ranked[0]:
+        best = plans.ranked[0]
+        faster = fixed.step / fixed.schedule.num_microbatches / (best.step / best.schedule.num_microbatches)
+        say(f"    {faster:.3f} times as fast as {fixed.name}, the best fixed schedule")
+
+
+def _csv(plans: Plans) -> str:
+    out = io.StringIO()
+    rows = [_flat(plan.row()) for plan in plans.ranked]
+    writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    bubble = row.pop("bubble")
+    return row | {"makespan_bubble": bubble["makespan"], "span_bubble": bubble["span"]}
+
+
+def _result(experiment: Experiment, plans: Plans, unit: str) -> dict[str, Any]:
+    best = plans.ranked[0]
+    rest = {key: value for key, value in best.prediction.items() if key not in ("bubble", "peak_memory")}
+    return {
+        "task": experiment.task,
+        "status": "ok",
+        "verified": None,
+        "step_seconds": {"median": best.step},
+        "time_unit": unit,
+        "bubble": {"predicted": best.prediction["bubble"]},
+        "memory": {"predicted": best.prediction["peak_memory"]},
+        "prediction": rest,
+        "num_stages": best.schedule.num_stages,
+        "num_ranks": best.schedule.num_ranks,
+        "num_microbatches": best.schedule.num_microbatches,
+        "schedule": best.name,
+        "plans": [plan.row() for plan in plans.ranked],
+        "cost_name": experiment.cost.choice,
+        "cost": best.cost.to_dict(),
+        "derived": plans.notes,
+        "versions": {"pipezoo": pipezoo.__version__, "python": platform.python_version()},
+        "config_hash": experiment.config_hash,
+    }
+
+
+def _experiment(experiment: Experiment, best: Plan, folder: Path) -> str:
+    """The YAML of a run of the winner: the same model, data and so on, its order from the file beside it."""
+    groups = {part.group: part for part in (experiment.data, experiment.split, experiment.loss, experiment.optimizer)}
+    groups["model"] = experiment.model
+    data: dict[str, Any] = {
+        "defaults": [{f"override /{group}": part.choice} for group, part in groups.items()]
+        + [{"override /schedule": "csv"}],
+        "schedule": {"file": str(_short(folder / SCHEDULE))},
+        "stages": best.schedule.num_stages,
+        "ranks": best.schedule.num_ranks,
+        "microbatches": best.schedule.num_microbatches,
+    }
+    if experiment.batch_size is not None and experiment.batch_size % best.schedule.num_microbatches == 0:
+        data["batch_size"] = experiment.batch_size
+    data |= {group: _arguments(part, best) for group, part in groups.items() if part.arguments}
+    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
+    return f"# @package _global_\n# {best.name}: made by task=plan, predicted step {best.step:.6g}\n{text}"
+
+
+def _arguments(part: Part, best: Plan) -> dict[str, Any]:
+    """The part's arguments as composed; a number of stages among them follows the plan."""
+    arguments = dict(part.arguments)
+    if part.group == "model" and "splits" in arguments:
+        arguments["splits"] = best.schedule.num_stages
+    return arguments
+
+
+def _short(path: Path) -> Path:
+    """Relative to where we are, if it is below: such a path can be committed."""
+    here = Path(os.path.realpath(os.getcwd()))
+    real = Path(os.path.realpath(path))
+    return real.relative_to(here) if real.is_relative_to(here) else real

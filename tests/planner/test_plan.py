@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+
+from pipezoo.cost import Cost, unit
+from pipezoo.planner.plan import make_plans
+from pipezoo.planner.wishes import Wishes, amount
+from pipezoo.planner.zoo import fixed_orders, generators
+
+
+def real(num_stages, v):
+    return unit(num_stages, v, F=18.522, I=18.086, W=9.337, hop=0.601, I_frees=0.634)
+
+
+def test_the_zoo_is_the_folder():
+    assert {"gpipe", "one_f_one_b", "zbv", "v_half", "hanayo"} <= set(generators())
+    assert "csv" not in generators()  # it knows no sizes but those of its file
+
+
+def test_every_order_is_looked_at_once():
+    names = [schedule.name for schedule in fixed_orders(4, 8, 1)]
+    assert "zb_h1" in names
+    assert "interleaved_zero_bubble" not in names  # with one stage a rank it is zb_h1
+    assert len(names) == len(set(names))
+
+
+def test_the_table_is_ranked_and_its_first_is_no_worse_than_any_fixed_schedule():
+    plans = make_plans(real, 4, [12], Wishes(memory=4.0, budget=2.0, moves=20))
+
+    steps = [plan.step for plan in plans.ranked]
+    assert steps == sorted(steps)
+    assert plans.ranked[0].step <= min(plan.step for plan in plans.ranked if plan.made == "fixed")
+    assert all(plan.peak <= 4.0 + 1e-6 for plan in plans.ranked)
+    assert all(plan.gap >= -1e-9 for plan in plans.ranked)
+    assert {plan.name for plan in plans.ranked} >= {"planned", "planned V", "planned loop", "1f1b", "zbv", "v_half"}
+    assert plans.too_large >= 3  # gpipe, looped_bfs, zb_h2 ...
+
+
+def test_between_v_min_and_1f1b_more_memory_is_a_smaller_bubble():
+    steps = [
+        make_plans(real, 8, [24], Wishes(memory=memory, budget=5.0, moves=20, stages_per_rank=(2,))).ranked[0].step
+        for memory in (4.0, 5.0, 6.0, 8.0)
+    ]
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_numbers_of_microbatches_are_compared_by_the_time_of_one():
+    plans = make_plans(real, 4, [8, 16], Wishes(generate=False))
+    assert plans.ranked[0].schedule.num_microbatches == 16
+
+
+def test_costs_of_whole_backwards_plan_fixed_orders_of_whole_backwards():
+    def whole(num_stages, v):
+        return Cost.from_dict({"stages": {"F": 1 / v, "B": 2 / v}}, num_stages)
+
+    plans = make_plans(whole, 4, [8], Wishes(budget=0.5))
+    assert {plan.made for plan in plans.ranked} == {"fixed"}
+    assert not {"zbv", "zb_h1"} & {plan.name for plan in plans.ranked}
+    assert any("I and W must be known" in note for note in plans.notes)
+
+
+def test_schedules_can_be_named():
+    plans = make_plans(real, 4, [8], Wishes(schedules=("1f1b", "gpipe"), generate=False))
+    assert [plan.name for plan in plans.ranked] == ["gpipe", "1f1b"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "text"),
+    [
+        ({"memory": "2 GB"}, "memory=2 GB: stage 3 alone needs 2.1 GB of 2 GB for one microbatch"),
+        ({"memory": 3e9, "stages_per_rank": (2,)}, "memory=3000000000.0: no order fits"),
+        ({"schedules": ("1f2b",), "generate": False}, "schedules=1f2b: unknown schedule of this size"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(wishes, text):
+    def large(num_stages, v):
+        stages = [{"F": 1, "I": 1, "W": 1, "keeps": 2.1e9 if stage == 3 else 2e9} for stage in range(num_stages)]
+        return Cost.from_dict({"stages": stages})
+
+    with pytest.raises(ValueError, match=r"=") as error:
+        make_plans(large, 4, [8], Wishes(budget=1.0, **wishes))
+    assert str(error.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "text"),
+    [
+        ({"budget": 0}, "budget=0: must be a number > 0, of seconds"),
+        ({"memory": "2 XB"}, "memory=2 XB: must be a number > 0, or text like 2GB, 512MiB; null: no limit"),
+        ({"memory": 0}, "memory=0: must be a number > 0"),
+        ({"stages_per_rank": ()}, "stages_per_rank=[]: needs at least one number"),
+        ({"stages_per_rank": (0,)}, "stages_per_rank=0: must be an int >= 1"),
+        ({"objective": "speed"}, "objective=speed: unknown word; valid: step, span"),
+        ({"moves": -1}, "moves=-1: must be an int >= 0"),
+    ],
+)
+def test_wishes_out_of_range_are_named(wishes, text):
+    with pytest.raises(ValueError, match="=") as error:
+        Wishes(**wishes)
+    assert str(error.value).startswith(text)
+
+
+def test_memory_is_spelled_as_people_do():
+    assert [Wishes(memory=m).limit for m in ("2GB", "1.5 GiB", "300MB", "1e9", 7)] == [2e9, 1.5 * 2**30, 3e8, 1e9, 7]
+    assert [amount(v) for v in (2.1e9, 3.25e8, 1500, 12)] == ["2.1 GB", "325 MB", "1.5 kB", "12 B"]
+    assert amount(8.5, "") == "8.5"

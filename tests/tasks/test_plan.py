@@ -1,0 +1,79 @@
+"""``task=plan`` through the command line's door, up to a run of what it proposes."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipezoo.config import compose, load
+from pipezoo.errors import ConfigError
+from pipezoo.report.folder import read_result
+from pipezoo.schedule import Schedule
+from pipezoo.tasks.plan import run
+from pipezoo.trust import Trust
+
+WORDS = ["task=plan", "ranks=4", "plan.budget=1", "plan.moves=5"]
+REAL = ["cost.F=18.5", "cost.I=18", "cost.W=9.3", "cost.hop=0.6", "cost.I_frees=0.6"]
+
+
+def experiment_of(*words):
+    return load(*compose([*WORDS, *words]), Trust())
+
+
+def test_the_folder_holds_the_table_the_winner_and_a_run_of_it(tmp_path):
+    said = []
+
+    result = run(experiment_of("plan.memory=4", *REAL, "cost.hop=3"), tmp_path, said.append)
+
+    assert read_result(tmp_path) == result
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    steps = [float(row["step_seconds"]) for row in rows]
+    assert steps == sorted(steps)
+    assert steps[0] == result["step_seconds"]["median"]
+    winner = Schedule.from_csv(tmp_path / "schedule.csv")
+    assert winner.num_ranks == 4
+    experiment = yaml.safe_load((tmp_path / "experiment" / "planned.yaml").read_text())
+    assert experiment["schedule"]["file"] == str(tmp_path / "schedule.csv")
+    assert (experiment["stages"], experiment["ranks"]) == (winner.num_stages, 4)
+    text = "\n".join(said)
+    assert "run it" in text
+    assert "1f1b" in text
+    assert "the best fixed schedule" in text
+
+
+def test_the_experiment_composes_into_the_run_of_the_winner(tmp_path):
+    run(experiment_of("model=multi_mlp", "model.d_hid=16"), tmp_path, lambda line: None)
+
+    experiment = load(*compose(["experiment=planned"], tmp_path), Trust(third_party=True))
+
+    assert experiment.task == "train"
+    assert experiment.model_name == "multi_mlp"
+    assert experiment.model.arguments["d_hid"] == 16
+    assert experiment.schedule() == Schedule.from_csv(tmp_path / "schedule.csv")
+    assert experiment.num_ranks == 4
+
+
+def test_no_torch_is_needed():
+    code = "import sys, pipezoo.tasks.plan; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["plan.budget=0"], "plan.budget=0: must be a number > 0, of seconds"),
+        (["plan.memory=0.2"], "plan.memory=0.2: stage 0 alone needs 0.5 of 0.2 for one microbatch"),
+        (["ranks=null"], "ranks=null: task=plan plans for a number of ranks; give ranks="),
+        (["cost=file", "cost.file=/there/is/none.yaml"], "cost.file=/there/is/none.yaml: No such file"),
+        (["plan.stages_per_rank=[0]"], "plan.stages_per_rank=0: must be an int >= 1"),
+        (["plan.objectives=span"], "plan.objectives: unknown key (did you mean objective?)"),
+    ],
+)
+def test_bad_input_is_one_line(words, text, tmp_path):
+    with pytest.raises(ConfigError) as error:
+        run(experiment_of(*words), tmp_path, lambda line: None)
+    assert text in str(error.value).replace("plan.objectives=span", "plan.objectives")

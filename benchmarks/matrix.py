@@ -99,12 +99,12 @@ def is_verified(result: dict[str, Any], tied: bool) -> bool:
     return result["verified"] == "exact" or (tied and result["max_relative_difference"] <= TIED)
 
 
-def run_cell(words: Sequence[str], folder: Path) -> dict[str, Any]:
+def run_cell(words: Sequence[str], folder: Path, config_dir: Path | None = None) -> dict[str, Any]:
     """Run ``python -m pipezoo`` with these words in a forked process, and return its ``result.json``."""
 
     def experiment() -> Any:
-        cfg, choices = compose(words)
-        return load(cfg, choices, Trust())
+        cfg, choices = compose(words, config_dir)
+        return load(cfg, choices, Trust(third_party=config_dir is not None))
 
     request = Request(experiment, folder, dict, warm=("torch.distributed.pipelining", "hydra"))
     run_alone(request, "", lambda line: None)

@@ -1,0 +1,113 @@
+"""Every model of conf/, cut its own way, trains on every schedule of conf/ as on one device; the full table is
+``python -m benchmarks.matrix``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.matrix import CUTS, ROWS, SCHEDULES, Cell, is_verified, run_cell, table, words_of
+from pipezoo.config import conf_dir
+
+MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+ORDERS = sorted(path.stem for path in (conf_dir() / "schedule").glob("*.yaml") if path.stem != "csv")
+SMALL = {"d_hid": 16, "width": 16, "context": 8}
+
+
+def small(model: str) -> list[str]:
+    """The words that make a model small: those of SMALL that its YAML has."""
+    text = (conf_dir() / "model" / f"{model}.yaml").read_text(encoding="utf-8")
+    return [f"model.{key}={value}" for key, value in SMALL.items() if f"\n{key}: " in text]
+
+
+def train(folder: Path, *words: str) -> dict:
+    return run_cell(["steps=2", *words], folder)
+
+
+@pytest.mark.parametrize("schedule", ORDERS)
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "model_with_param_alias"])
+def test_every_model_is_exact_on_every_schedule(tmp_path: Path, model: str, schedule: str) -> None:
+    result = train(tmp_path, f"model={model}", *small(model), f"schedule={schedule}", *ranks(schedule, 2))
+    assert result["verified"] == "exact", result
+
+
+@pytest.mark.parametrize("schedule", ORDERS)
+def test_tied_stages_are_close_on_every_schedule_that_two_stages_admit(tmp_path: Path, schedule: str) -> None:
+    result = train(tmp_path, "model=model_with_param_alias", "model.d_hid=16", f"schedule={schedule}", *two(schedule))
+    if schedule in ("unbalanced", "v_shape"):
+        assert result["exit_code"] == 2
+        assert result["error"].endswith("the pipe_split() calls of ModelWithParamAlias make 2 stage(s); valid: 1..2")
+    else:
+        assert is_verified(result, tied=True), result
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("split", ["annotated", "modules"])
+def test_a_tied_language_model_is_close_under_adam(tmp_path: Path, split: str, schedule: str) -> None:
+    words = ("model=gpt", *small("gpt"), "model.tied=true", "stages=4", f"split={split}", f"schedule={schedule}")
+    result = train(tmp_path, *words)
+    assert is_verified(result, tied=True), result
+    assert result["max_relative_difference"] > 0, "a sum in another order should differ in its last bits"
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "interleaved_zero_bubble", "zbv", "zb_h1", "split_backward"])
+def test_a_model_that_splits_its_own_backward_is_exact(tmp_path: Path, schedule: str) -> None:
+    words = ("model=multi_mlp_with_dw", "model.d_hid=16", "weight_grad=module", f"schedule={schedule}")
+    assert train(tmp_path, *words, *ranks(schedule, 2))["verified"] == "exact"
+
+
+@pytest.mark.parametrize("split", ["marked", "modules"])
+def test_a_splitter_that_does_not_fit_says_which_one_does(tmp_path: Path, split: str) -> None:
+    model, fits = {"marked": ("multi_mlp", "split=annotated"), "modules": ("example_code", "split=marked")}[split]
+    result = train(tmp_path, f"model={model}", "model.d_hid=16", "stages=2", f"split={split}")
+    assert result["exit_code"] == 2
+    assert fits in result["error"]
+
+
+def test_the_table_shows_verdicts_and_numbers_its_reasons() -> None:
+    right = Cell((), True, {"status": "ok", "verified": "exact", "max_relative_difference": 0.0})
+    tied = Cell(("model.tied=true",), True, {"status": "ok", "verified": "close", "max_relative_difference": 2e-7})
+    refused = Cell((), False, {"status": "failed", "exit_code": 2, "error": "split=marked: no"})
+    cells = {("multi_mlp", "zbv"): right, ("gpt (tied)", "zbv"): tied, ("gpt", "zbv"): refused}
+    assert table("modules", cells).splitlines() == [
+        "## split=modules",
+        "",
+        "| | zbv |",
+        "|---|---|",
+        "| multi_mlp | exact |",
+        "| gpt | 1 |",
+        "| gpt (tied) | close 2e-07 |",
+        "",
+        "1. `split=marked: no`",
+    ]
+    assert all(cell.is_right for cell in cells.values())
+
+
+@pytest.mark.parametrize(
+    ("applies", "result"),
+    [
+        (True, {"status": "failed", "verified": "failed", "exit_code": 3}),
+        (True, {"status": "failed", "exit_code": 2, "error": "refused, though it applies"}),
+        (True, {"status": "ok", "verified": "close", "max_relative_difference": 1e-7}),  # nothing is tied here
+        (False, {"status": "failed", "exit_code": 4, "error": "rank 1 failed"}),
+        (False, {"status": "ok", "verified": "exact", "max_relative_difference": 0.0}),  # then it does apply
+    ],
+)
+def test_a_cell_that_is_not_as_it_should_be_is_wrong(applies: bool, result: dict) -> None:
+    assert not Cell(("model=multi_mlp",), applies, result).is_right
+
+
+def test_every_row_of_the_matrix_has_a_splitter_that_fits_it() -> None:
+    assert {row for rows in CUTS.values() for row in rows} == set(ROWS)
+    assert words_of("gpt", "modules", "zbv")[-3:] == ("split=modules", "schedule=zbv", "steps=3")
+
+
+def ranks(schedule: str, count: int) -> list[str]:
+    """``ranks=``, where the schedule's file does not say it."""
+    return [] if (conf_dir() / "schedule" / f"{schedule}.csv").is_file() else [f"ranks={count}"]
+
+
+def two(schedule: str) -> list[str]:
+    """Two stages, where the schedule's file does not say how many."""
+    return [] if (conf_dir() / "schedule" / f"{schedule}.csv").is_file() else ["stages=2"]

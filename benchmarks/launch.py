@@ -1,10 +1,10 @@
-"""Whole commands: pipezoo's against the same training written by hand under torchrun, and a sweep against as many launches.
+"""Whole commands: pipezoo's against the same training written by hand under torchrun, and a sweep against many of them.
 
-    python -m benchmarks.launch [--repeats 3] [--ranks 2,4,8]     alternating; medians of wall and CPU seconds, and ratios
+    python -m benchmarks.launch [--repeats 3] [--ranks 2,4,8]     alternating; medians of wall and CPU seconds, ratios
     python -m benchmarks.launch --sweep [--jobs 16]               a sweep of two-rank jobs against that many launches
 
 Ten steps of 1F1B with 8 microbatches of 4 rows on equal perceptrons of width 256, one thread a rank. CPU seconds are
-those of all processes of the command. pipezoo's run includes its config, its checks, the recorded timeline and the files.
+those of all processes of the command. pipezoo's run includes its config, checks, recorded timeline and files.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def sweeps(jobs: int, repeats: int) -> None:
         tuple(statistics.median(pair[side][i] for pair in pairs) for i in range(2)) for side in range(2)
     )
     print(f"{jobs} launches by torchrun: {their_wall:.1f} s, CPU {their_cpu:.1f} s")
-    print(f"a sweep of {jobs} jobs:      {wall:.1f} s, CPU {cpu:.1f} s; {wall / their_wall:.3f} and {cpu / their_cpu:.3f}")
+    print(f"a sweep of {jobs} jobs:      {wall:.1f} s, CPU {cpu:.1f} s")
+    print(f"ratios: wall {wall / their_wall:.3f}, CPU {cpu / their_cpu:.3f}")
 
 
 def main() -> None:

@@ -12,13 +12,14 @@ import gc
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipezoo.errors import OutputError, PipezooError
+from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.job import catch_signals, ending, run, run_alone, sweep_exit_code
 from pipezoo.runtime.children import leave
 
@@ -40,6 +41,12 @@ def main() -> None:
     except KeyboardInterrupt as error:
         code, line = ending(error)
         print(line, file=sys.stderr)
+    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     if "torch" in sys.modules and "joblib" not in sys.modules:
         leave(code)  # torch takes longer to tear down than a short run takes
     sys.exit(code)
@@ -92,7 +99,10 @@ def hydra_command(words: Sequence[str]) -> int:
 
     interrupted = 0
     try:
+        _check_names(words, conf_dir())
         job()
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt as error:
         interrupted, line = ending(error)
         print(line, file=sys.stderr)
@@ -114,6 +124,17 @@ def _tell(error: Exception, words: Sequence[str]) -> int:
         traceback.print_exception(error)
     print(line, file=sys.stderr)
     return code
+
+
+def _check_names(words: Sequence[str], ours: Path) -> None:
+    """A user's YAML file with the name of one of ours would not be read, and nobody would say so."""
+    for folder in config_dirs(words):
+        for file in sorted(folder.rglob("*.yaml")):
+            name = file.relative_to(folder)
+            if (ours / name).is_file() and (ours / name).read_bytes() != file.read_bytes():
+                raise ConfigError(
+                    f"--config-dir={folder}: {name} has the name of one of pipezoo's own files; rename it"
+                )
 
 
 def _unwritable(error: Exception) -> OutputError | None:

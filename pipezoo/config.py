@@ -15,8 +15,8 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,12 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 @cache
-def keys() -> list[str]:
+@cache
+def keys() -> tuple[str, ...]:
     """The keys of ``conf/config.yaml``, groups included."""
     own = OmegaConf.load(conf_dir() / "config.yaml")
     assert isinstance(own, DictConfig)
-    return [*GIVEN, *(str(key) for key in own if key not in ("defaults", "hydra"))]
+    return (*GIVEN, *(str(key) for key in own if key not in ("defaults", "hydra")))
 
 
 def config_hash(values: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
@@ -196,6 +197,7 @@ def request_of(cfg: DictConfig) -> Request:
     """The run that Hydra's job at hand asks for."""
     hydra = HydraConfig.get()
     choices = dict(hydra.runtime.choices)
+    keys()  # once for all jobs of a sweep
     folder = Path(hydra.runtime.output_dir)
     if is_sweep() and not folder.resolve().is_relative_to(Path(hydra.sweep.dir).resolve()):
         with suppress(OSError):

@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -38,6 +38,8 @@ from pipezoo.spelling import unknown
 
 DEFECT = 1  # exit code of an error that nobody foresaw
 OUTPUT = "output.txt"  # what a run of a sweep would have printed
+SHARED = ("pipezoo", "torch", "numpy", "multiprocessing", "jinja2", "networkx", "sympy")  # whose import leaks nothing
+PIPE = 1 << 16  # bytes that a pipe takes without a reader
 PATIENCE = 5.0  # seconds that a run of an interrupted sweep has to write down how it ended
 STARTED = time.time()
 
@@ -218,28 +220,43 @@ def _claim(folder: Path) -> None:
 
 
 def _fork(work: Callable[[], int], output: Path) -> int:
-    """Run ``work`` in a child whose output goes to a file; its exit code, or minus the signal that killed it."""
+    """Run ``work`` in a child whose output goes to a file; its exit code, or minus the signal that killed it.
+
+    What the child had to import of :data:`SHARED`, the next one finds imported.
+    """
     if not hasattr(os, "fork"):
         return work()
-    parent = os.getpid()
+    parent, before = os.getpid(), set(sys.modules)
+    learned, teach = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         code = DEFECT
         try:
+            os.close(learned)
             die_with_parent(parent)
             _redirect(output)
             code = work()
+            os.write(teach, "".join(f"{name}\n" for name in _shared(set(sys.modules) - before)).encode()[:PIPE])
         except BaseException:
             traceback.print_exc()
         finally:
             leave(code)
+    os.close(teach)
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        _warm_up(tuple(os.read(learned, PIPE).decode().split("\n")[:-1]))  # the last may have been cut
+        return status
     except BaseException:
         _end(child)
         raise
+    finally:
+        os.close(learned)
+
+
+def _shared(modules: Iterable[str]) -> list[str]:
+    return sorted(module for module in modules if module.partition(".")[0] in SHARED)
 
 
 def _redirect(output: Path) -> None:
@@ -285,7 +302,8 @@ def _warm_up(modules: tuple[str, ...]) -> None:
         return
     gc.disable()
     for module in modules:
-        importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # an alias that its package put there
+            importlib.import_module(module)
     gc.freeze()
     gc.enable()
 

@@ -39,7 +39,8 @@ def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) 
 def _picklable(experiment: Experiment) -> Experiment:
     """The same without what its parts have looked up, which each process looks up for itself."""
     values = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
-    return replace(experiment, **{name: replace(value) for name, value in values.items() if isinstance(value, Part)})
+    parts: dict[str, Any] = {name: replace(value) for name, value in values.items() if isinstance(value, Part)}
+    return replace(experiment, **parts)
 
 
 def _rebuild_and_work(experiment: Experiment, scratch: Path, work: Work, link: Link) -> Any:

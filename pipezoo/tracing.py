@@ -80,11 +80,16 @@ def stages(trace: Trace, num_stages: int | None, how: str) -> list[nn.Module]:
         num_stages = num_pieces
     if not 1 <= num_stages <= num_pieces:
         raise ValueError(f"num_stages={num_stages}: {how} {num_pieces} stage(s); valid: 1..{num_pieces}")
-    groups = [trace.pieces[group.start : group.stop] for group in group_evenly(num_pieces, num_stages)]
+    return join(trace, group_evenly(num_pieces, num_stages))
+
+
+def join(trace: Trace, grouping: Sequence[range]) -> list[nn.Module]:
+    """A stage for each group of pieces; the groups are ranges of their numbers, one after the other."""
+    groups = [trace.pieces[group.start : group.stop] for group in grouping]
     crossing = trace.outputs
     reversed_stages: list[nn.Module] = []
     for group in reversed(groups):
-        inputs = trace.inputs if len(reversed_stages) == num_stages - 1 else _live_before(group, crossing)
+        inputs = trace.inputs if len(reversed_stages) == len(groups) - 1 else _live_before(group, crossing)
         reversed_stages.append(TracedStage(group, inputs, crossing))
         crossing = inputs
     return reversed_stages[::-1]

@@ -35,12 +35,13 @@ FLOORS = {
         "dry_run",
         "tracing",
         "module_names",
+        "module_chain",
         "experiment",
         "sizes",
         "part",
     },
 }
-TORCH_USERS = {"models", "splitters", "data", "losses", "runtime", "tasks", "dry_run", "tracing", "module_names"}
+TORCH_USERS = {"models", "splitters", "data", "losses", "runtime", "tasks", "dry_run", "tracing", "module_names", "module_chain"}
 
 
 @cache

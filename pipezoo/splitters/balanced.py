@@ -1,0 +1,130 @@
+"""Cut so that the heaviest stage is as light as any cut allows: by parameters, by FLOPs, or by measured time.
+
+    modules    embedding  blocks.0  blocks.1  blocks.2  blocks.3  norm  head
+    time             1.0       4.0       4.0       4.0       4.0   0.5   9.0
+    stages    [embedding  blocks.0  blocks.1][blocks.2  blocks.3][norm  head]        9, 8, 9.5
+
+Cuts lie between the modules of a model that is a chain of them, else at the model's own ``pipe_split()`` calls. The
+grouping is exact (``partition.py``). What the first and the last stage have besides (embedding, head) is weighed as
+everything else is; the loss is not part of the model, and not weighed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipezoo.dry_run import twin_of
+from pipezoo.module_chain import check_covered, stages_of
+from pipezoo.module_names import chain_of
+from pipezoo.partition import group_balanced
+from pipezoo.tracing import join, trace
+
+MEASURES = ("parameters", "flops", "time")
+WARM_UP = 2  # runs before those that count
+
+
+def split(
+    model: nn.Module, num_stages: int | None, example: tuple[Tensor, ...], by: str = "flops", repeats: int = 5
+) -> list[nn.Module]:
+    """Stage modules of ``model``, the heaviest of them as light as possible.
+
+    Args:
+        model: a chain of modules, or a model that calls ``pipe_split()``; it is not changed.
+        num_stages: how many stages; None: 2.
+        example: one microbatch of positional inputs.
+        by: ``parameters`` (their number), ``flops`` (of a forward on the example, matrix products alone), or ``time``
+            (median of a forward and a backward on the example, on this machine).
+        repeats: how often ``time`` measures.
+
+    Raises ValueError for an unknown measure, or where the model has too few places to cut.
+    """
+    if by not in MEASURES:
+        raise ValueError(f"by={by}: unknown measure; valid: {', '.join(MEASURES)}")
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
+        raise ValueError(f"repeats={repeats!r}: must be an int >= 1")
+    names = _chain_of(model, example)
+    if names is not None:
+        pieces: list[nn.Module] = [twin_of(model).get_submodule(name) for name in names]
+        groups = _groups(_weights(pieces, example, by, repeats), num_stages, "modules in a row")
+        return stages_of(model, [[names[i] for i in group] for group in groups], example)
+    traced = trace(model, example)
+    pieces = join(traced, [range(i, i + 1) for i in range(len(traced.pieces))])
+    weights = _weights(pieces, example, by, repeats)
+    return join(traced, _groups(weights, num_stages, "pieces between its pipe_split() calls"))
+
+
+def _chain_of(model: nn.Module, example: tuple[Tensor, ...]) -> list[str] | None:
+    """Names of the modules that the model is a chain of; None where it is none."""
+    names = chain_of(model)
+    if not names:
+        return None
+    try:
+        check_covered(model, names)
+        stages_of(model, [[name] for name in names], example)
+    except ValueError:
+        return None
+    return names
+
+
+def _groups(weights: Sequence[float], num_stages: int | None, what: str) -> list[range]:
+    wanted = min(2, len(weights)) if num_stages is None else num_stages
+    if not 1 <= wanted <= len(weights):
+        raise ValueError(f"num_stages={wanted}: the model has {len(weights)} {what}; valid: 1..{len(weights)}")
+    return group_balanced(weights, wanted)
+
+
+def _weights(pieces: Sequence[nn.Module], example: tuple[Tensor, ...], by: str, repeats: int) -> list[float]:
+    if by == "parameters":
+        return [float(sum(p.numel() for p in piece.parameters())) for piece in pieces]
+    weights = []
+    value: Any = example
+    for piece in pieces:
+        inputs = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        measure = _flops if by == "flops" else _seconds
+        weights.append(measure(piece, inputs, repeats))
+        with torch.no_grad():
+            value = piece(*inputs)
+    return weights
+
+
+def _flops(piece: nn.Module, inputs: tuple[Any, ...], repeats: int) -> float:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        piece(*inputs)
+    return float(counter.get_total_flops())
+
+
+def _seconds(piece: nn.Module, inputs: tuple[Any, ...], repeats: int) -> float:
+    """The median time of a forward and a backward; gradients are computed, and thrown away."""
+    times = []
+    for _ in range(WARM_UP + repeats):
+        fresh = tuple(_leaf(value) for value in inputs)
+        begin = _now(fresh)
+        output = piece(*fresh)
+        results = [value for value in (output if isinstance(output, tuple) else (output,)) if value.requires_grad]
+        wanted = [*piece.parameters(), *(v for v in fresh if isinstance(v, Tensor) and v.requires_grad)]
+        if results and wanted:
+            seeds = [torch.ones_like(value) for value in results]
+            torch.autograd.grad(results, [p for p in wanted if p.requires_grad], seeds, allow_unused=True)
+        times.append(_now(fresh) - begin)
+    return statistics.median(times[WARM_UP:])
+
+
+def _leaf(value: Any) -> Any:
+    """A fresh input that asks for its gradient, as a stage's input does."""
+    if isinstance(value, Tensor):
+        return value.detach().clone().requires_grad_(value.is_floating_point())
+    return value
+
+
+def _now(values: Sequence[Any]) -> float:
+    if any(isinstance(value, Tensor) and value.is_cuda for value in values):
+        torch.cuda.synchronize()
+    return time.perf_counter()

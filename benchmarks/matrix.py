@@ -1,6 +1,6 @@
 """Every seed model by every splitter by torch's seven schedules: which pipelines there are, and that each is right.
 
-    python -m benchmarks.matrix                     all cells, printed and written to docs/matrix.md; two minutes
+    python -m benchmarks.matrix                     all cells, printed and written to docs/matrix.md; four minutes
     python -m benchmarks.matrix --only gpt zbv      the cells that have these words among theirs; nothing is written
 
 A cell is one run of ``python -m pipezoo`` with its words, in a process forked from one that has imported torch. A cell

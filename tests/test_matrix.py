@@ -25,8 +25,12 @@ def train(folder: Path, *words: str) -> dict:
     return run_cell(["steps=2", *words], folder)
 
 
-@pytest.mark.parametrize("schedule", ORDERS)
-@pytest.mark.parametrize("model", [model for model in MODELS if model != "model_with_param_alias"])
+PAIRS = [(model, order) for model in MODELS if model != "model_with_param_alias" for order in ORDERS]
+# A second input is bound before any schedule sees it, so these two run torch's schedules alone.
+PAIRS = [pair for pair in PAIRS if "kwargs" not in pair[0] or pair[1] in SCHEDULES]
+
+
+@pytest.mark.parametrize(("model", "schedule"), PAIRS)
 def test_every_model_is_exact_on_every_schedule(tmp_path: Path, model: str, schedule: str) -> None:
     result = train(tmp_path, f"model={model}", *small(model), f"schedule={schedule}", *ranks(schedule, 2))
     assert result["verified"] == "exact", result

@@ -44,9 +44,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
-    except BrokenPipeError:  # whoever reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     if "torch" in sys.modules and "joblib" not in sys.modules:
         leave(code)  # torch takes longer to tear down than a short run takes
     sys.exit(code)

@@ -33,9 +33,11 @@ from pipezoo.experiment import COUNTS, Experiment
 from pipezoo.explain import explain
 from pipezoo.job import Request
 from pipezoo.part import Part, show
+from pipezoo.report.printable import printable
 from pipezoo.sizes import asked_stages, derive, resolve
 from pipezoo.spelling import unknown
 from pipezoo.trust import Trust
+from pipezoo.usage import help_text
 
 # What the caller adds to each part's arguments, and the class that its target must be a subclass of.
 GIVEN = {
@@ -146,7 +148,6 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 @cache
-@cache
 def keys() -> tuple[str, ...]:
     """The keys of ``conf/config.yaml``, groups included."""
     own = OmegaConf.load(conf_dir() / "config.yaml")
@@ -190,7 +191,7 @@ def is_sweep() -> bool:
 def title() -> str:
     """What tells this job of a sweep from the others."""
     hydra = HydraConfig.get()
-    return f"[{hydra.job.num}] {' '.join(hydra.overrides.task)}"
+    return printable(f"[{hydra.job.num}] {' '.join(hydra.overrides.task)}")
 
 
 def request_of(cfg: DictConfig) -> Request:
@@ -302,40 +303,7 @@ def current_trust() -> Trust:
     return Trust(tuple(said.get("packages", ())), bool(said.get("third_party")))
 
 
-def help_text() -> str:
-    """What ``--help`` shows: the groups, and the keys with their comments as they stand in ``config.yaml``."""
-    lines = (conf_dir() / "config.yaml").read_text(encoding="utf-8").split("\nhydra:")[0].splitlines()
-    start = next(at for at, line in enumerate(lines) if line.startswith("task:"))
-    keys_and_comments = "\n".join(f"  {line}" if line else "" for line in lines[start:])
-    text = HELP.format(keys=keys_and_comments.rstrip())
-    return text.replace("$APP", "@APP").replace("$", "$$").replace("@APP", "$APP")
-
-
-HELP = """\
-pipezoo: pipelines of PyTorch models, trained for real and proved against one device
-
-  python -m pipezoo key=value ...                  train a pipeline (first word verify, simulate, plan: another task)
-  python -m pipezoo -m key=a,b ...                 a sweep: every combination, one table at the end
-  python -m pipezoo report FOLDER                  read what a run left behind
-  python -m pipezoo rerun FOLDER                   run it again and say what differs
-
-  python -m pipezoo model=example_code model.splits=6
-  python -m pipezoo model=gpt stages=4 schedule=interleaved_1f1b optimizer.lr=3e-3
-
-Groups: group=option chooses, group.key=value sets (--cfg job shows all keys as composed, -p model those of one group)
-
-$APP_CONFIG_GROUPS
-Keys:
-
-{keys}
-
-Your own groups: --config-dir FOLDER adds FOLDER/model/mine.yaml as model=mine
-Tab completion: eval "$(pipezoo -sc install=bash)"
-Hydra's own options: --hydra-help
-"""
-
-
-OmegaConf.register_new_resolver("help_text", help_text, replace=True)
+OmegaConf.register_new_resolver("help_text", lambda: help_text(conf_dir() / "config.yaml"), replace=True)
 OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
 OmegaConf.register_new_resolver("run_token", lambda: secrets.token_hex(2), replace=True, use_cache=True)
 OmegaConf.register_new_resolver("stages_or", _stages_or, replace=True)

@@ -1,6 +1,6 @@
 """The house has floors, and imports point down. This test draws them from the imports themselves.
 
-floor 4   config, __main__, job, rerun, explain          the door: command line, Hydra, exit codes
+floor 4   config, __main__, job, rerun, explain, usage   the door: command line, Hydra, exit codes
 floor 3   tasks/                                         one page a task
 floor 2   runtime/, report/, planner/, simulator ...     what runs, predicts and draws
 floor 1   schedules/ models/ splitters/ data/ ...        the zoo, and what was asked
@@ -23,7 +23,7 @@ DOOR = {"pipezoo.config", "pipezoo.__main__"}  # the only files that know Hydra 
 PRIVATE_TORCH = "pipezoo.runtime.torch_schedule"  # the only file that may name what torch underscores
 
 FLOORS = {
-    4: {"config", "__main__", "job", "rerun", "explain"},
+    4: {"config", "__main__", "job", "rerun", "explain", "usage"},
     3: {"tasks"},
     2: {"runtime", "report", "simulator", "planner"},
     1: {
@@ -41,7 +41,18 @@ FLOORS = {
         "part",
     },
 }
-TORCH_USERS = {"models", "splitters", "data", "losses", "runtime", "tasks", "dry_run", "tracing", "module_names", "module_chain"}
+TORCH_USERS = {
+    "models",
+    "splitters",
+    "data",
+    "losses",
+    "runtime",
+    "tasks",
+    "dry_run",
+    "tracing",
+    "module_names",
+    "module_chain",
+}
 
 
 @cache

@@ -141,6 +141,13 @@ def test_a_folder_of_yaml_files_that_is_not_there_is_named(cli, tmp_path):
     assert (ended.code, ended.err) == (2, f"error: --config-dir={tmp_path}/nowhere: there is no such folder\n")
 
 
+def test_a_yaml_file_with_a_name_of_ours_is_not_ignored_in_silence(own, cli):
+    (own / "model" / "gpt.yaml").write_text("_target_: their.Net\n")
+    ended = cli("model=gpt", "--config-dir", str(own))
+    message = f"error: --config-dir={own}: model/gpt.yaml has the name of one of pipezoo's own files; rename it\n"
+    assert (ended.code, ended.err) == (2, message)
+
+
 @pytest.mark.parametrize(
     "words", [["steps=0"], ["schedule=zbw"], ["stages=5", "ranks=2"], ["+model.d=1"], ["model=a,b"]]
 )

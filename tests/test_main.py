@@ -73,6 +73,23 @@ def test_hydras_own_questions_are_answered(cli):
     assert "1f1b" in cli("--info", "defaults").out
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(environment, tmp_path):
+    command = f"{sys.executable} -m pipezoo --help | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode in (0, 141), ended.stderr) == (True, "")
+
+
+def test_tab_completion_answers_at_once(environment, tmp_path):
+    script = tmp_path / "pipezoo"
+    script.write_text("import sys\nfrom pipezoo.__main__ import main\nsys.exit(main())\n")
+    typed = {"COMP_LINE": "pipezoo schedule=z", "COMP_POINT": "18", "COMP_CWORD": "1"}
+    command = [sys.executable, script, "-sc", "query=bash"]
+    began = time.monotonic()
+    ended = subprocess.run(command, cwd=tmp_path, env={**environment, **typed}, capture_output=True, text=True)
+    assert "schedule=zbv" in ended.stdout.split()
+    assert time.monotonic() - began < 3.0
+
+
 def test_an_unknown_option_is_a_usage_error(cli):
     ended = cli("--nope")
     assert ended.code == 2

@@ -126,6 +126,14 @@ def test_a_folder_with_runs_in_it_is_not_swept_over(cli, tmp_path):
     assert result_of(tmp_path / "sweep" / "0") == {"status": "ok"}
 
 
+def test_a_job_cannot_leave_the_folder_of_its_sweep(cli, tmp_path):
+    words = ("hydra.sweep.dir=a/b/sweep", "hydra.sweep.subdir=../../out/${seed}")
+    ended = cli("-m", "model=multi_mlp", "seed=1,2", *words)
+    assert ended.code == 2
+    assert "error: hydra.sweep.subdir=../../out/1: leads out of the sweep's folder; valid: below it" in ended.err
+    assert list(tmp_path.rglob("result.json")) == []
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_sweep_stops_and_says_so(environment, theirs, no_process_left, number, code):
     command = [sys.executable, "-m", "pipezoo", "-m", *WORDS, "model.kind=sleeps,fine", "hydra.sweep.dir=sweep"]

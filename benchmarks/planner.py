@@ -3,9 +3,9 @@
     python benchmarks/planner.py                    all tables, about two minutes
     python benchmarks/planner.py paper interleaved  some of them, by name
 
-Costs are those that "Zero Bubble Pipeline Parallelism" (arXiv:2401.10241) publishes in its table 9, in milliseconds; its
-bubble rates (table 5) are the columns ZB-1p and ZB-2p. Memory counts in rank-microbatches. What I frees of an activation
-follows from the paper's counts of bytes: 1 - 32 / (34 + 5as/h).
+Costs are those that "Zero Bubble Pipeline Parallelism" (arXiv:2401.10241) publishes in its table 9, in milliseconds;
+its bubble rates (table 5) are the columns ZB-1p and ZB-2p. Memory counts in rank-microbatches. What I frees of an
+activation follows from the paper's counts of bytes: 1 - 32 / (34 + 5as/h).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from pipezoo.cost import Cost, unit
 from pipezoo.planner.plan import Plan, make_plans
-from pipezoo.planner.problem import Problem, items_of
+from pipezoo.planner.problem import Problem
 from pipezoo.planner.replace import replace_weights
 from pipezoo.planner.search import Search
 from pipezoo.planner.weights import Placed
@@ -96,7 +96,7 @@ def interleaved() -> None:
         for function in (zbv, interleaved_zero_bubble):
             fixed = function(p, m)
             problem = Problem(cost, fixed.stage_to_rank, m, (float(p),) * p)
-            placed, _, _ = timed(problem, "step", 10.0, [items_of(fixed)], 200)
+            placed, _, _ = timed(problem, "step", 10.0, [fixed], 200)
             cells.append(share(problem, placed.step))
             if function is zbv:
                 bounds = [share(problem, problem.plain_bound), share(problem, problem.bound)]
@@ -115,7 +115,8 @@ def weights() -> None:
             took = time.process_time() - begin
             old, new = predict(schedule, cost), predict(replaced, cost)
             print(
-                f"| {schedule.name} {p} {m} | {hop} | {old['bubble']['makespan']:.4f} | {new['bubble']['makespan']:.4f} "
+                f"| {schedule.name} {p} {m} | {hop} "
+                f"| {old['bubble']['makespan']:.4f} | {new['bubble']['makespan']:.4f} "
                 f"| {old['step_seconds'] / new['step_seconds']:.3f} "
                 f"| {max(old['peak_memory']):g}, {max(new['peak_memory']):g} | {took * 1e3:.0f} ms |",
                 flush=True,
@@ -186,7 +187,7 @@ def _curves() -> Iterator[tuple[str, Problem, list]]:
         yield f"{name} {p} {m}, v=1, 1p", Problem(cost_of(row), tuple(range(p)), m, (float(p),) * p), []
         fixed = zbv(p, m)
         problem = Problem(cost_of(row, 2), fixed.stage_to_rank, m, (float(p),) * p)
-        yield f"{name} {p} {m}, V, 1p", problem, [items_of(fixed)]
+        yield f"{name} {p} {m}, V, 1p", problem, [fixed]
 
 
 TABLES = {table.__name__: table for table in (paper, interleaved, weights, pareto, large, curve)}

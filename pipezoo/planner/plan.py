@@ -18,7 +18,7 @@ import numpy as np
 
 from pipezoo.action import Op
 from pipezoo.cost import Cost
-from pipezoo.planner.problem import ROUNDING, Problem, items_of
+from pipezoo.planner.problem import ROUNDING, Problem
 from pipezoo.planner.search import Search
 from pipezoo.planner.weights import Placed
 from pipezoo.planner.wishes import Wishes, amount
@@ -220,7 +220,7 @@ def _searched(problem: Problem, fixed: list[Plan], wishes: Wishes, until: float,
     search = Search(problem, wishes.objective, until)
     if tell is not None:
         search.tell = lambda tried, placed: tell(_progress(shape, tried, placed))
-    placed = search.run((items_of(plan.schedule) for plan in same), wishes.moves)
+    placed = search.run((plan.schedule for plan in same), wishes.moves)
     if placed is None:
         return None
     return _plan(problem.schedule(placed.orders, shape), "planned", problem.cost, wishes.limit, problem.bound)

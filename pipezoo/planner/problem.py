@@ -160,6 +160,14 @@ def _sources(num_stages: int, num_microbatches: int) -> NDArray[np.int64]:
     return source
 
 
+def complete_items_of(schedule: Schedule) -> Orders:
+    """All items of a schedule, in its order, W included; it must split every backward."""
+    schedule = schedule.compute_only()
+    part = np.array([0, -1, 1, 2])[schedule.op]
+    items = (part * schedule.num_stages + schedule.stage) * schedule.num_microbatches + schedule.microbatch
+    return [items[low:high].tolist() for low, high in pairwise(schedule.offsets.tolist())]
+
+
 def items_of(schedule: Schedule) -> Orders:
     """The F and the input halves of a schedule as items, in its order; a whole backward counts as its input half."""
     schedule = schedule.compute_only()

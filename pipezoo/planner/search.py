@@ -15,11 +15,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from pipezoo.action import Op
+from pipezoo.memory import peak_memory
 from pipezoo.planner.depths import candidates, orders_of
-from pipezoo.planner.problem import Orders, Problem
+from pipezoo.planner.problem import ROUNDING, Orders, Problem, complete_items_of, items_of
 from pipezoo.planner.relist import Taste, relist
 from pipezoo.planner.weights import Placed, latest_starts
 from pipezoo.planner.weights import place as place_weights
+from pipezoo.schedule import Schedule
+from pipezoo.simulator import simulate
 
 # Ways to place weight halves: the leeway, and how much later than the lower bound ranks may end (None: whenever).
 Way = tuple[float, "float | None"]
@@ -52,10 +58,11 @@ class Search:
     num_tried: int = 0
     pool: list[tuple[tuple[float, float], Orders]] = field(default_factory=list)
 
-    def run(self, starts: Iterable[Orders], moves: int) -> Placed | None:
-        """Try the starts, then ``moves`` changes of the best."""
-        for given in starts:
-            self.place(given)
+    def run(self, starts: Iterable[Schedule], moves: int) -> Placed | None:
+        """Try the starts, which have the stages of the problem, then ``moves`` changes of the best."""
+        for schedule in starts:
+            self.offer(schedule)
+            self.place(items_of(schedule))
             if self._is_over():
                 return self.best
         if self.problem.num_stages == self.problem.num_ranks:
@@ -70,6 +77,18 @@ class Search:
                 break
             self._move(chance)
         return self.best
+
+    def offer(self, schedule: Schedule) -> None:
+        """Take a fixed schedule into account as it stands, if it fits into memory and splits every backward."""
+        problem = self.problem
+        if (schedule.op == Op.B).any() or schedule.overlap is not None:
+            return
+        peaks = peak_memory(schedule, problem.cost)
+        if all(peak <= most * (1 + ROUNDING) for peak, most in zip(peaks, problem.limit, strict=True)):
+            timeline = simulate(schedule, problem.cost)
+            ends = timeline.end[schedule.offsets[1:] - 1]
+            step = float((ends + np.array(problem.after)).max())
+            self._offer(Placed(step, float(timeline.own_span().max()), complete_items_of(schedule)))
 
     def _relist_all(self) -> None:
         for _, given in list(self.pool[:2]):

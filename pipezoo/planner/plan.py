@@ -148,7 +148,7 @@ def _costs(cost_of: CostOf, num_ranks: int, wishes: Wishes) -> tuple[dict[int, C
     if not costs and refused is not None:
         raise refused
     works = {v: float(np.nansum(cost.seconds[:, Op.F])) for v, cost in costs.items()}
-    if works and max(works.values()) > 1.01 * min(works.values()):
+    if works and max(works.values()) > 1.5 * min(works.values()):  # measured times differ a little
         notes.append("costs of one stage stand for every stage: more stages per rank are a larger model here")
     return costs, notes
 

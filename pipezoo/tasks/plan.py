@@ -1,4 +1,6 @@
-"""Propose a schedule for these costs, ranks and memory: ``task=plan``. Builds no model and imports no torch.
+"""Propose a schedule for these costs, ranks and memory: ``task=plan``.
+
+Builds no model and imports no torch, unless costs are to be measured.
 
 costs -> every fixed schedule, and orders made for them -> table.csv       all that fit, best first
                                                            schedule.csv    the winner
@@ -20,7 +22,6 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 import pipezoo
-from pipezoo.cost import Cost
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
 from pipezoo.part import Part
@@ -32,6 +33,7 @@ from pipezoo.report.perfetto import write_timeline
 from pipezoo.report.text import draw
 from pipezoo.simulator import simulate
 from pipezoo.sizes import MICROBATCHES
+from pipezoo.tasks.costs import costs_of
 
 Say = Callable[[str], None]
 TABLE = "table.csv"
@@ -56,7 +58,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     _introduce(experiment, num_ranks, counts, wishes, say)
     tell = say if sys.stdout.isatty() else None
     try:
-        plans = make_plans(_cost_of(experiment), num_ranks, counts, wishes, tell)
+        plans = make_plans(costs_of(experiment, folder, say), num_ranks, counts, wishes, tell)
     except ConfigError:
         raise
     except ValueError as error:
@@ -85,16 +87,6 @@ def _num_ranks(experiment: Experiment) -> int:
     if experiment.num_stages is not None:
         return experiment.num_stages
     raise ConfigError("ranks=null: task=plan plans for a number of ranks; give ranks=")
-
-
-def _cost_of(experiment: Experiment) -> Callable[[int, int], Cost]:
-    def cost_of(num_stages: int, stages_per_rank: int) -> Cost:
-        cost = experiment.cost(num_stages=num_stages, stages_per_rank=stages_per_rank)
-        if not isinstance(cost, Cost):
-            raise ConfigError(f"cost={experiment.cost.choice}: {experiment.cost.target} made a {type(cost).__name__}")
-        return cost
-
-    return cost_of
 
 
 def _introduce(experiment: Experiment, num_ranks: int, counts: Sequence[int], wishes: Wishes, say: Say) -> None:

@@ -19,6 +19,7 @@ from pipezoo.report.perfetto import write_timeline
 from pipezoo.report.text import draw
 from pipezoo.simulator import run as play
 from pipezoo.sizes import Sizes, derive, resolve
+from pipezoo.tasks.costs import costs_of
 from pipezoo.timeline import Timeline
 
 Say = Callable[[str], None]
@@ -36,7 +37,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         ConfigError: nothing says how many stages there are, or schedule and cost do not fit.
     """
     sizes = _sizes(experiment)
-    cost = _cost(experiment, sizes)
+    cost = costs_of(experiment, folder, say)(sizes.num_stages, max(1, sizes.stages_per_rank))
     unit = "unit" if experiment.cost.target == "pipezoo.cost.unit" else "s"
     try:
         simulation = play(sizes.schedule, cost)
@@ -63,13 +64,6 @@ def _sizes(experiment: Experiment) -> Sizes:
     if not isinstance(num_stages, int):
         raise ConfigError("stages=null: task=simulate builds no model that could tell; give stages= or ranks=")
     return resolve(experiment, asked, num_stages)
-
-
-def _cost(experiment: Experiment, sizes: Sizes) -> Cost:
-    cost = experiment.cost(num_stages=sizes.num_stages, stages_per_rank=max(1, sizes.stages_per_rank))
-    if not isinstance(cost, Cost):
-        raise ConfigError(f"cost={experiment.cost.choice}: {experiment.cost.target} made a {type(cost).__name__}")
-    return cost
 
 
 def _result(experiment: Experiment, sizes: Sizes, cost: Cost, unit: str, prediction: dict[str, Any]) -> dict[str, Any]:

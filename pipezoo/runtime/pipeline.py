@@ -13,6 +13,7 @@ from torch import nn
 
 from pipezoo.action import Action
 from pipezoo.data.batch import Batch
+from pipezoo.runtime.checkpoint import Saved
 from pipezoo.runtime.faults import Fault
 from pipezoo.runtime.stages import Stages
 from pipezoo.schedule import Schedule
@@ -35,6 +36,9 @@ class Pipeline:
         own_weight_gradient: a weight half runs the stage's ``compute_dW`` instead of autograd's.
         identity: what all ranks must agree on: config and schedule, hashed.
         fault: what happens to a rank on purpose, if anything.
+        saved: the checkpoint to go on from, if any.
+        checkpoints: the folder of those that this run writes, one after every ``checkpoint_every`` steps and one at
+            the end; None: it writes none.
     """
 
     stages: Stages
@@ -58,6 +62,17 @@ class Pipeline:
     timeout: float
     identity: str
     fault: Fault | None = None
+    saved: Saved | None = None
+    checkpoints: Path | None = None
+    checkpoint_every: int = 1
+
+    @property
+    def steps_to_do(self) -> range:
+        """The indices of the steps of this run; those before were done by the one whose checkpoint it goes on from."""
+        return range(self.saved.step if self.saved else 0, self.steps)
+
+    def saves_after(self, step: int) -> bool:
+        return self.checkpoints is not None and ((step + 1) % self.checkpoint_every == 0 or step == self.steps - 1)
 
     @property
     def num_processes(self) -> int:

@@ -17,6 +17,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Virtual
 from pipezoo.lowering import lower
 from pipezoo.queues import check_queues
+from pipezoo.runtime.checkpoint import Saved, read, restore_model, restore_optimizer
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, to_dtype, try_out
 from pipezoo.runtime.step import scaled
@@ -26,11 +27,12 @@ from pipezoo.sizes import Asked, Sizes, derive, resolve
 COSTED_STEPS = 8  # so many of the last steps are recorded for the costs of the stages, however few are shown
 
 
-def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
+def prepare(experiment: Experiment, scratch: Path, checkpoints: Path | None = None) -> tuple[Pipeline, Sizes]:
     """The pipeline of an experiment, ready to launch, and the numbers that were derived for it.
 
     Args:
         scratch: a private folder that the processes of the run share.
+        checkpoints: where its checkpoints go, if it is to write some.
 
     Raises:
         ConfigError: the experiment cannot run, in the user's spelling.
@@ -41,7 +43,8 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
     dtype = getattr(torch, experiment.dtype)
     data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
     loss = experiment.loss()
-    model = make_model(experiment.model, experiment.seed, dtype)
+    saved = None if experiment.resume is None else read(experiment.resume)
+    model = _fresh(experiment, dtype, saved)
     stages, sizes = _split(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
     virtual = isinstance(experiment.launch, Virtual)
@@ -57,7 +60,7 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
         schedule=schedule,
         actions=lower(schedule, placed),
         stage_to_rank=placed,
-        fresh_model=partial(make_model, experiment.model, experiment.seed, dtype),
+        fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
@@ -76,11 +79,25 @@ def prepare(experiment: Experiment, scratch: Path) -> tuple[Pipeline, Sizes]:
         timeout=max(experiment.launch.first_step_timeout, experiment.launch.step_timeout) + 60.0,
         identity=_identity(experiment, schedule),
         fault=experiment.fault,
+        saved=saved,
+        checkpoints=checkpoints if experiment.checkpoint.every else None,
+        checkpoint_every=experiment.checkpoint.every or 1,
     )
+    if not pipeline.steps_to_do:
+        done = pipeline.steps_to_do.start
+        raise ConfigError(f"steps={experiment.steps}: the checkpoint has {done} behind it already; valid: > {done}")
     if pipeline.fault is not None:
-        pipeline.fault.moment(pipeline.actions, range(pipeline.steps))
-    pipeline.optimizer([p for p in model.parameters() if p.requires_grad])  # what it refuses, it refuses here
+        pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
+    optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])  # refuses here what it refuses
+    if saved is not None:
+        restore_optimizer(optimizer, model.named_parameters(), saved)
     return pipeline, sizes
+
+
+def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Saved | None) -> nn.Module:
+    """The unsplit model as it is before this run's first step."""
+    model = make_model(experiment.model, experiment.seed, dtype)
+    return model if saved is None else restore_model(model, saved)
 
 
 def num_cores() -> int:

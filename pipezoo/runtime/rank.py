@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from pipezoo.errors import NonFiniteError, VerificationError
+from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_random, write_part
 from pipezoo.runtime.faults import Armed
 from pipezoo.runtime.link import Link, Phase
 from pipezoo.runtime.pipeline import Pipeline
@@ -63,10 +64,10 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
     member = _assemble(pipeline, rank, device, link)
     meter = _meter(member)
     recorded, rest, before = [], [], time.perf_counter()
-    for step in range(pipeline.steps):
+    for step in pipeline.steps_to_do:
         link.begin_step(step)
         for stage in member.stages:
-            stage.meter = meter if step == 0 else None
+            stage.meter = meter if step == pipeline.steps_to_do.start else None
         inputs, target = _batch(pipeline, step, member.owned, device)
         began = time.perf_counter()
         losses = train_step(member, inputs, target, step, link)
@@ -77,6 +78,9 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
             fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
             rest.append(ended - spans[-1, 4] + began - before + fill)
+        if pipeline.saves_after(step):
+            link.note(Phase.SAVE)
+            link.send("saved", **_save(member, step + 1))
         before = ended
     link.note(Phase.LEAVE)
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
@@ -102,7 +106,7 @@ def train_step(
     link.note(Phase.UPDATE)
     _check_finite(pipeline, losses, step)
     sum_tied_gradients(member.ties, member.parameters, member.rank)
-    if pipeline.verify and step == 0:
+    if pipeline.verify and step == pipeline.steps_to_do.start:
         _leave_values(pipeline, member.rank, "first", member.owned)
     if optimizer is not None:
         optimizer.step()
@@ -127,6 +131,11 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, link: Link) -
     stages = [_stage(pipeline, index, device, recorder) for index in owned]
     parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
     learning = [p for p in parameters.values() if p.requires_grad]
+    optimizer = pipeline.optimizer(learning) if learning else None
+    if pipeline.saved is not None:
+        restore_random(rank, pipeline.num_processes, pipeline.saved)
+        if optimizer is not None:
+            restore_optimizer(optimizer, parameters.items(), pipeline.saved)
     all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
     num_microbatches = pipeline.schedule.num_microbatches
     loss = scaled(pipeline.loss.to(device), num_microbatches)
@@ -136,7 +145,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, link: Link) -
         device=device,
         stages=stages,
         parameters=parameters,
-        optimizer=pipeline.optimizer(learning) if learning else None,
+        optimizer=optimizer,
         ties=join(find_ties(all_parameters, pipeline.stage_to_rank)),
         schedule=TorchSchedule(
             stages, rank, pipeline.actions[rank], pipeline.stage_to_rank, num_microbatches, loss, link.note
@@ -155,7 +164,7 @@ def armed(link: Link, pipeline: Pipeline, rank: int) -> Link:
     """The link, with the fault that this rank is to suffer."""
     if pipeline.fault is None or pipeline.fault.rank != rank:
         return link
-    moment = pipeline.fault.moment(pipeline.actions, range(pipeline.steps))
+    moment = pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
     return Armed(link, pipeline.fault, moment, [pipeline.stages.modules[index] for index in pipeline.stages_of(rank)])
 
 
@@ -209,6 +218,18 @@ def _batch(
     inputs = inputs_of(pipeline.stages.model, batch, pipeline.dtype) if first else ()
     target = to_dtype(batch.target, pipeline.dtype).to(device) if last else None
     return tuple(tensor.to(device) for tensor in inputs), target
+
+
+def _save(member: Member, steps: int) -> dict[str, Any]:
+    """Write this rank's part of the checkpoint after so many steps."""
+    pipeline, stages = member.pipeline, member.pipeline.stages
+    assert pipeline.checkpoints is not None
+    writer = first_writer([names.values() for names in stages.names], pipeline.stage_to_rank.__getitem__)
+    held: dict[str, torch.Tensor] = dict([*stages.model.named_parameters(), *stages.model.named_buffers()])
+    for stage in member.owned:
+        held |= {**stages.parameters(stage), **stages.buffers(stage)}
+    own = {name: tensor for name, tensor in held.items() if writer.get(name, 0) == member.rank}
+    return write_part(pipeline.checkpoints, steps, member.rank, own, member.parameters, member.optimizer)
 
 
 def _leave_values(pipeline: Pipeline, rank: int, when: str, owned: list[int]) -> None:

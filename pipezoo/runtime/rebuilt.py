@@ -33,7 +33,7 @@ def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) 
     """``work`` for a process that is started by ``method``; it must be picklable where that is spawn."""
     if method == "fork":
         return partial(work, pipeline)
-    return partial(_rebuild_and_work, _picklable(experiment), pipeline.scratch, work)
+    return partial(_rebuild_and_work, _picklable(experiment), pipeline.scratch, pipeline.checkpoints, work)
 
 
 def _picklable(experiment: Experiment) -> Experiment:
@@ -43,6 +43,6 @@ def _picklable(experiment: Experiment) -> Experiment:
     return replace(experiment, **parts)
 
 
-def _rebuild_and_work(experiment: Experiment, scratch: Path, work: Work, link: Link) -> Any:
-    pipeline, _ = prepare(experiment, scratch)
+def _rebuild_and_work(experiment: Experiment, scratch: Path, checkpoints: Path | None, work: Work, link: Link) -> Any:
+    pipeline, _ = prepare(experiment, scratch, checkpoints)
     return work(pipeline, link)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from pipezoo.action import Op
+from pipezoo.runtime.checkpoint import restore_optimizer
 from pipezoo.runtime.difference import Difference, compare
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.shares import Shares
@@ -23,6 +24,7 @@ from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.step import LossFunction, Tensors, microbatches, scaled, total
 
 Values = dict[str, torch.Tensor | None]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
     model = pipeline.fresh_model().to(device)
     loss = scaled(pipeline.loss.to(device), pipeline.schedule.num_microbatches)
     optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
+    if pipeline.saved is not None:
+        restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
     groups = _accumulation_orders(pipeline, model)
     forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
     shares = Shares(pipeline, device)
     history, gradients, ties = [], {}, []
-    for step in range(pipeline.steps):
+    for step in pipeline.steps_to_do:
         beat(step)
         optimizer.zero_grad(set_to_none=True)
         inputs, target = _on(device, pipeline, model, step)
@@ -60,7 +64,7 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
         tied = shares.gradients(model, cut, loss)
         losses = _backward(model, loss, cut, forwards, groups)
         history.append([value.item() for value in (*losses, total(losses))])
-        if step == 0:
+        if step == pipeline.steps_to_do.start:
             gradients = {
                 n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters() if p.requires_grad
             }
@@ -77,7 +81,7 @@ def full_batch_gradients(pipeline: Pipeline) -> Values:
     """The gradients of the first step without microbatches: one forward and one backward of the whole batch."""
     device = pipeline.rank_device(0)
     model = pipeline.fresh_model().to(device)
-    inputs, target = _on(device, pipeline, model, 0)
+    inputs, target = _on(device, pipeline, model, pipeline.steps_to_do.start)
     pipeline.loss.to(device)(model(*inputs), target).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
 
@@ -85,7 +89,7 @@ def full_batch_gradients(pipeline: Pipeline) -> Values:
 def mixes_rows(model: nn.Module) -> bool:
     """True where a row's result depends on the other rows of its microbatch, so that the full batch gives other
     numbers."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return any(isinstance(module, BATCH_NORMS) for module in model.modules())
 
 
 def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:

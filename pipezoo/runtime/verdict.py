@@ -87,10 +87,10 @@ def _differences(pipeline: Pipeline, losses: list[list[float]], reference: Refer
             torch.tensor(ours).double(),
             torch.tensor(theirs).double(),
         )
-        for step, (ours, theirs) in enumerate(zip(losses, reference.losses, strict=False))
+        for step, (ours, theirs) in zip(pipeline.steps_to_do, zip(losses, reference.losses, strict=False), strict=False)
     ]
     yield from by_step[:1]
-    yield from _values(pipeline, "first", "gradient of {} in step 0", reference.gradients)
+    yield from _values(pipeline, "first", f"gradient of {{}} in step {pipeline.steps_to_do.start}", reference.gradients)
     yield from reference.ties
     yield from by_step[1:]
     yield from _values(pipeline, "last", f"{{}} after step {pipeline.steps - 1}", reference.last)

@@ -33,12 +33,12 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, say: Say
     rows = sizes.batch_size // sizes.num_microbatches
     say(f"pipezoo   {pipezoo.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     say(
-        f"model     {experiment.model_name}: {_count(sizes.num_stages, 'stage')} by split={experiment.split_name}, "
-        f"{spread} parameters in each" + (f"; {_count(unused, 'tensor')} that forward does not use" if unused else "")
+        f"model     {experiment.model_name}: {count(sizes.num_stages, 'stage')} by split={experiment.split_name}, "
+        f"{spread} parameters in each" + (f"; {count(unused, 'tensor')} that forward does not use" if unused else "")
     )
     say(
-        f"schedule  {experiment.schedule_name}: {_count(sizes.num_stages, 'stage')} "
-        f"on {_count(sizes.num_ranks, 'rank')}, {_count(sizes.num_microbatches, 'microbatch')} of {_count(rows, 'row')}"
+        f"schedule  {experiment.schedule_name}: {count(sizes.num_stages, 'stage')} "
+        f"on {count(sizes.num_ranks, 'rank')}, {count(sizes.num_microbatches, 'microbatch')} of {count(rows, 'row')}"
     )
     if sizes.lines:
         say(f"derived   {', '.join(sizes.lines)}")
@@ -72,7 +72,7 @@ def conclude(result: dict[str, Any], say: Say) -> None:
     """Loss, time, memory, and the verdict."""
     seconds, losses = result["step_seconds"]["median"], result["losses"]
     error, peaks = result["prediction"]["step_error"], result["memory"]["measured"]
-    say(f"loss      {losses[0]:.6g} -> {losses[-1]:.6g} in {_count(len(losses), 'step')}")
+    say(f"loss      {losses[0]:.6g} -> {losses[-1]:.6g} in {count(len(losses), 'step')}")
     say(
         f"step      {seconds * 1e3:.1f} ms, {result['samples_per_second']:.0f} samples/s; "
         f"predicted from the measured stages {(1 + error) * 1e2:.0f} % of that"
@@ -83,7 +83,7 @@ def conclude(result: dict[str, Any], say: Say) -> None:
 
 
 def _verdict(result: dict[str, Any]) -> str:
-    tensors = _count(result["num_compared"], "tensor")
+    tensors = count(result["num_compared"], "tensor")
     whole = result["full_batch_difference"]
     beside = f"; the whole batch in one piece differs by {whole:.1g}" if whole else ""
     if result["verified"] == "exact":
@@ -93,15 +93,15 @@ def _verdict(result: dict[str, Any]) -> str:
 
 
 def _processes(experiment: Experiment, pipeline: Pipeline) -> str:
-    threads = f"threads={pipeline.threads} each on {_count(num_cores(), 'core')}"
+    threads = f"threads={pipeline.threads} each on {count(num_cores(), 'core')}"
     if isinstance(experiment.launch, Virtual):
         device = "the GPU" if experiment.device == "cuda" else "the CPU"
-        return f"{_count(pipeline.schedule.num_ranks, 'virtual rank')} in one process on {device}, {threads}"
+        return f"{count(pipeline.schedule.num_ranks, 'virtual rank')} in one process on {device}, {threads}"
     backend = "nccl, a GPU each" if experiment.device == "cuda" else "gloo"
     crowd = "" if experiment.device == "cuda" or pipeline.num_processes <= num_cores() else ", which they share"
-    return f"{_count(pipeline.num_processes, 'process')} over {backend}, {threads}{crowd}"
+    return f"{count(pipeline.num_processes, 'process')} over {backend}, {threads}{crowd}"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     plural = noun + ("es" if noun.endswith(("ss", "ch")) else "s")
     return f"{number} {noun if number == 1 else plural}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment import Experiment, Virtual
 from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, read_result, write_json, write_text
 from pipezoo.report.perfetto import write_timeline
+from pipezoo.runtime.checkpoint import FOLDER, Keeper
 from pipezoo.runtime.launch import Handlers, Limits, launch
 from pipezoo.runtime.measured import Steps, measured_cost, peak_bytes, timelines, virtual_timelines
 from pipezoo.runtime.pipeline import Pipeline
@@ -26,7 +28,7 @@ from pipezoo.runtime.scratch import scratch_in
 from pipezoo.runtime.verdict import judge
 from pipezoo.simulator import predict, simulate
 from pipezoo.sizes import Sizes
-from pipezoo.tasks.terminal import Say, conclude, introduce, progress, show
+from pipezoo.tasks.terminal import Say, conclude, count, introduce, progress, show
 from pipezoo.timeline import Timeline
 
 LOG = "ranks.log"  # what the ranks print
@@ -45,10 +47,12 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_in(folder))
         stack.callback(_drop_if_empty, folder / LOG)
-        pipeline, sizes = prepare(experiment, scratch)
+        pipeline, sizes = prepare(experiment, scratch, folder / FOLDER)
         write_text(folder / SCHEDULE, pipeline.schedule.to_csv())
         method, why = start_method(getattr(experiment.launch, "start_method", None))
         introduce(experiment, pipeline, sizes, say)
+        if pipeline.saved is not None:
+            say(f"resume    from {pipeline.saved.path}, after {count(pipeline.saved.step, 'step')}")
         if method == "spawn":
             say(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
@@ -93,6 +97,10 @@ def _train(
             ranks = {"the virtual ranks": ranks["rank 0"]}
         actions = dict(zip(ranks, pipeline.actions, strict=True))
         handlers = Handlers(step=steps.hear, failure=partial(write_json, folder / FAILURE))
+        if pipeline.checkpoints is not None:
+            keeper = Keeper(pipeline.checkpoints, pipeline.num_processes, experiment.checkpoint.keep)
+            stack.callback(keeper.clear)
+            handlers = replace(handlers, saved=keeper.hear)
         try:
             results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers, method)
         except BaseException:
@@ -126,6 +134,7 @@ def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> dict[
         "derived": list(sizes.lines),
         "versions": {"pipezoo": pipezoo.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "config_hash": experiment.config_hash,
+        "resumed": pipeline.saved and {"from": str(pipeline.saved.path), "step": pipeline.saved.step},
     }
 
 

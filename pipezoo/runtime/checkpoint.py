@@ -275,7 +275,7 @@ def _write(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk does not say whose file it was
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk does not say whose file it was
 
 
 def _sync(folder: Path) -> None:

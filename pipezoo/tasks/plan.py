@@ -4,7 +4,7 @@ Builds no model and imports no torch, unless costs are to be measured.
 
 costs -> every fixed schedule, and orders made for them -> table.csv       all that fit, best first
                                                            schedule.csv    the winner
-                                                           experiment/planned.yaml   the run of it
+                                                           conf/experiment/planned.yaml   the run of it
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from pipezoo.tasks.costs import costs_of
 
 Say = Callable[[str], None]
 TABLE = "table.csv"
+CONF = "conf"  # a config folder of its own: config.yaml of the run itself is none of it
 EXPERIMENT = "planned"
 PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 MOST_SPANS = 200_000  # of a timeline that is written down
@@ -66,8 +67,8 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     best = plans.ranked[0]
     write_text(folder / TABLE, _csv(plans))
     write_text(folder / SCHEDULE, best.schedule.to_csv())
-    (folder / "experiment").mkdir(exist_ok=True)
-    write_text(folder / "experiment" / f"{EXPERIMENT}.yaml", _experiment(experiment, best, folder))
+    (folder / CONF / "experiment").mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONF / "experiment" / f"{EXPERIMENT}.yaml", _experiment(experiment, best, folder))
     timeline = simulate(best.schedule, best.cost)
     if timeline.num_spans <= MOST_SPANS:
         write_timeline(folder / TIMELINE, [timeline], unit)
@@ -77,7 +78,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
     say(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
-    say(f"run it    python -m pipezoo --config-dir {_short(folder)} +experiment={EXPERIMENT}")
+    say(f"run it    python -m pipezoo --config-dir {_short(folder / CONF)} +experiment={EXPERIMENT}")
     return result
 
 

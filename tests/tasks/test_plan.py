@@ -36,7 +36,7 @@ def test_the_folder_holds_the_table_the_winner_and_a_run_of_it(tmp_path):
     assert steps[0] == result["step_seconds"]["median"]
     winner = Schedule.from_csv(tmp_path / "schedule.csv")
     assert winner.num_ranks == 4
-    experiment = yaml.safe_load((tmp_path / "experiment" / "planned.yaml").read_text())
+    experiment = yaml.safe_load((tmp_path / "conf" / "experiment" / "planned.yaml").read_text())
     assert experiment["schedule"]["file"] == str(tmp_path / "schedule.csv")
     assert (experiment["stages"], experiment["ranks"]) == (winner.num_stages, 4)
     text = "\n".join(said)
@@ -48,7 +48,7 @@ def test_the_folder_holds_the_table_the_winner_and_a_run_of_it(tmp_path):
 def test_the_experiment_composes_into_the_run_of_the_winner(tmp_path):
     run(experiment_of("model=multi_mlp", "model.d_hid=16"), tmp_path, lambda line: None)
 
-    experiment = load(*compose(["experiment=planned"], tmp_path), Trust(third_party=True))
+    experiment = load(*compose(["experiment=planned"], tmp_path / "conf"), Trust(third_party=True))
 
     assert experiment.task == "train"
     assert experiment.model_name == "multi_mlp"

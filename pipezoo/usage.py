@@ -23,7 +23,7 @@ Keys:
 {keys}
 
 Your own groups: --config-dir FOLDER adds FOLDER/model/mine.yaml as model=mine
-Tab completion: eval "$(pipezoo -sc install=bash)"
+Tab completion: eval "$$(pipezoo -sc install=bash)"
 Hydra's own options: --hydra-help
 """
 

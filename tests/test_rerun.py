@@ -87,6 +87,22 @@ def test_a_run_with_yaml_files_of_its_own_asks_for_them(first):
         words_of(first)
 
 
+def test_an_order_that_is_gone_is_read_from_the_folder(first):
+    for name in ("config.yaml", ".hydra/config.yaml"):
+        config = yaml.safe_load((first / name).read_text())
+        config["schedule"] = {"_target_": "pipezoo.schedules.csv.csv", "file": "gone.csv"}
+        (first / name).write_text(yaml.safe_dump(config))
+    hydra = yaml.safe_load((first / ".hydra" / "hydra.yaml").read_text())
+    hydra["hydra"]["runtime"]["choices"]["schedule"] = "csv"
+    (first / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    file = first / ".hydra" / "overrides.yaml"
+    file.write_text(file.read_text() + "- schedule=csv\n- schedule.file=gone.csv\n")
+    words, differences = words_of(first)
+    assert f"schedule.file='{first}/schedule.csv'" in words
+    assert "schedule.file=gone.csv" not in words
+    assert f"differs   schedule.file=gone.csv is gone; what ran is read from {first}/schedule.csv" in differences
+
+
 def test_a_folder_without_a_run_is_one_line(cli, tmp_path):
     ended = cli("nowhere", module="pipezoo.rerun")
     assert ended.code == 2

@@ -163,10 +163,10 @@ def _listen(selector: selectors.BaseSelector, children: Sequence[Child], timeout
     """Take in what has arrived within ``timeout``, and notice who is gone."""
     heard = [key.data for key, _ in selector.select(timeout)]
     for child in heard or [child for child in children if not child.over and child.process.exitcode is not None]:
+        gone = child.process.exitcode is not None  # asked first: what it said before it went is read after
         for message in child.inbox.messages():
             _hear(child, message, handlers)
-        if child.process.exitcode is not None:  # a process of its own may hold its line open
-            child.inbox.open = False
+        child.inbox.open &= not gone  # a process of its own may hold its line open
         if not child.inbox.open:
             child.gone_at = child.gone_at or time.monotonic()
             with contextlib.suppress(KeyError):

@@ -65,6 +65,8 @@ class Search:
             self.place(items_of(schedule))
             if self._is_over():
                 return self.best
+        if self.best is None:
+            self.place(self._one_by_one())
         if self.problem.num_stages == self.problem.num_ranks:
             for depths in candidates(self.problem):
                 self.place(orders_of(depths, self.problem.num_microbatches))
@@ -89,6 +91,14 @@ class Search:
             ends = timeline.end[schedule.offsets[1:] - 1]
             step = float((ends + np.array(problem.after)).max())
             self._offer(Placed(step, float(timeline.own_span().max()), complete_items_of(schedule)))
+
+    def _one_by_one(self) -> Orders:
+        """Every microbatch down and back before the next: slow, and of the least memory."""
+        m, size = self.problem.num_microbatches, self.problem.num_stages
+        return [
+            [kind * m + k for k in range(m) for kind in (*stages, *(size + s for s in reversed(stages)))]
+            for stages in self.problem.stages_of
+        ]
 
     def _relist_all(self) -> None:
         for _, given in list(self.pool[:2]):

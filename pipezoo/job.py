@@ -100,7 +100,8 @@ def run(request: Request, say: Say, claimed: bool = False) -> int:
         print(line, file=sys.stderr, flush=True)
         if claimed:
             record(request.folder, code, line)
-            _write_page(request.folder)
+            if code != OutputError.exit_code:
+                _write_page(request.folder)
         else:
             _leave_no_folder(request.folder)
         return code

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipezoo.errors import ConfigError, OutputError, PipezooError
-from pipezoo.job import catch_signals, ending, run, run_alone, sweep_exit_code
+from pipezoo.interrupt import catch_signals, interrupted
 from pipezoo.runtime.children import leave
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main() -> None:
     try:
         code = command(sys.argv[1:])
     except KeyboardInterrupt as error:
-        code, line = ending(error)
+        code, line = interrupted(error)
         print(line, file=sys.stderr)
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,6 +87,7 @@ def hydra_command(words: Sequence[str]) -> int:
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(cfg: DictConfig) -> float | None:
         from pipezoo.config import is_sweep, request_of, title
+        from pipezoo.job import run, run_alone
 
         request = request_of(cfg)
         if is_sweep():
@@ -94,26 +95,27 @@ def hydra_command(words: Sequence[str]) -> int:
         codes.append(run(request, lambda line: print(line, flush=True)))
         return None
 
-    interrupted = 0
+    ended = 0
     try:
         _check_names(words, conf_dir())
         job()
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as error:
-        interrupted, line = ending(error)
+        ended, line = interrupted(error)
         print(line, file=sys.stderr)
     except Exception as error:
         codes.append(_tell(error, words))
     if SWEEP:
         codes.append(end_of_sweep(SWEEP.pop()))
-    return interrupted or max(codes)
+    return ended or max(codes)
 
 
 def _tell(error: Exception, words: Sequence[str]) -> int:
     """Say in one line what Hydra raised before or between the runs; its exit code."""
     from pipezoo.config import conf_dir
     from pipezoo.explain import explain
+    from pipezoo.job import ending
 
     told = explain(error, words, [conf_dir(), *config_dirs(words)]) or _unwritable(error) or error
     code, line = ending(told)
@@ -147,6 +149,7 @@ def end_of_sweep(folder: Path) -> int:
         return 0
     from rich.console import Console
 
+    from pipezoo.job import ending, sweep_exit_code
     from pipezoo.report.sweep import TABLE, errors, write_sweep
     from pipezoo.report.sweep_page import write_sweep_report
 

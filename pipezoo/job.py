@@ -25,12 +25,12 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import pipezoo.tasks
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.experiment import Experiment
+from pipezoo.interrupt import interrupted
 from pipezoo.report.folder import RESULT, claim, read_result, write_json, write_text
 from pipezoo.report.printable import printable
 from pipezoo.runtime.children import die_with_parent, leave
@@ -44,10 +44,6 @@ PATIENCE = 5.0  # seconds that a run of an interrupted sweep has to write down h
 STARTED = time.time()
 
 Say = Callable[[str], None]
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came. A KeyboardInterrupt, so that nothing on its way takes it for an ordinary error."""
 
 
 @dataclass(frozen=True)
@@ -150,10 +146,8 @@ def task_of(name: str) -> Callable[[Experiment, Path, Say], Mapping[str, Any]]:
 def ending(error: BaseException) -> tuple[int, str]:
     """The exit code of an error, and its one line."""
     text = printable(re.sub(r"[^\S ]+|[\x00-\x1f\x7f-\x9f]", " ", str(error)).strip())
-    if isinstance(error, Terminated):
-        return 143, "interrupted by SIGTERM"
     if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted"
+        return interrupted(error)
     if isinstance(error, PipezooError):
         return error.exit_code, f"error: {text}"
     if isinstance(error, SystemExit):
@@ -190,27 +184,6 @@ def sweep_exit_code(folder: Path) -> int:
         results = sorted(run_folder.rglob(RESULT))
         codes += [_code(_read(result.parent)) for result in results] or [DEFECT]
     return max(codes)
-
-
-def catch_signals() -> None:
-    """Have Ctrl-C and SIGTERM end this process in good order, with what was reached written down; a second Ctrl-C, now.
-
-    The ranks die with this process.
-    """
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(signal.SIGINT, end_now)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-    def end_now(number: int, frame: FrameType | None) -> NoReturn:
-        if sys.stderr.isatty():
-            os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
-        os._exit(130)
-
-    with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGINT, end)
-        signal.signal(signal.SIGTERM, end)
 
 
 def _claim(folder: Path) -> None:

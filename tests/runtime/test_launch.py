@@ -117,7 +117,7 @@ def test_a_run_that_was_halted_as_a_whole_goes_on(tmp_path: Path) -> None:
 
 def test_interrupted_while_torch_is_imported_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
     words = [sys.executable, "-m", "pipezoo", "stages=2", "hydra.run.dir=run"]
-    for delay in (0.3, 1.0, 2.0):
+    for delay in (1.0, 2.0):
         process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)

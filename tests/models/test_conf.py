@@ -71,14 +71,16 @@ SEED_MODELS = [
     "example_code", "model_with_kwargs", "model_with_param_alias",
     "multi_mlp", "multi_mlp_kwargs", "multi_mlp_with_dw",
 ]  # fmt: skip
-INTERPOLATED = {"${stages_or:2}": 2, "${stages_at_least:4}": 4, "${model.d_hid}": 512, "${model.context}": 64}
+INTERPOLATED = {"${stages_or:2}": 2, "${stages_at_least:4}": 4}
 
 
 @pytest.mark.parametrize("model", [*SEED_MODELS, "gpt"])
 def test_ten_steps_of_the_default_run_lower_the_loss(model):
     def make(group, choice, **given):
         path = CONF / group / f"{choice}.yaml"
-        arguments = {key: INTERPOLATED.get(value, value) if isinstance(value, str) else value
+        of_model = {f"${{model.{key}}}": value for key, value in knobs(CONF / "model" / f"{model}.yaml").items()}
+        known = INTERPOLATED | of_model
+        arguments = {key: known.get(value, value) if isinstance(value, str) else value
                      for key, value in knobs(path).items()}  # fmt: skip
         return target(load(path))(**arguments, **given)
 

@@ -69,9 +69,9 @@ def main() -> None:
     for words, found in runs.items():
         middle = {key: statistics.median(run[key] for run in found) for key in found[0]}
         errors.append(middle["error"])
-        print(
-            f"| {words} | {middle['measured'] * 1e3:.1f} ms | {middle['predicted'] * 1e3:.1f} ms | {middle['error']:+.1%} |"
-        )
+        times = " | ".join(f"{middle[key] * 1e3:.1f} ms" for key in ("measured", "predicted"))
+        times = " | ".join(f"{middle[key] * 1e3:.1f} ms" for key in ("measured", "predicted"))
+        print(f"| {words} | {times} | {middle['error']:+.1%} |")
     print(
         f"\nMedian of the absolute errors: {statistics.median(map(abs, errors)):.1%}; largest: {max(map(abs, errors)):.1%}."
     )

@@ -62,11 +62,17 @@ def plain(row: tuple[int, int, int, int]) -> float:
 def virtual(row: tuple[int, int, int, int]) -> float:
     width, rows, stages, microbatches = row
     with tempfile.TemporaryDirectory() as folder:
-        words = (
-            f"launch=virtual verify=false model=multi_mlp schedule=1f1b steps={STEPS} model.d_hid={width} stages={stages} "
-            f"model.n_layers={stages} microbatches={microbatches} batch_size={rows * microbatches} hydra.run.dir={folder}/run"
-        )
-        subprocess.run([sys.executable, "-m", "pipezoo", *words.split()], check=True, stdout=subprocess.DEVNULL)
+        words = [
+            *"launch=virtual verify=false model=multi_mlp schedule=1f1b".split(),
+            f"steps={STEPS}",
+            f"model.d_hid={width}",
+            f"model.n_layers={stages}",
+            f"stages={stages}",
+            f"microbatches={microbatches}",
+            f"batch_size={rows * microbatches}",
+            f"hydra.run.dir={folder}/run",
+        ]
+        subprocess.run([sys.executable, "-m", "pipezoo", *words], check=True, stdout=subprocess.DEVNULL)
         result = json.loads((Path(folder) / "run" / "result.json").read_text())
     return float(result["wall_step_seconds"])
 

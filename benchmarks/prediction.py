@@ -70,11 +70,9 @@ def main() -> None:
         middle = {key: statistics.median(run[key] for run in found) for key in found[0]}
         errors.append(middle["error"])
         times = " | ".join(f"{middle[key] * 1e3:.1f} ms" for key in ("measured", "predicted"))
-        times = " | ".join(f"{middle[key] * 1e3:.1f} ms" for key in ("measured", "predicted"))
         print(f"| {words} | {times} | {middle['error']:+.1%} |")
-    print(
-        f"\nMedian of the absolute errors: {statistics.median(map(abs, errors)):.1%}; largest: {max(map(abs, errors)):.1%}."
-    )
+    absolute = [abs(error) for error in errors]
+    print(f"\nMedian of the absolute errors: {statistics.median(absolute):.1%}; largest: {max(absolute):.1%}.")
 
 
 if __name__ == "__main__":

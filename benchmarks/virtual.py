@@ -63,7 +63,10 @@ def virtual(row: tuple[int, int, int, int]) -> float:
     width, rows, stages, microbatches = row
     with tempfile.TemporaryDirectory() as folder:
         words = [
-            *"launch=virtual verify=false model=multi_mlp schedule=1f1b".split(),
+            "launch=virtual",
+            "verify=false",
+            "model=multi_mlp",
+            "schedule=1f1b",
             f"steps={STEPS}",
             f"model.d_hid={width}",
             f"model.n_layers={stages}",

@@ -12,6 +12,7 @@ waits for it. Linear in the actions, but for sorting them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from pipezoo.action import Action, Op
 from pipezoo.clock import play
 from pipezoo.schedule import Schedule
 from pipezoo.table import Ints, Mask
+
+RECEIVES = (Op.RECV_F, Op.RECV_B)
 
 
 class _Rows(NamedTuple):
@@ -36,6 +39,17 @@ class _Rows(NamedTuple):
 def lower(schedule: Schedule, stage_to_rank: tuple[int, ...] | None = None) -> list[list[Action]]:
     """The actions that each rank executes: :func:`with_messages` as one list per executing rank."""
     return list(with_messages(schedule, stage_to_rank).order)
+
+
+def receives_first(actions: Sequence[Action]) -> list[Action]:
+    """The same actions with every receive, in its order, before all else.
+
+    For a transport that takes receives in advance and into buffers of their own, as gloo does: a message whose receive
+    is posted goes straight to its place, any other has to be announced, asked for and sent. Not for NCCL, where a
+    posted receive holds up what is queued behind it.
+    """
+    receives = [action for action in actions if action.op in RECEIVES]
+    return receives + [action for action in actions if action.op not in RECEIVES]
 
 
 def with_messages(schedule: Schedule, stage_to_rank: tuple[int, ...] | None = None) -> Schedule:

@@ -7,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipezoo.action import COMPUTE, MESSAGES, Op
-from pipezoo.lowering import lower, with_messages
+from pipezoo.lowering import lower, receives_first, with_messages
 from pipezoo.schedule import Schedule
 from pipezoo.schedules.csv import csv
+from pipezoo.schedules.dualpipev import dualpipev
+from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
+from pipezoo.schedules.zbv import zbv
 from tests.plain_simulation import schedules
 from tests.schedules import zoo
 
@@ -101,6 +104,19 @@ def test_two_ranks_as_drawn():
         "0F0 0SEND_F0 0F1 0SEND_F1 0RECV_B0 0B0 0RECV_B1 0B1 0REDUCE_GRAD",
         "1RECV_F0 1RECV_F1 1F0 1B0 1SEND_B0 1F1 1B1 1SEND_B1 1REDUCE_GRAD",
     ]
+
+
+def test_receives_can_all_be_posted_before_anything_runs():
+    schedule = Schedule.from_orders([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]])
+    assert [" ".join(map(str, receives_first(actions))) for actions in lower(schedule)] == [
+        "0RECV_B0 0RECV_B1 0F0 0SEND_F0 0F1 0SEND_F1 0B0 0B1 0REDUCE_GRAD",
+        "1RECV_F0 1RECV_F1 1F0 1B0 1SEND_B0 1F1 1B1 1SEND_B1 1REDUCE_GRAD",
+    ]
+
+
+@pytest.mark.parametrize("schedule", [zbv(3, 7), interleaved_1f1b(4, 8), dualpipev(2, 9)], ids=lambda s: s.name)
+def test_receives_that_are_posted_first_still_meet_their_sends(schedule):
+    Schedule.from_orders([receives_first(actions) for actions in lower(schedule)])  # proves every message
 
 
 def test_messages_that_are_written_out_keep_their_places():

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipezoo.action import Op
+from pipezoo.action import Action, Op
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Virtual
-from pipezoo.lowering import lower
+from pipezoo.lowering import lower, receives_first
 from pipezoo.queues import check_queues
 from pipezoo.runtime.checkpoint import Saved, read, restore_model, restore_optimizer
 from pipezoo.runtime.pipeline import Pipeline
@@ -58,7 +58,7 @@ def prepare(experiment: Experiment, scratch: Path, checkpoints: Path | None = No
     pipeline = Pipeline(
         stages=stages,
         schedule=schedule,
-        actions=lower(schedule, placed),
+        actions=_actions(experiment, schedule, placed),
         stage_to_rank=placed,
         fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
@@ -98,6 +98,14 @@ def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Saved | None) -> n
     """The unsplit model as it is before this run's first step."""
     model = make_model(experiment.model, experiment.seed, dtype)
     return model if saved is None else restore_model(model, saved)
+
+
+def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...]) -> list[list[Action]]:
+    """What each process executes. Who writes messages out has them where they are written."""
+    actions = lower(schedule, placed)
+    if experiment.device == "cpu" and not schedule.has_messages:
+        return [receives_first(of_process) for of_process in actions]
+    return actions
 
 
 def num_cores() -> int:

@@ -19,7 +19,7 @@ from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_
 from pipezoo.runtime.faults import Armed
 from pipezoo.runtime.link import Link, Phase
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.recorder import Recorder, recorder_for
+from pipezoo.runtime.recorder import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.saved import Meter
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.step import first_nonfinite, scaled, total
@@ -62,19 +62,21 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
     _agree(pipeline, rank, device)
     link.note(Phase.BUILD)
     member = _assemble(pipeline, rank, device, link)
-    meter = _meter(member)
+    meter, silent = _meter(member), NoRecorder()
     recorded, rest, before = [], [], time.perf_counter()
     for step in pipeline.steps_to_do:
         link.begin_step(step)
+        is_recorded = step >= pipeline.steps - pipeline.record_steps
         for stage in member.stages:
             stage.meter = meter if step == pipeline.steps_to_do.start else None
+            stage.recorder = member.recorder if is_recorded else silent
         inputs, target = _batch(pipeline, step, member.owned, device)
         began = time.perf_counter()
         losses = train_step(member, inputs, target, step, link)
         spans = member.recorder.take()
         ended = time.perf_counter()
         link.end_step(step, began, ended, losses)
-        if step >= pipeline.steps - pipeline.record_steps:
+        if is_recorded:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
             fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
             rest.append(ended - spans[-1, 4] + began - before + fill)

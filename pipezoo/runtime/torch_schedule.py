@@ -29,6 +29,10 @@ Tensors = tuple[torch.Tensor, ...]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+# torch 2.11 waits for a gradient of every value that crossed, later versions only of those that want one.
+SENDS_EVERY_GRADIENT = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12)
+
+
 class Stage(PipelineStage):
     """A stage that notes when each of its actions ran, and sends only contiguous tensors.
 
@@ -90,6 +94,10 @@ class Stage(PipelineStage):
         super().backward_weight_one_chunk(bwd_chunk_id, last_backward)
         self.recorder.end(self.stage_index, Op.W, bwd_chunk_id, began)
 
+    def _get_init_p2p_neighbors_ops(self) -> list[Any]:
+        """None: torch 2.11 greets both neighbours with a message, also one that is on this very rank."""
+        return []
+
     def saving(self) -> AbstractContextManager[Any]:
         """What is saved in here counts as this stage's activations, while a meter is set."""
         return self.meter.saving(self.stage_index) if self.meter else nullcontext()
@@ -105,9 +113,10 @@ class Stage(PipelineStage):
         """Contiguous, and zeros for an input that the stage did not use but whose sender waits for a gradient."""
         ready: list[torch.Tensor | None] = []
         for gradient, tensor, wanted in zip(gradients, inputs, self._wants_gradient, strict=False):
-            if gradient is None and wanted:
+            expected = wanted or SENDS_EVERY_GRADIENT
+            if gradient is None and expected:
                 gradient = torch.zeros_like(tensor)
-            ready.append(gradient.contiguous() if gradient is not None and wanted else None)
+            ready.append(gradient.contiguous() if gradient is not None and expected else None)
         return tuple(ready)
 
 

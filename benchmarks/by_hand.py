@@ -1,6 +1,6 @@
 """What one writes without pipezoo: a pipeline of equal perceptrons under torchrun. Nothing is checked or recorded.
 
-    torchrun --standalone --nproc-per-node=4 benchmarks/by_hand.py --steps 10
+torchrun --standalone --nproc-per-node=4 benchmarks/by_hand.py --steps 10
 """
 
 from __future__ import annotations

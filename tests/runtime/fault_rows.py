@@ -93,7 +93,9 @@ def main() -> None:
     text = DOCS.read_text(encoding="utf-8")
     start, end = "<!-- table -->\n", "<!-- end of table -->"
     before, after = text.split(start)[0], text.split(end)[1]
-    head = "| A rank ... | typed | exit code | 2 ranks | 4 ranks | what is said (4 ranks) |\n|---|---|---|---|---|---|\n"
+    head = (
+        "| A rank ... | typed | exit code | 2 ranks | 4 ranks | what is said (4 ranks) |\n|---|---|---|---|---|---|\n"
+    )
     DOCS.write_text(before + start + head + "\n".join(measured()) + "\n" + end + after, encoding="utf-8")
 
 

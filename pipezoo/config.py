@@ -274,7 +274,10 @@ def _unresolved(cfg: DictConfig, error: OmegaConfBaseException) -> ConfigError:
     value = getattr(node, "_value", lambda: None)()
     if value == "???":
         return ConfigError(f"{key}: is missing; give it a value")
-    return ConfigError(f"{key}={value}: {str(error).splitlines()[0]}")
+    text = str(error).splitlines()[0]
+    if match := re.fullmatch(r"Interpolation key '(.*)' not found", text):
+        return ConfigError(f"{key}={value}: there is no {match[1]}; give {key} a value")
+    return ConfigError(f"{key}={value}: {text}")
 
 
 def _stages_asked(root: DictConfig) -> int | None:

@@ -91,8 +91,11 @@ def _of_key(key: str, chain: Sequence[BaseException], words: Sequence[str]) -> s
     names = [str(name) for name in parent if not str(name).startswith("_")] if hasattr(parent, "keys") else []
     if not names:
         return f"{_typed(key, words)}: {holder} has no keys of its own"
+    first = key.partition(".")[0]
     if not holder:
         names.append("experiment")
+    elif "model" in names and first not in names:  # the group itself is what is unknown
+        last = first
     return f"{_typed(key, words)}: {unknown('key', last, names)}"
 
 

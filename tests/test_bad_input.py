@@ -53,7 +53,8 @@ WITHOUT_A_MODEL = [
     ("-", "~seed", "seed: was deleted, and a run needs it"),
     ("-", "~schedule", "schedule: was deleted, and a run needs it"),
     ("-", "seed=???", "seed: is missing; give it a value"),
-    ("-", "seed=${nope}", "seed=${nope}: Interpolation key 'nope' not found"),
+    ("-", "seed=${nope}", "seed=${nope}: there is no nope; give seed a value"),
+    ("-", "model=example_code data=text", "data.context=${model.context}: there is no model.context; give data.context a value"),
     ("-", "trust=os", "trust=os: the standard library is never trusted"),
     ("-", "trust=torch.hub", "trust=torch.hub: torch beyond torch.nn and torch.optim is never trusted"),
     ("33", "schedule=csv schedule.file=nowhere.csv", "schedule.file=nowhere.csv: No such file or directory"),
@@ -79,6 +80,7 @@ def test_a_wrong_value_is_refused_in_one_line_before_a_model_is_built(row, line,
 @pytest.mark.parametrize(
     ("line", "start"),
     [
+        ("optimzer.lr=3", "optimzer.lr=3: unknown key (did you mean optimizer?); valid: "),
         ("schedule=zbw", "schedule=zbw: unknown schedule (did you mean zbv?); valid: "),
         ("schedule=PipelineScheduleSingle", "schedule=PipelineScheduleSingle: unknown schedule"),
         ("model=exmple_code", "model=exmple_code: unknown model (did you mean example_code?); valid: "),

@@ -110,8 +110,8 @@ def _write_page(folder: Path) -> None:
 
     try:
         write_report(folder)
-    except (PipezooError, OSError) as error:
-        print(f"warning: no report.html: {error}", file=sys.stderr)
+    except Exception as error:
+        print(f"warning: no report.html: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
 
 
 def run_alone(request: Request, title: str, say: Say) -> float:

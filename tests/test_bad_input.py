@@ -171,6 +171,8 @@ def test_debug_shows_the_traceback_too(cli):
 
 
 WITH_THE_MODEL = [
+    ("-", "data.d_hid=7", "data=regression: example=[4, 7]: the forward of ExampleCode fails on it: RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x7 and 8x8)"),
+    ("-", "model=multi_mlp data.d_hid=7", "data=regression: example=[4, 7]: the forward of MultiMLP fails on it: RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x7 and 8x8)"),
     ("11", "model.splits=9", "model.splits=9: must be an int in 2..8"),
     ("11", "model.splits=1", "model.splits=1: must be an int in 2..8"),
     ("11", "model.splits=0", "model.splits=0: must be an int in 2..8"),

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from pipezoo.durable import sync_folder
 from pipezoo.errors import ConfigError, OutputError
 
 RESULT = "result.json"
@@ -45,7 +46,7 @@ def claim(folder: str | Path) -> Path:
         try:
             _write_synced(draft, _json_bytes(running))
             _create(draft, folder / RESULT)
-            _sync_folder(folder)
+            sync_folder(folder)
         finally:
             draft.unlink(missing_ok=True)
     except FileExistsError:
@@ -82,7 +83,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
@@ -216,14 +217,3 @@ def _create(draft: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without hard links: exclusive still, though not whole at once
         _write_synced(path, draft.read_bytes())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the folder's list of names on disk, where the system lets a folder be opened."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipezoo.durable import sync_folder
 from pipezoo.errors import ConfigError, OutputError
 
 FOLDER = "checkpoints"
@@ -132,9 +133,9 @@ class Keeper:
             "parts": [{"sha256": parts[i]["sha256"], "bytes": parts[i]["bytes"]} for i in range(len(parts))],
         }
         _write(draft / MANIFEST, json.dumps(manifest, indent=2).encode())
-        _sync(draft)
+        sync_folder(draft)
         os.rename(draft, final)
-        _sync(self.checkpoints)
+        sync_folder(self.checkpoints)
         for old in complete(self.checkpoints)[: -self.keep] if self.keep else ():
             doomed = old.with_name(f".{old.name}.old")
             os.rename(old, doomed)  # so that half of it is never taken for all of it
@@ -276,16 +277,6 @@ def _write(path: Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk does not say whose file it was
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _first_line(error: BaseException) -> str:

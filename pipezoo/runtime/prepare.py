@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from pipezoo.action import Action, Op
+from pipezoo.dry_run import output_of
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Virtual
 from pipezoo.lowering import lower, receives_first
 from pipezoo.queues import check_queues
 from pipezoo.runtime.checkpoint import Saved, read, restore_model, restore_optimizer
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, to_dtype, try_out
+from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype, try_out
 from pipezoo.runtime.step import scaled
 from pipezoo.schedule import Schedule
 from pipezoo.sizes import Asked, Sizes, derive, resolve
@@ -70,9 +71,7 @@ def prepare(experiment: Experiment, scratch: Path, checkpoints: Path | None = No
         dtype=dtype,
         device=experiment.device,
         threads=experiment.launch.threads or (1 if virtual else max(1, num_cores() // num_processes)),
-        record_steps=experiment.steps
-        if virtual
-        else max(experiment.record_steps, min(COSTED_STEPS, experiment.steps - 1)),
+        record_steps=experiment.steps if virtual else _record_steps(experiment),
         own_weight_gradient=experiment.weight_grad == "module",
         verify=experiment.verify,
         on_nonfinite=experiment.on_nonfinite,
@@ -83,15 +82,25 @@ def prepare(experiment: Experiment, scratch: Path, checkpoints: Path | None = No
         checkpoints=checkpoints if experiment.checkpoint.every else None,
         checkpoint_every=experiment.checkpoint.every or 1,
     )
+    _check_start(pipeline, model)
+    return pipeline, sizes
+
+
+def _check_start(pipeline: Pipeline, model: nn.Module) -> None:
+    """What the first step would refuse, it refuses here: a step that is done, a fault nowhere, the optimizer."""
     if not pipeline.steps_to_do:
         done = pipeline.steps_to_do.start
-        raise ConfigError(f"steps={experiment.steps}: the checkpoint has {done} behind it already; valid: > {done}")
+        raise ConfigError(f"steps={pipeline.steps}: the checkpoint has {done} behind it already; valid: > {done}")
     if pipeline.fault is not None:
         pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
-    optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])  # refuses here what it refuses
-    if saved is not None:
-        restore_optimizer(optimizer, model.named_parameters(), saved)
-    return pipeline, sizes
+    optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
+    if pipeline.saved is not None:
+        restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
+
+
+def _record_steps(experiment: Experiment) -> int:
+    """Those that are shown, and enough of them for the costs; not the first, which warms up."""
+    return max(experiment.record_steps, min(COSTED_STEPS, experiment.steps - 1))
 
 
 def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Saved | None) -> nn.Module:
@@ -132,7 +141,11 @@ def _split(
     except ValueError as error:
         raise experiment.data.blame(error) from error
     example = first_rows(inputs, asked.rows)
-    modules = experiment.split(model=model, num_stages=asked.num_stages, example=example)
+    try:
+        modules = experiment.split(model=model, num_stages=asked.num_stages, example=example)
+    except ConfigError:
+        _check_data(experiment, model, example)
+        raise
     sizes = resolve(experiment, asked, len(modules))
     try:
         scale = scaled(loss, asked.num_microbatches)
@@ -143,6 +156,14 @@ def _split(
         return Stages.of(model, modules, try_out(modules, example, target, scale)), sizes
     except ValueError as error:
         raise experiment.model.blame(error) from error
+
+
+def _check_data(experiment: Experiment, model: nn.Module, example: Tensors) -> None:
+    """Where the whole model cannot take the data either, no cut of it is to blame."""
+    try:
+        output_of(model, example)
+    except ValueError as error:
+        raise experiment.data.blame(error) from error
 
 
 def _check_devices(experiment: Experiment, num_ranks: int) -> None:

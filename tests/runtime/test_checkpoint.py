@@ -145,7 +145,7 @@ def killed_at(count: int, work: Callable[[], None]) -> bool:
 
             return strike
 
-        checkpoint._write, checkpoint._sync = armed(checkpoint._write), armed(checkpoint._sync)
+        checkpoint._write, checkpoint.sync_folder = armed(checkpoint._write), armed(checkpoint.sync_folder)
         os.rename, Path.mkdir, os.unlink, os.rmdir = map(armed, (os.rename, Path.mkdir, os.unlink, os.rmdir))  # type: ignore[assignment, method-assign]
         try:
             work()

@@ -23,9 +23,9 @@ from typing import Any
 from pipezoo.config import compose, load
 from pipezoo.errors import ConfigError, VerificationError
 from pipezoo.job import Request, run_alone
+from pipezoo.parts.trust import Trust
 from pipezoo.report.folder import read_result
 from pipezoo.runtime.children import leave
-from pipezoo.trust import Trust
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "matrix.md"
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "looped_bfs", "interleaved_zero_bubble", "zbv", "dualpipev")

@@ -17,7 +17,8 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from pipezoo.cost import Cost, unit
+from pipezoo.cost import Cost
+from pipezoo.costs.unit import unit
 from pipezoo.planner.plan import Plan, make_plans
 from pipezoo.planner.problem import Problem
 from pipezoo.planner.replace import replace_weights

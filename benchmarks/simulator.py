@@ -55,7 +55,7 @@ def ours(name: str, num_ranks: int, num_microbatches: int) -> Times:
     the process of a rank needs; ``lists`` are those of all ranks.
     """
     from pipezoo import schedule
-    from pipezoo.cost import unit
+    from pipezoo.costs.unit import unit
     from pipezoo.lowering import with_messages
     from pipezoo.simulator import simulate
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from pipezoo.config import compose, load
-from pipezoo.trust import Trust
+from pipezoo.parts.trust import Trust
 
 CLASSES = {  # our schedules, torch's classes
     "gpipe": "ScheduleGPipe",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+
 
 def check_int(name: str, value: object, low: int, high: int | None = None) -> int:
     """Return `value` if it is an int in low..high (no upper end when `high` is None), else raise ValueError.
@@ -19,3 +22,19 @@ def check_equal(name: str, value: object, only: int, why: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value == only:
         return value
     raise ValueError(f"{name}={value!r}: {why}; valid: {only}")
+
+
+def check_number(name: str, value: object, infinite: bool = False) -> float:
+    """``value`` as a float if it is a number that is at least 0; ValueError otherwise.
+
+    Args:
+        value: a number, or a text of one: YAML reads ``1e-3`` as text.
+        infinite: whether ``inf`` will do.
+    """
+    number = math.nan
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with suppress(ValueError):
+            number = float(value)
+    if math.isnan(number) or number < 0 or (math.isinf(number) and not infinite):
+        raise ValueError(f"{name}={value!r}: must be a number >= 0")
+    return number

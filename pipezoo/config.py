@@ -32,11 +32,11 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment import COUNTS, Experiment
 from pipezoo.explain import explain
 from pipezoo.job import Request
-from pipezoo.part import Part, show
+from pipezoo.parts.part import Part, show
+from pipezoo.parts.trust import Trust
 from pipezoo.report.printable import printable
 from pipezoo.sizes import asked_stages, derive, resolve
 from pipezoo.spelling import unknown
-from pipezoo.trust import Trust
 from pipezoo.usage import help_text
 
 # What the caller adds to each part's arguments, and the class that its target must be a subclass of.

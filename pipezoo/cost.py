@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,8 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.action import COMPUTE, Op
-from pipezoo.arguments import check_int
-from pipezoo.timeline import Timeline
+from pipezoo.arguments import check_int, check_number
 
 Floats = NDArray[np.float64]
 
@@ -45,8 +43,8 @@ class Hop:
     bandwidth: float = math.inf
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "latency", _number("latency", self.latency))
-        object.__setattr__(self, "bandwidth", _number("bandwidth", self.bandwidth, infinite=True))
+        object.__setattr__(self, "latency", check_number("latency", self.latency))
+        object.__setattr__(self, "bandwidth", check_number("bandwidth", self.bandwidth, infinite=True))
         if self.bandwidth == 0:
             raise ValueError(f"bandwidth={self.bandwidth}: must be a number > 0, in bytes per second")
 
@@ -105,7 +103,7 @@ class Cost:
             getattr(self, key).flags.writeable = False
         if not isinstance(self.overlap, bool):
             raise ValueError(f"overlap={self.overlap!r}: must be true or false")
-        self._set("overlap_gain", _number("overlap_gain", self.overlap_gain))
+        self._set("overlap_gain", check_number("overlap_gain", self.overlap_gain))
         if self.overlap_gain > 1:
             raise ValueError(f"overlap_gain={self.overlap_gain}: must be a number in 0..1")
         if self.overlap_gain and not self.overlap:
@@ -203,59 +201,6 @@ class Cost:
         return hash(self.seconds.tobytes())
 
 
-def unit(
-    num_stages: int,
-    stages_per_rank: int = 1,
-    *,
-    F: float = 1.0,
-    I: float = 1.0,
-    W: float = 1.0,
-    hop: float = 0.0,
-    I_frees: float = 0.0,
-) -> Cost:
-    """Equal stages: what a *rank* does for a microbatch takes ``F``, ``I`` and ``W``, a stage its share of that.
-
-    Memory comes out in rank-microbatches: what a rank keeps for one microbatch is 1, of which ``I_frees`` (0..1) is
-    freed by I. A hop takes ``hop``, in the same unit of time.
-    """
-    check_int("num_stages", num_stages, 1)
-    check_int("stages_per_rank", stages_per_rank, 1)
-    times = {"F": F, "I": I, "W": W, "I_frees": I_frees}
-    entry = {key: _number(key, value) / stages_per_rank for key, value in times.items()}
-    data = {"stages": entry | {"keeps": 1.0 / stages_per_rank}, "hop": {"latency": _number("hop", hop)}}
-    return Cost.from_dict(data, num_stages)
-
-
-def table(
-    num_stages: int,
-    stages_per_rank: int = 1,
-    *,
-    stages: object,
-    hop: object = None,
-    hop_in_node: object = None,
-    ranks_per_node: int | None = None,
-    overlap: bool = True,
-    overlap_gain: float = 0.0,
-) -> Cost:
-    """A cost written down by hand: the arguments are the keys of :meth:`Cost.from_dict`."""
-    data = {"stages": stages, "hop": hop, "hop_in_node": hop_in_node, "ranks_per_node": ranks_per_node}
-    return Cost.from_dict(data | {"overlap": overlap, "overlap_gain": overlap_gain}, num_stages)
-
-
-def measured_seconds(timelines: Sequence[Timeline], num_stages: int) -> Floats:
-    """``[num_stages, 4]``: median time of every stage's F, B, I and W in measured timelines, NaN for what never ran."""
-    seconds = np.full((num_stages, len(COMPUTE)), np.nan)
-    stage = np.concatenate([timeline.stage for timeline in timelines])
-    op = np.concatenate([timeline.op for timeline in timelines])
-    took = np.concatenate([timeline.end - timeline.start for timeline in timelines])
-    for at in range(num_stages):
-        for code in COMPUTE:
-            chosen = (stage == at) & (op == code)
-            if chosen.any():
-                seconds[at, code] = np.median(took[chosen])
-    return seconds
-
-
 def _entries(stages: object, num_stages: int | None) -> list[dict[str, float]]:
     if isinstance(stages, Mapping):
         if num_stages is None:
@@ -271,7 +216,7 @@ def _entries(stages: object, num_stages: int | None) -> list[dict[str, float]]:
 
 
 def _entry(name: str, entry: object) -> dict[str, float]:
-    return {key: _number(f"{name}.{key}", value) for key, value in _mapping(name, entry, STAGE_KEYS).items()}
+    return {key: check_number(f"{name}.{key}", value) for key, value in _mapping(name, entry, STAGE_KEYS).items()}
 
 
 def _mapping(name: str, value: object, valid: Sequence[str]) -> dict[str, Any]:
@@ -281,16 +226,6 @@ def _mapping(name: str, value: object, valid: Sequence[str]) -> dict[str, Any]:
         if key not in valid:
             raise ValueError(f"{name}.{key}={value[key]!r}: no such key; valid: {', '.join(valid)}")
     return dict(value)
-
-
-def _number(name: str, value: object, infinite: bool = False) -> float:
-    number = math.nan
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with suppress(ValueError):
-            number = float(value)
-    if math.isnan(number) or number < 0 or (math.isinf(number) and not infinite):
-        raise ValueError(f"{name}={value!r}: must be a number >= 0")
-    return number
 
 
 def _hop_dict(hop: Hop) -> dict[str, float]:

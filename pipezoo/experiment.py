@@ -9,7 +9,7 @@ from typing import Any
 from pipezoo.arguments import check_int
 from pipezoo.cost import Hop
 from pipezoo.errors import ConfigError
-from pipezoo.part import Part, show
+from pipezoo.parts.part import Part, show
 from pipezoo.spelling import unknown
 
 TASKS = ("train", "verify", "simulate", "plan")

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from pipezoo.action import Action, Op
 from pipezoo.clock import play
+from pipezoo.legality.table import Ints, Mask
 from pipezoo.schedule import Schedule
-from pipezoo.table import Ints, Mask
 
 RECEIVES = (Op.RECV_F, Op.RECV_B)
 

@@ -5,7 +5,7 @@
 
 The table is kept as int arrays over all ranks, one after the other, so that it holds millions of actions as easily as
 ten; ``order[rank]`` shows a slice of it as a list of :class:`~pipezoo.action.Action`. Construction proves the order
-(``legality.py``): every stage forwards and backwards each microbatch once and whole, in an order that ends.
+(``legality/``): every stage forwards and backwards each microbatch once and whole, in an order that ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipezoo.action import COMPUTE, MESSAGES, OF_A_STAGE, Action, Op
 from pipezoo.errors import ScheduleError
-from pipezoo.legality import Facts, prove
+from pipezoo.legality.order import Facts, prove
 
 # one rank's op, stage, microbatch and overlap; see Schedule
 Columns = tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.int32], "NDArray[np.bool_] | None"]

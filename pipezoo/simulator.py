@@ -7,8 +7,8 @@
     rank 1     |~~~|1F0|               it, and the receiver right before the action that needs it; where the receiver
                                        was waiting, both are the same moment
 
-Messages never wait for one another, and two stages of one rank hand over in no time. Memory is in ``memory.py``, what
-no order can beat in ``bounds.py``, who waited for whom in ``critical_path.py``; ``predict`` gathers all of it.
+Messages never wait for one another, and two stages of one rank hand over in no time. Memory, what no order can
+beat, and who waited for whom are in ``analysis/``; ``predict`` gathers all of it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.action import COMPUTE, Op
-from pipezoo.bounds import lower_bound
+from pipezoo.analysis.bounds import lower_bound
+from pipezoo.analysis.critical_path import CriticalPath, trace
+from pipezoo.analysis.memory import peak_memory
 from pipezoo.clock import play
 from pipezoo.cost import Cost
-from pipezoo.critical_path import CriticalPath, trace
-from pipezoo.memory import peak_memory
 from pipezoo.schedule import Schedule
 from pipezoo.timeline import Timeline
 
@@ -72,7 +72,7 @@ class Simulation:
         """What is known of the run, as plain numbers for ``result.json``.
 
         ``step_seconds`` ends when the slowest rank has done its optimizer step; ``lower_bound`` holds for every order
-        of the same work on the same ranks (``bounds.py``) and ``gap`` is the bubble's distance to it; ``peak_memory``
+        of the same work on the same ranks (``analysis/``) and ``gap`` is the bubble's distance to it; ``peak_memory``
         is per rank, in the unit of the costs.
         """
         schedule, timeline = self.schedule, self.timeline

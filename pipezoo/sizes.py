@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import COUNTS, Experiment
-from pipezoo.part import Part
+from pipezoo.parts.part import Part
 from pipezoo.schedule import Schedule
 
 MICROBATCHES = 8

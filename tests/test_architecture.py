@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pipezoo"
-ZOOS = ("schedules", "models", "splitters", "data")
+ZOOS = ("schedules", "models", "splitters", "data", "costs")
 DOOR = {"pipezoo.config", "pipezoo.__main__"}  # the only files that know Hydra and OmegaConf
 PRIVATE_TORCH = "pipezoo.runtime.torch_schedule"  # the only file that may name what torch underscores
 
@@ -26,33 +26,9 @@ FLOORS = {
     4: {"config", "__main__", "job", "rerun", "explain", "usage"},
     3: {"tasks"},
     2: {"runtime", "report", "simulator", "planner"},
-    1: {
-        "schedules",
-        "models",
-        "splitters",
-        "data",
-        "losses",
-        "dry_run",
-        "tracing",
-        "module_names",
-        "module_chain",
-        "experiment",
-        "sizes",
-        "part",
-    },
+    1: {"schedules", "models", "splitters", "data", "losses", "cutting", "experiment", "sizes", "parts"},
 }
-TORCH_USERS = {
-    "models",
-    "splitters",
-    "data",
-    "losses",
-    "runtime",
-    "tasks",
-    "dry_run",
-    "tracing",
-    "module_names",
-    "module_chain",
-}
+TORCH_USERS = {"models", "splitters", "data", "losses", "cutting", "runtime", "tasks"}
 
 
 @cache

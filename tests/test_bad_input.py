@@ -9,7 +9,7 @@ import pytest
 
 from pipezoo.config import compose, load
 from pipezoo.errors import ConfigError
-from pipezoo.trust import Trust
+from pipezoo.parts.trust import Trust
 
 WITHOUT_A_MODEL = [
     # the row of the list of faults, the command line, the whole message

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import Cost, unit
-from pipezoo.memory import peak_memory
+from pipezoo.analysis.memory import peak_memory
+from pipezoo.cost import Cost
+from pipezoo.costs.unit import unit
 from pipezoo.schedules.dualpipev import dualpipev
 from pipezoo.schedules.gpipe import gpipe
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b

@@ -12,7 +12,7 @@ from pipezoo import config
 from pipezoo.config import compose, conf_dir, load, plain_config
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Processes
-from pipezoo.trust import Trust
+from pipezoo.parts.trust import Trust
 
 OPTIONS = [
     f"{folder.name}={file.stem}"
@@ -136,7 +136,7 @@ def test_the_config_hash_is_of_what_determines_the_numbers():
 
 def test_simulating_needs_no_torch(cli):
     code = (
-        "import sys; from pipezoo.config import compose, load; from pipezoo.trust import Trust; "
+        "import sys; from pipezoo.config import compose, load; from pipezoo.parts.trust import Trust; "
         "load(*compose(['task=simulate', 'ranks=4', 'schedule=zbv']), Trust()); assert 'torch' not in sys.modules"
     )
     import subprocess

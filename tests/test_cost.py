@@ -10,10 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipezoo import cost, cost_file
 from pipezoo.action import Op
-from pipezoo.cost import Cost, Hop, measured_seconds
-from pipezoo.timeline import Timeline
+from pipezoo.cost import Cost, Hop
+from pipezoo.costs.file import read
+from pipezoo.costs.table import table
+from pipezoo.costs.unit import unit
 
 CONF = Path(__file__).parents[1] / "conf" / "cost"
 ENTRY = {"F": 1, "I": 2, "W": 3}
@@ -156,32 +157,11 @@ def test_within_a_node_a_hop_has_its_own_cost():
 
 
 def test_unit_cost_shares_a_ranks_time_and_memory_among_its_stages():
-    costs = cost.unit(4, stages_per_rank=2, hop=0.25)
+    costs = unit(4, stages_per_rank=2, hop=0.25)
 
     assert costs.seconds.tolist() == [[0.5, 1.0, 0.5, 0.5]] * 4
     assert costs.keeps.tolist() == [0.5] * 4
     assert costs.hop_seconds([0, 1, 0, 1]).tolist() == [0.25] * 3
-
-
-def test_the_measured_cost_of_a_stage_is_the_median_of_its_spans():
-    start = np.array([0.0, 10.0, 20.0, 30.0])
-    took = np.array([1.0, 9.0, 2.0, 5.0])
-    timeline = Timeline(
-        rank=np.zeros(4, np.int32),
-        stage=np.zeros(4, np.int32),
-        op=np.array([Op.F, Op.F, Op.F, Op.B], np.int8),
-        microbatch=np.arange(4, dtype=np.int32),
-        start=start,
-        end=start + took,
-        num_ranks=1,
-        source="measured",
-    )
-
-    seconds = measured_seconds([timeline, timeline], num_stages=2)
-
-    assert seconds[0, [Op.F, Op.B]].tolist() == [2, 5]
-    assert np.isnan(seconds[0, Op.W])
-    assert np.isnan(seconds[1]).all()
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
@@ -193,9 +173,9 @@ def test_every_key_of_a_file_in_conf_cost_says_what_it_means(path):
 
 def test_the_hand_written_example_is_the_published_one():
     target, keys = written("table")
-    costs = cost.table(8, **keys)
+    costs = table(8, **keys)
 
-    assert target == "pipezoo.cost.table"
+    assert target == "pipezoo.costs.table.table"
     assert costs.seconds[7].tolist() == [0.018522, 0.018086 + 0.009337, 0.018086, 0.009337]
     assert costs.hop_seconds(range(8)).tolist() == [0.000601] * 7
 
@@ -203,18 +183,18 @@ def test_the_hand_written_example_is_the_published_one():
 def test_the_unit_cost_of_conf_is_the_default():
     target, keys = written("unit")
 
-    assert target == "pipezoo.cost.unit"
-    assert cost.unit(4, 2, **keys) == cost.unit(4, 2)
+    assert target == "pipezoo.costs.unit.unit"
+    assert unit(4, 2, **keys) == unit(4, 2)
 
 
 def test_a_cost_file_is_read_from_yaml_from_a_result_and_from_a_runs_folder(tmp_path):
-    costs = cost.unit(3)
+    costs = unit(3)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(costs.to_dict()))
     (tmp_path / "result.json").write_text(json.dumps({"status": "ok", "prediction": {"cost": costs.to_dict()}}))
 
     for file in (tmp_path / "mine.yaml", tmp_path / "result.json", tmp_path):
-        assert cost_file.read(3, file=file) == costs
-    assert cost_file.read(8, file=CONF / "table.yaml").num_stages == 8
+        assert read(3, file=file) == costs
+    assert read(8, file=CONF / "table.yaml").num_stages == 8
 
 
 @pytest.mark.parametrize(
@@ -235,7 +215,7 @@ def test_a_file_that_holds_no_costs_is_named_with_the_reason_in_one_line(tmp_pat
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
 
     with pytest.raises(ValueError, match="file=") as error:
-        cost_file.read(1, file=file)
+        read(1, file=file)
 
     assert str(error.value).startswith(f"file={file}: ")
     assert expected in str(error.value)

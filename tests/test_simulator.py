@@ -6,7 +6,8 @@ from hypothesis import given
 
 from pipezoo import clock
 from pipezoo.action import Action, Op
-from pipezoo.cost import Cost, unit
+from pipezoo.cost import Cost
+from pipezoo.costs.unit import unit
 from pipezoo.schedule import Schedule
 from pipezoo.simulator import predict, simulate
 from tests.plain_simulation import cases

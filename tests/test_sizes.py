@@ -8,8 +8,8 @@ import pytest
 from pipezoo.config import compose, load
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
+from pipezoo.parts.trust import Trust
 from pipezoo.sizes import derive, resolve
-from pipezoo.trust import Trust
 
 
 def asked(words: str) -> Experiment:

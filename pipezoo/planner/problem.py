@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.action import Op
-from pipezoo.bounds import lower_bound
+from pipezoo.analysis.bounds import lower_bound
 from pipezoo.cost import Cost
 from pipezoo.schedule import Schedule
 

@@ -6,8 +6,8 @@ after                F0 F1 I0 F2 I1 W0 W1              the gradient leaves befor
 
 from __future__ import annotations
 
+from pipezoo.analysis.memory import peak_memory
 from pipezoo.cost import Cost
-from pipezoo.memory import peak_memory
 from pipezoo.planner.problem import Problem, items_of
 from pipezoo.planner.search import Search
 from pipezoo.schedule import Schedule

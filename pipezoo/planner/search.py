@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipezoo.action import Op
-from pipezoo.memory import peak_memory
+from pipezoo.analysis.memory import peak_memory
 from pipezoo.planner.depths import candidates, orders_of
 from pipezoo.planner.problem import ROUNDING, Orders, Problem, complete_items_of, items_of
 from pipezoo.planner.relist import Taste, relist

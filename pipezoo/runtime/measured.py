@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from pipezoo.action import COMPUTE
 from pipezoo.clock import play
-from pipezoo.cost import Cost, Hop, measured_seconds
+from pipezoo.cost import Cost, Hop
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.timeline import Timeline
+
+Floats = NDArray[np.float64]
 
 
 class Steps:
@@ -174,3 +176,17 @@ def _lags(pipeline: Pipeline, hop: Hop) -> NDArray[np.float64]:
     boundary = np.minimum(schedule.stage, schedule.stage[source]) + 1
     num_bytes = np.array([float(pipeline.stages.message_bytes(stage)) for stage in range(schedule.num_stages + 1)])
     return np.where(crosses, hop.seconds(num_bytes[boundary]), 0.0)
+
+
+def measured_seconds(timelines: Sequence[Timeline], num_stages: int) -> Floats:
+    """``[num_stages, 4]``: median time of every stage's F, B, I and W in measured timelines, NaN for what never ran."""
+    seconds = np.full((num_stages, len(COMPUTE)), np.nan)
+    stage = np.concatenate([timeline.stage for timeline in timelines])
+    op = np.concatenate([timeline.op for timeline in timelines])
+    took = np.concatenate([timeline.end - timeline.start for timeline in timelines])
+    for at in range(num_stages):
+        for code in COMPUTE:
+            chosen = (stage == at) & (op == code)
+            if chosen.any():
+                seconds[at, code] = np.median(took[chosen])
+    return seconds

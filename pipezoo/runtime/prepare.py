@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from pipezoo.action import Action, Op
-from pipezoo.dry_run import output_of
+from pipezoo.cutting.dry_run import output_of
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Virtual
+from pipezoo.legality.queues import check_queues
 from pipezoo.lowering import lower, receives_first
-from pipezoo.queues import check_queues
 from pipezoo.runtime.checkpoint import Saved, read, restore_model, restore_optimizer
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype, try_out

@@ -16,9 +16,9 @@ import numpy as np
 
 from pipezoo.action import COMPUTE, Op
 from pipezoo.cost import Cost
+from pipezoo.costs.measured import Measuring
 from pipezoo.experiment import Experiment, Virtual
-from pipezoo.measuring import Measuring
-from pipezoo.part import Part
+from pipezoo.parts.part import Part
 from pipezoo.timeline import Timeline
 
 Train = Callable[[Experiment, Path, Callable[[str], None]], dict[str, Any]]

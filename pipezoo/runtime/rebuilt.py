@@ -10,7 +10,7 @@ from typing import Any
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
-from pipezoo.part import Part
+from pipezoo.parts.part import Part
 from pipezoo.runtime.children import unsafe_to_fork
 from pipezoo.runtime.link import Link
 from pipezoo.runtime.pipeline import Pipeline

@@ -18,7 +18,7 @@ DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, and the cut-in-ha
 from __future__ import annotations
 
 from pipezoo.arguments import check_equal, check_int
-from pipezoo.phases import Steps, unroll
+from pipezoo.patterns.phases import Steps, unroll
 from pipezoo.schedule import Schedule
 
 

@@ -19,7 +19,7 @@ Zhuang et al., "On Optimizing the Communication of Model Parallelism", MLSys 202
 from __future__ import annotations
 
 from pipezoo.arguments import check_equal, check_int
-from pipezoo.phases import Steps, unroll
+from pipezoo.patterns.phases import Steps, unroll
 from pipezoo.schedule import Schedule
 
 

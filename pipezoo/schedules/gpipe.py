@@ -15,7 +15,7 @@ Huang et al., "GPipe: Efficient Training of Giant Neural Networks using Pipeline
 from __future__ import annotations
 
 from pipezoo.arguments import check_equal, check_int
-from pipezoo.phases import unroll
+from pipezoo.patterns.phases import unroll
 from pipezoo.schedule import Schedule
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from pipezoo.action import Op
 from pipezoo.arguments import check_int
-from pipezoo.phases import Steps, unroll
+from pipezoo.patterns.phases import Steps, unroll
 from pipezoo.schedule import Schedule
 
 

@@ -16,8 +16,8 @@ Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters
 from __future__ import annotations
 
 from pipezoo.arguments import check_int
-from pipezoo.phases import Steps, unroll
-from pipezoo.rounds import microbatches_per_round, take_turns
+from pipezoo.patterns.phases import Steps, unroll
+from pipezoo.patterns.rounds import microbatches_per_round, take_turns
 from pipezoo.schedule import Schedule
 
 

@@ -18,8 +18,8 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, over the stages
 from __future__ import annotations
 
 from pipezoo.arguments import check_int
-from pipezoo.phases import Steps, unroll
-from pipezoo.rounds import microbatches_per_round, take_turns
+from pipezoo.patterns.phases import Steps, unroll
+from pipezoo.patterns.rounds import microbatches_per_round, take_turns
 from pipezoo.schedule import Schedule
 
 

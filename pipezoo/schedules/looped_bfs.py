@@ -19,7 +19,7 @@ import numpy as np
 
 from pipezoo.action import Op
 from pipezoo.arguments import check_int
-from pipezoo.phases import Steps
+from pipezoo.patterns.phases import Steps
 from pipezoo.schedule import Schedule
 
 

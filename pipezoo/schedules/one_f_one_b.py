@@ -16,7 +16,7 @@ optimizer step as "PipeDream-Flush", arXiv:2006.09503
 from __future__ import annotations
 
 from pipezoo.arguments import check_equal, check_int
-from pipezoo.phases import unroll
+from pipezoo.patterns.phases import unroll
 from pipezoo.schedule import Schedule
 
 

@@ -6,7 +6,7 @@ Qi et al., "Pipeline Parallelism with Controllable Memory", arXiv:2405.15362
     memory     the activations of floor((p+4)/3) microbatches on every rank
     needs      costs of F, I and W that are close to each other: with others ranks wait in every round
 
-    Every pass follows its neighbour's at once, so the block is as short as it can be (building_block.py).
+    Every pass follows its neighbour's at once, so the block is as short as it can be (patterns/building_block.py).
 
     p=3, m=4: rank 0 has the stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3; F, I, W are of the stage on the way
     down, f, i, w of the stage on the way up
@@ -19,7 +19,7 @@ Qi et al., "Pipeline Parallelism with Controllable Memory", arXiv:2405.15362
 from __future__ import annotations
 
 from pipezoo.arguments import check_equal, check_int
-from pipezoo.building_block import weave
+from pipezoo.patterns.building_block import weave
 from pipezoo.schedule import Schedule
 
 

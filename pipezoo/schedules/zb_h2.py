@@ -19,7 +19,7 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 2.4 (ha
 from __future__ import annotations
 
 from pipezoo.arguments import check_equal, check_int
-from pipezoo.phases import Steps, unroll
+from pipezoo.patterns.phases import Steps, unroll
 from pipezoo.schedule import Schedule
 
 

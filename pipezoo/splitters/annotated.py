@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.distributed.pipelining import SplitPoint, pipe_split
 
-from pipezoo.dry_run import twin_of
-from pipezoo.module_names import find_module
-from pipezoo.tracing import stages, trace
+from pipezoo.cutting.dry_run import twin_of
+from pipezoo.cutting.module_names import find_module
+from pipezoo.cutting.tracing import stages, trace
 
 PLACES = {"beginning": SplitPoint.BEGINNING, "end": SplitPoint.END}
 

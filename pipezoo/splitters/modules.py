@@ -16,8 +16,8 @@ from itertools import chain
 
 from torch import Tensor, nn
 
-from pipezoo.module_chain import check_covered, stages_of
-from pipezoo.module_names import chain_of, find_module, opened_names
+from pipezoo.cutting.module_chain import check_covered, stages_of
+from pipezoo.cutting.module_names import chain_of, find_module, opened_names
 from pipezoo.partition import group_evenly
 
 

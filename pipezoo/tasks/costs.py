@@ -9,9 +9,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.cost import Cost
+from pipezoo.costs.measured import Measuring
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
-from pipezoo.measuring import Measuring
 from pipezoo.report.folder import TIMELINE, write_text
 
 Say = Callable[[str], None]

@@ -24,7 +24,7 @@ import yaml  # type: ignore[import-untyped]
 import pipezoo
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
-from pipezoo.part import Part
+from pipezoo.parts.part import Part
 from pipezoo.planner.plan import Plan, Plans, make_plans
 from pipezoo.planner.wishes import Wishes, amount
 from pipezoo.report.axis import time_text
@@ -55,7 +55,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     num_ranks = _num_ranks(experiment)
     wishes: Wishes = experiment.plan()
     counts = wishes.microbatches or (experiment.num_microbatches or MICROBATCHES,)
-    unit = "unit" if experiment.cost.target == "pipezoo.cost.unit" else "s"
+    unit = "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
     _introduce(experiment, num_ranks, counts, wishes, say)
     tell = say if sys.stdout.isatty() else None
     try:

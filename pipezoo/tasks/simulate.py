@@ -38,7 +38,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     """
     sizes = _sizes(experiment)
     cost = costs_of(experiment, folder, say)(sizes.num_stages, max(1, sizes.stages_per_rank))
-    unit = "unit" if experiment.cost.target == "pipezoo.cost.unit" else "s"
+    unit = "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
     try:
         simulation = play(sizes.schedule, cost)
     except ValueError as error:

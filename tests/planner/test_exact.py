@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.planner.exact import solve
 from pipezoo.planner.problem import Problem
 from pipezoo.planner.search import Search

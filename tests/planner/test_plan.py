@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import Cost, unit
+from pipezoo.cost import Cost
+from pipezoo.costs.unit import unit
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.wishes import Wishes, amount
 from pipezoo.planner.zoo import fixed_orders, generators

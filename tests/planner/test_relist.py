@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.planner.problem import Problem, items_of
 from pipezoo.planner.relist import Taste, relist
 from pipezoo.planner.weights import latest_starts, place

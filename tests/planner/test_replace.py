@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import Cost, unit
-from pipezoo.memory import peak_memory
+from pipezoo.analysis.memory import peak_memory
+from pipezoo.cost import Cost
+from pipezoo.costs.unit import unit
 from pipezoo.planner.problem import items_of
 from pipezoo.planner.replace import replace_weights
 from pipezoo.planner.zoo import fixed_orders

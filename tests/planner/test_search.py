@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.planner.problem import Problem
 from pipezoo.planner.search import Search
 from pipezoo.schedules.zbv import zbv

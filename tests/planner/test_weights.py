@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipezoo.cost import Cost, unit
-from pipezoo.memory import peak_memory
+from pipezoo.analysis.memory import peak_memory
+from pipezoo.cost import Cost
+from pipezoo.costs.unit import unit
 from pipezoo.planner.problem import Problem, items_of
 from pipezoo.planner.weights import latest_starts, place
 from pipezoo.schedules.zb_h1 import zb_h1

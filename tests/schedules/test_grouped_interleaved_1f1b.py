@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.schedules.grouped_interleaved_1f1b import grouped_interleaved_1f1b
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
 from pipezoo.simulator import predict

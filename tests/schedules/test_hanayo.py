@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.schedules.hanayo import hanayo
 from pipezoo.simulator import predict
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.v_half import v_half
 from pipezoo.simulator import predict

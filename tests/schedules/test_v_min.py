@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.schedules.v_half import v_half
 from pipezoo.schedules.v_min import v_min
 from pipezoo.simulator import predict

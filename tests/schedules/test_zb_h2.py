@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.schedules.zb_h2 import zb_h2
 from pipezoo.simulator import predict, simulate
 

@@ -5,11 +5,11 @@ import yaml
 
 from pipezoo.config import compose, load
 from pipezoo.cost import Cost
-from pipezoo.cost_file import read
+from pipezoo.costs.file import read
+from pipezoo.costs.measured import measured
 from pipezoo.errors import ConfigError
-from pipezoo.measuring import measured
+from pipezoo.parts.trust import Trust
 from pipezoo.tasks.costs import costs_of
-from pipezoo.trust import Trust
 
 
 def experiment_of(*words):

@@ -11,10 +11,10 @@ import yaml
 
 from pipezoo.config import compose, load
 from pipezoo.errors import ConfigError
+from pipezoo.parts.trust import Trust
 from pipezoo.report.folder import read_result
 from pipezoo.schedule import Schedule
 from pipezoo.tasks.plan import run
-from pipezoo.trust import Trust
 
 WORDS = ["task=plan", "ranks=4", "plan.budget=1", "plan.moves=5"]
 REAL = ["microbatches=12", "cost.F=29.7", "cost.I=29.4", "cost.W=19.9", "cost.hop=0.5", "cost.I_frees=0.57"]

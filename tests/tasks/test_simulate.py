@@ -6,17 +6,17 @@ import sys
 
 import pytest
 
-from pipezoo.cost import unit
+from pipezoo.costs.unit import unit
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Processes
-from pipezoo.part import Part
+from pipezoo.parts.part import Part
 from pipezoo.report.folder import read_result
 from pipezoo.report.perfetto import read_timelines
 from pipezoo.schedule import Schedule
 from pipezoo.tasks import simulate
 
 NONE = Part("model", "none", "never.called")
-UNIT = Part("cost", "unit", "pipezoo.cost.unit", {}, given=("num_stages", "stages_per_rank"))
+UNIT = Part("cost", "unit", "pipezoo.costs.unit.unit", {}, given=("num_stages", "stages_per_rank"))
 STAGE = {"F": 0.01, "I": 0.02, "W": 0.03, "keeps": 1000.0, "optimizer": 0.5}
 
 
@@ -26,7 +26,7 @@ def schedule(name, **arguments):
 
 
 def table(**arguments):
-    return Part("cost", "table", "pipezoo.cost.table", arguments, given=("num_stages", "stages_per_rank"))
+    return Part("cost", "table", "pipezoo.costs.table.table", arguments, given=("num_stages", "stages_per_rank"))
 
 
 def predicted(folder, **values):
@@ -62,7 +62,9 @@ def test_the_costs_of_one_prediction_are_a_file_for_the_next(tmp_path):
     (first := tmp_path / "first").mkdir()
     (second := tmp_path / "second").mkdir()
     before, _ = predicted(first, num_ranks=2, cost=table(stages=[STAGE, STAGE | {"F": 0.04}]))
-    file = Part("cost", "file", "pipezoo.cost_file.read", {"file": str(first)}, given=("num_stages", "stages_per_rank"))
+    file = Part(
+        "cost", "file", "pipezoo.costs.file.read", {"file": str(first)}, given=("num_stages", "stages_per_rank")
+    )
 
     after, _ = predicted(second, num_ranks=2, cost=file)
 

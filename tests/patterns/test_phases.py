@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.phases import unroll
+from pipezoo.patterns.phases import unroll
 from pipezoo.schedule import Schedule
 
 

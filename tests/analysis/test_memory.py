@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
+from pipezoo.analysis.memory import held, memory_over_time, peak_memory
 from pipezoo.cost import Cost
-from pipezoo.memory import held, memory_over_time, peak_memory
 from pipezoo.schedule import Schedule
 from pipezoo.simulator import simulate
 from tests.plain_simulation import cases, memory

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.phases import unroll
-from pipezoo.rounds import microbatches_per_round, take_turns
+from pipezoo.patterns.phases import unroll
+from pipezoo.patterns.rounds import microbatches_per_round, take_turns
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any, Literal, Optional, Protocol, Union
 
 import pytest
 
-from pipezoo.annotations import expected_by, fit, hints_of
+from pipezoo.parts.annotations import expected_by, fit, hints_of
 
 
 class Sized(Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipezoo.action import Action, Op
 from pipezoo.errors import ScheduleError
-from pipezoo.table import Computations, Ints, Table, first
+from pipezoo.legality.table import Computations, Ints, Table, first
 
 
 def check_messages(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipezoo.action import Op
-from pipezoo.building_block import weave
+from pipezoo.patterns.building_block import weave
 
 
 def spelled(steps):

@@ -22,7 +22,7 @@ from bisect import bisect_left, insort
 import numpy as np
 
 from pipezoo.action import Op
-from pipezoo.phases import Steps
+from pipezoo.patterns.phases import Steps
 
 Block = list[tuple[int, int, int, int]]  # per rank: when it runs F, f, i, I of microbatch 0
 

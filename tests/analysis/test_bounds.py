@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from pipezoo.bounds import lower_bound
-from pipezoo.cost import Cost, unit
+from pipezoo.analysis.bounds import lower_bound
+from pipezoo.cost import Cost
+from pipezoo.costs.unit import unit
 from pipezoo.simulator import simulate
 from tests.plain_simulation import cases
 

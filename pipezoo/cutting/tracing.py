@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx, nn
 from torch.distributed.pipelining import pipeline
 
-from pipezoo.dry_run import first_line, output_of, twin_of
+from pipezoo.cutting.dry_run import first_line, output_of, twin_of
 from pipezoo.partition import group_evenly
 
 

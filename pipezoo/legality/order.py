@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from pipezoo.action import COMPUTE, MESSAGES, Action, Op
 from pipezoo.clock import Stuck, run_through
 from pipezoo.errors import ScheduleError
-from pipezoo.messages import check_messages, check_reductions
-from pipezoo.table import Computations, Ints, Mask, Table, first
+from pipezoo.legality.messages import check_messages, check_reductions
+from pipezoo.legality.table import Computations, Ints, Mask, Table, first
 
 NAMED_IN_A_DEADLOCK = 6  # ranks
 MOST_ACTIONS = 2**29  # so that indices, and stages times microbatches, fit in 32 bits

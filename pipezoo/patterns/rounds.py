@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipezoo.action import Op
-from pipezoo.phases import Steps
+from pipezoo.patterns.phases import Steps
 
 
 def microbatches_per_round(num_ranks: int, num_microbatches: int) -> int:

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.action import Op
+from pipezoo.legality.table import Ints, Mask
 from pipezoo.schedule import Columns
-from pipezoo.table import Ints, Mask
 
 _TOKEN = re.compile(r"(\()?([FBIW])([0-9]?)\)?")
 _ANY = 10  # the slot of a plain W

@@ -19,10 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipezoo.annotations import expected_by, fit, hints_of
 from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.parts.annotations import expected_by, fit, hints_of
+from pipezoo.parts.trust import Trust, resolve
 from pipezoo.spelling import unknown
-from pipezoo.trust import Trust, resolve
 
 KEYS = {"num_stages": "stages", "num_ranks": "ranks", "num_microbatches": "microbatches"}  # as the user spells them
 

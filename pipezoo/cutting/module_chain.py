@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipezoo.dry_run import first_line, output_of, run, twin_of
+from pipezoo.cutting.dry_run import first_line, output_of, run, twin_of
 
 
 def stages_of(model: nn.Module, grouped: Sequence[Sequence[str]], example: tuple[Tensor, ...]) -> list[nn.Module]:

@@ -7,8 +7,8 @@ import pickle
 import pytest
 
 from pipezoo.errors import ConfigError, OutputError, ScheduleError
-from pipezoo.part import Part, show
-from pipezoo.trust import Trust
+from pipezoo.parts.part import Part, show
+from pipezoo.parts.trust import Trust
 
 HERE = Trust((__name__.partition(".")[0],))
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from pipezoo.action import MESSAGES
 from pipezoo.errors import ScheduleError
+from pipezoo.legality.queues import check_queues
 from pipezoo.lowering import with_messages
-from pipezoo.queues import check_queues
 from pipezoo.schedule import Schedule
 from pipezoo.schedules.csv import csv
 from tests.plain_simulation import schedules

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipezoo.errors import ConfigError
-from pipezoo.trust import Trust, resolve
+from pipezoo.parts.trust import Trust, resolve
 
 
 @pytest.mark.parametrize(

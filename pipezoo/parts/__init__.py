@@ -1,0 +1,1 @@
+"""The parts of an experiment: what a YAML file names, judged, checked and called."""

@@ -32,14 +32,18 @@ class Processes:
         start_method: ``fork`` or ``spawn``; None: fork where it is safe.
         step_timeout: seconds without progress after which a run is given up.
         first_step_timeout: the same until the first step is done.
+        emulate: whether an action takes as long as the experiment's cost says, whatever it computes.
     """
 
     threads: int | None = None
     start_method: str | None = None
     step_timeout: float = 60.0
     first_step_timeout: float = 120.0
+    emulate: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.emulate, bool):
+            raise ValueError(f"emulate={show(self.emulate)}: must be true or false; valid: true, false")
         if self.threads is not None:
             check_int("threads", self.threads, 1)
         if self.start_method not in (None, "fork", "spawn"):

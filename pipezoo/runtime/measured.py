@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,8 @@ def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[Hop, NDArray[np
 def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[str, Any]], hop: Hop | None) -> Cost:
     """What this run's stages cost: medians of their actions' times, and the bytes that they kept and sent.
 
+    Emulated stages cost what they were told to; what is measured of them is how well messages kept up.
+
     Args:
         told: what each process returned (:func:`pipezoo.runtime.rank.run_rank`).
         hop: of virtual ranks, as configured. None: real ranks, whose hop and whose time between actions are measured;
@@ -129,6 +132,8 @@ def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[
             frees[stage] = min(keeps[stage], max(0.0, account["I_frees"][stage]))
     sends = np.array([float(pipeline.stages.message_bytes(stage + 1)) for stage in range(num_stages)])
     sends[-1] = 0.0
+    if pipeline.emulated is not None:
+        return replace(pipeline.emulated, keeps=keeps, I_frees=frees)
     return Cost(seconds, keeps, frees, sends, optimizer, hop)
 
 

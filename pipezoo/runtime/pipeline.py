@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipezoo.action import Action
+from pipezoo.cost import Cost
 from pipezoo.data.batch import Batch
 from pipezoo.runtime.checkpoint import Saved
 from pipezoo.runtime.faults import Fault
@@ -35,6 +36,7 @@ class Pipeline:
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight half runs the stage's ``compute_dW`` instead of autograd's.
         identity: what all ranks must agree on: config and schedule, hashed.
+        emulated: what actions take, whatever they compute (:mod:`pipezoo.runtime.emulation`); None: what they take.
         fault: what happens to a rank on purpose, if anything.
         saved: the checkpoint to go on from, if any.
         checkpoints: the folder of those that this run writes, one after every ``checkpoint_every`` steps and one at
@@ -61,6 +63,7 @@ class Pipeline:
     on_nonfinite: str
     timeout: float
     identity: str
+    emulated: Cost | None = None
     fault: Fault | None = None
     saved: Saved | None = None
     checkpoints: Path | None = None

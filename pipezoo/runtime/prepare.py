@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pipezoo.action import Action, Op
+from pipezoo.cost import Cost
 from pipezoo.cutting.dry_run import output_of
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Virtual
@@ -23,6 +24,7 @@ from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype, try_out
 from pipezoo.runtime.step import scaled
 from pipezoo.schedule import Schedule
+from pipezoo.simulator import simulate
 from pipezoo.sizes import Asked, Sizes, derive, resolve
 
 COSTED_STEPS = 8  # so many of the last steps are recorded for the costs of the stages, however few are shown
@@ -77,6 +79,7 @@ def prepare(experiment: Experiment, scratch: Path, checkpoints: Path | None = No
         on_nonfinite=experiment.on_nonfinite,
         timeout=max(experiment.launch.first_step_timeout, experiment.launch.step_timeout) + 60.0,
         identity=_identity(experiment, schedule),
+        emulated=_emulated(experiment, sizes),
         fault=experiment.fault,
         saved=saved,
         checkpoints=checkpoints if experiment.checkpoint.every else None,
@@ -205,6 +208,33 @@ def _check_dropout(experiment: Experiment, model: nn.Module) -> None:
             f"verify=true: {drops[0]} drops values at random, in another order on ranks than on one device; "
             "valid: dropout off, or verify=false"
         )
+
+
+def _emulated(experiment: Experiment, sizes: Sizes) -> Cost | None:
+    """What actions take where the run is to take that long; None where they take what they take."""
+    if not getattr(experiment.launch, "emulate", False):
+        return None
+    if experiment.device != "cpu":
+        raise ConfigError(
+            f"launch.emulate=true: devices of their own need no emulation; valid: device=cpu, "
+            f"or launch.emulate=false with device={experiment.device}"
+        )
+    cost = experiment.cost(num_stages=sizes.num_stages, stages_per_rank=max(1, sizes.stages_per_rank))
+    if not isinstance(cost, Cost):
+        raise ConfigError(
+            f"launch.emulate=true: cost={experiment.cost.choice} is not known before the run; "
+            "valid: cost=unit, cost=table, cost=file"
+        )
+    if not cost.overlap or cost.overlap_gain:
+        raise ConfigError(
+            "launch.emulate=true: only messages that travel while ranks compute are emulated; "
+            "valid: cost.overlap=true, cost.overlap_gain=0"
+        )
+    try:
+        simulate(sizes.schedule, cost)
+    except ValueError as error:
+        raise experiment.cost.blame(error) from error
+    return cost
 
 
 def _identity(experiment: Experiment, schedule: Schedule) -> str:

@@ -14,8 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipezoo.cost import Cost
 from pipezoo.errors import NonFiniteError, VerificationError
 from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_random, write_part
+from pipezoo.runtime.emulation import Emulation
 from pipezoo.runtime.faults import Armed
 from pipezoo.runtime.link import Link, Phase
 from pipezoo.runtime.pipeline import Pipeline
@@ -62,7 +64,7 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
     _agree(pipeline, rank, device)
     link.note(Phase.BUILD)
     member = _assemble(pipeline, rank, device, link)
-    meter, silent = _meter(member), NoRecorder()
+    meter, silent = _meter(member), member.recorder if pipeline.emulated else NoRecorder()
     recorded, rest, before = [], [], time.perf_counter()
     for step in pipeline.steps_to_do:
         link.begin_step(step)
@@ -129,7 +131,10 @@ def _check_finite(pipeline: Pipeline, losses: list[torch.Tensor], step: int) -> 
 
 def _assemble(pipeline: Pipeline, rank: int, device: torch.device, link: Link) -> Member:
     owned = pipeline.stages_of(rank)
-    recorder = recorder_for(device)
+    recorder, note = recorder_for(device), link.note
+    if pipeline.emulated is not None:
+        recorder = _emulation(pipeline, pipeline.emulated)
+        note = recorder.holding(note, pipeline.actions[rank])
     stages = [_stage(pipeline, index, device, recorder) for index in owned]
     parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
     learning = [p for p in parameters.values() if p.requires_grad]
@@ -150,10 +155,15 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, link: Link) -
         optimizer=optimizer,
         ties=join(find_ties(all_parameters, pipeline.stage_to_rank)),
         schedule=TorchSchedule(
-            stages, rank, pipeline.actions[rank], pipeline.stage_to_rank, num_microbatches, loss, link.note
+            stages, rank, pipeline.actions[rank], pipeline.stage_to_rank, num_microbatches, loss, note
         ),
         recorder=recorder,
     )
+
+
+def _emulation(pipeline: Pipeline, cost: Cost) -> Emulation:
+    num_microbatches = pipeline.schedule.num_microbatches
+    return Emulation(cost, pipeline.stage_to_rank, num_microbatches, pipeline.file("devices"))
 
 
 def _meter(member: Member) -> Meter:

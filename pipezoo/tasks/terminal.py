@@ -72,10 +72,11 @@ def conclude(result: dict[str, Any], say: Say) -> None:
     """Loss, time, memory, and the verdict."""
     seconds, losses = result["step_seconds"]["median"], result["losses"]
     error, peaks = result["prediction"]["step_error"], result["memory"]["measured"]
+    source = f"cost={result['emulated_cost']}" if result["emulated_cost"] else "the measured stages"
     say(f"loss      {losses[0]:.6g} -> {losses[-1]:.6g} in {count(len(losses), 'step')}")
     say(
         f"step      {seconds * 1e3:.1f} ms, {result['samples_per_second']:.0f} samples/s; "
-        f"predicted from the measured stages {(1 + error) * 1e2:.0f} % of that"
+        f"predicted from {source} {(1 + error) * 1e2:.0f} % of that"
     )
     say(f"memory    at most {max(peaks) / 2**20:.1f} MiB of activations on a rank")
     if result["verified"] in ("exact", "close"):
@@ -98,6 +99,10 @@ def _processes(experiment: Experiment, pipeline: Pipeline) -> str:
         device = "the GPU" if experiment.device == "cuda" else "the CPU"
         return f"{count(pipeline.schedule.num_ranks, 'virtual rank')} in one process on {device}, {threads}"
     backend = "nccl, a GPU each" if experiment.device == "cuda" else "gloo"
+    if pipeline.emulated is not None:
+        return (
+            f"{count(pipeline.num_processes, 'process')} over {backend}, as slow as cost={experiment.cost.choice} says"
+        )
     crowd = "" if experiment.device == "cuda" or pipeline.num_processes <= num_cores() else ", which they share"
     return f"{count(pipeline.num_processes, 'process')} over {backend}, {threads}{crowd}"
 

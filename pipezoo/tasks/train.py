@@ -131,6 +131,7 @@ def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> dict[
         "dtype": experiment.dtype,
         "device": experiment.device,
         "threads_per_process": pipeline.threads,
+        "emulated_cost": pipeline.emulated and experiment.cost.choice,
         "derived": list(sizes.lines),
         "versions": {"pipezoo": pipezoo.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "config_hash": experiment.config_hash,

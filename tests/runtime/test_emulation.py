@@ -1,0 +1,93 @@
+"""Emulated ranks: real messages and numbers, and each action takes exactly as long as the cost says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from pipezoo.action import Action, Op
+from pipezoo.costs.unit import unit
+from pipezoo.models import MultiMLP
+from pipezoo.runtime.emulation import Emulation
+from pipezoo.runtime.measured import measured_cost, timelines
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.schedules.one_f_one_b import one_f_one_b
+from pipezoo.schedules.zbv import zbv
+from pipezoo.simulator import simulate
+
+from .conftest import WIDTH, train
+
+SLOW = partial(unit, F=0.02, I=0.03, W=0.01)  # seconds; a tenth of it is more than these stages compute
+
+
+@pytest.mark.parametrize(
+    ("schedule", "hop"), [(one_f_one_b(4, 6), 0.0), (one_f_one_b(4, 6), 0.015), (zbv(4, 8), 0.0)], ids=str
+)
+def test_the_ranks_keep_to_the_cost_and_never_outrun_the_simulator(
+    pipeline: Callable[..., Pipeline], schedule, hop
+) -> None:
+    v = schedule.num_stages // schedule.num_ranks
+    cost = SLOW(schedule.num_stages, v, hop=hop)
+    slow = pipeline(partial(MultiMLP, WIDTH, schedule.num_stages), schedule, emulated=cost)
+
+    trained = train(slow)
+    measured, predicted = timelines(slow)[-1], simulate(schedule, cost)
+
+    assert trained.verdict["verified"] == "exact"
+    assert measured.num_spans == predicted.num_spans
+    took = cost.seconds[measured.stage, measured.op]
+    late = measured.end - measured.start > took + 1e-6  # the host was kept from its core for longer than that
+    assert np.mean(late) < 0.1
+    assert (measured.end - measured.start >= took - 1e-9).all()
+    assert measured.makespan >= predicted.makespan - 1e-6
+    assert measured_cost(slow, [measured], trained.told, None).seconds.tolist() == cost.seconds.tolist()
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> list[Emulation]:
+    """Two ranks with a stage each; F, I, W of 1 s and a hop of 2 s, so that no machine is too slow for it."""
+    return [Emulation(unit(2, hop=2.0), (0, 1), 4, tmp_path / "devices") for _ in range(2)]
+
+
+def test_a_message_is_not_used_before_a_hop_after_its_sender_had_made_it(ranks: list[Emulation]) -> None:
+    first, second = ranks
+    now = perf_counter()
+
+    first.end(0, Op.F, 0, now)
+    second.end(1, Op.F, 0, now)
+    first.end(0, Op.W, 3, now)
+    second.end(1, Op.I, 0, now)
+
+    assert second._spans == [(1, Op.F, 0, now + 3, now + 4), (1, Op.I, 0, now + 4, now + 5)]
+    assert first._spans == [(0, Op.F, 0, now, now + 1), (0, Op.W, 3, now + 1, now + 2)]
+
+
+def test_a_host_that_is_slower_than_its_device_is_told_as_it_was(ranks: list[Emulation]) -> None:
+    began = perf_counter() - 5
+
+    ranks[0].end(0, Op.F, 0, began)
+
+    ((*_, start, end),) = ranks[0]._spans
+    assert start == began
+    assert 5 <= end - start < 6
+
+
+def test_what_the_device_has_not_made_is_not_sent(tmp_path: Path) -> None:
+    rank, noted = Emulation(unit(2, F=0.05), (0, 1), 1, tmp_path / "devices"), []
+    held = rank.holding(noted.append, [Action(0, Op.F, 0), Action(0, Op.SEND_F, 0)])
+    began = perf_counter()
+    rank.end(0, Op.F, 0, began)
+
+    held(0)
+    at_once = perf_counter()
+    held(1)
+    sent = perf_counter()
+    held(2)
+
+    assert noted == [0, 1, 2]
+    assert at_once < began + 0.05 <= sent

@@ -91,7 +91,7 @@ class Held:
     __slots__ = ("_meter", "_num_bytes", "_place", "tensor")
 
     def __init__(self, meter: Meter, stage: int, tensor: torch.Tensor) -> None:
-        self.tensor, self._meter = tensor, meter
+        self.tensor, self._meter = tensor.detach(), meter  # a saved output would keep its own node alive
         # A microbatch is a view of the whole batch, an expanded tensor has fewer bytes than elements: the smaller
         # of the two counts.
         self._place = tensor.data_ptr()

@@ -54,3 +54,13 @@ def test_the_peak_of_a_rank_is_over_all_its_stages() -> None:
             outputs.append(layer(torch.ones(ROWS, WIDTH) + stage))
     assert meter.read()["peak"] == {0: 2 * ACTIVATION}
     assert len(outputs) == 2
+
+
+def test_a_graph_that_is_dropped_without_a_backward_takes_what_it_saved_with_it() -> None:
+    meter = Meter([], [0])
+    with meter.saving(0):
+        output = torch.ones(ROWS, WIDTH, requires_grad=True).relu()  # saves its own output
+    held = meter.read()["peak"], dict(meter._held)
+    del output
+    assert held == ({0: ACTIVATION}, {0: ACTIVATION})
+    assert meter._held == {0: 0}

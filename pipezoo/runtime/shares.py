@@ -32,15 +32,21 @@ class Shares:
         self._untied = [copies([module])[0].to(device) for module in pipeline.stages.modules if self._holders]
 
     def gradients(self, model: nn.Module, cut: Sequence[Tensors], loss: LossFunction) -> dict[str, torch.Tensor]:
-        """The gradient of every tied parameter, by its name, for these microbatches and the values in ``model``."""
+        """The gradient of every tied parameter that is used, by its name, for these microbatches and the values in
+        ``model``."""
         if not self._holders:
             return {}
         self._load(model)
         losses = [loss(self._forward(inputs), target) for *inputs, target in cut]
         of_processes = [self._sums_of(process, losses) for process in range(self._pipeline.num_processes)]
-        return {
-            name: total([sums[name] for sums in of_processes if name in sums]) for name in self._holders
-        }  # fmt: skip
+        used = [name for name in self._holders if any(name in sums for sums in of_processes)]
+        return {name: total(self._by_process(name, of_processes)) for name in used}
+
+    def _by_process(self, name: str, of_processes: Sequence[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+        """What each holder has of a gradient; zeros where its stages did not use the parameter."""
+        placed = self._pipeline.stage_to_rank
+        nothing = torch.zeros_like(next(sums[name] for sums in of_processes if name in sums))
+        return [of_processes[at].get(name, nothing) for at in sorted({placed[stage] for stage in self._holders[name]})]
 
     def _load(self, model: nn.Module) -> None:
         values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -57,7 +63,7 @@ class Shares:
         return value[0] if isinstance(value, tuple) else value
 
     def _sums_of(self, process: int, losses: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What one process adds up, action after action; zeros where its stages did not use the parameter."""
+        """What one process adds up, action after action, of what its stages use."""
         sums: dict[str, torch.Tensor] = {}
         for action in self._pipeline.actions[process]:
             if action.op not in (Op.B, Op.W) or action.microbatch is None:
@@ -71,10 +77,6 @@ class Shares:
             for name, share in zip(own, shares, strict=True):
                 if share is not None:
                     sums[name] = share if name not in sums else sums[name] + share
-        for name, stages in self._holders.items():
-            held = [stage for stage in stages if self._pipeline.stage_to_rank[stage] == process]
-            if held and name not in sums:
-                sums[name] = torch.zeros_like(self._parameters(held[0])[name])
         return sums
 
     def _parameters(self, stage: int) -> dict[str, nn.Parameter]:

@@ -52,14 +52,21 @@ def join(ties: Sequence[Tie]) -> list[Tie]:
 def sum_tied_gradients(ties: Sequence[Tie], parameters: dict[str, nn.Parameter], rank: int) -> None:
     """Replace the gradient of each tied parameter that this rank holds by the sum over its holders.
 
-    A holder whose stage did not use the parameter contributes zeros; where nobody used it, its gradient stays zero.
-    The shares are added in the order of the ranks, so that the sum has the same bits on each of them.
+    A holder whose stage did not use the parameter contributes zeros; where nobody used it, it has no gradient. The
+    shares are added in the order of the ranks, so that the sum has the same bits on each of them.
     """
     for tie in ties:
         if rank in tie.ranks:
             parameter = parameters[tie.name]
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            shares = [torch.empty_like(parameter.grad) for _ in tie.ranks]
-            dist.all_gather(shares, parameter.grad.contiguous(), group=tie.group)
-            parameter.grad = total(shares)
+            used = torch.tensor([parameter.grad is not None], dtype=torch.uint8, device=parameter.device)
+            if not any(_gathered(used, tie)):
+                continue
+            share = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = total(_gathered(share.detach().contiguous(), tie))
+
+
+def _gathered(share: torch.Tensor, tie: Tie) -> list[torch.Tensor]:
+    """What each holder of a tied parameter has, in the order of their ranks."""
+    shares = [torch.empty_like(share) for _ in tie.ranks]
+    dist.all_gather(shares, share, group=tie.group)
+    return shares

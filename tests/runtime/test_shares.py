@@ -106,3 +106,20 @@ def test_a_gradient_that_is_zero_but_for_rounding_is_no_difference_to_the_whole_
     verdict = train(pipeline(Tied, one_f_one_b(4, 4))).verdict
     assert verdict["verified"] == "exact"
     assert verdict["full_batch_difference"] < 1e-6
+
+
+class Idle(nn.Sequential):
+    """Four layers that have one parameter in common, which none of them uses."""
+
+    def __init__(self) -> None:
+        super().__init__(*(nn.Linear(WIDTH, WIDTH) for _ in range(4)))
+        nobody = nn.Parameter(torch.ones(WIDTH))
+        for layer in self:
+            layer.register_parameter("nobody", nobody)
+
+
+@pytest.mark.parametrize("schedule", [one_f_one_b(2, 4), looped_bfs(1, 4, 2), zbv(2, 4)], ids=lambda each: each.name)
+def test_a_tied_parameter_that_nobody_uses_has_no_gradient_and_stays(
+    pipeline: Callable[..., Pipeline], schedule: Schedule
+) -> None:
+    assert train(pipeline(Idle, schedule, optimizer=ADAM)).verdict["verified"] == "exact"

@@ -132,7 +132,7 @@ def pareto() -> None:
         _, p, m, *_ = row
         for limit in range(4, 9):
             plans = make_plans(
-                lambda stages, v, row=row: cost_of(row, v), p, [m], Wishes(memory=float(limit), budget=6.0)
+                lambda stages, v, m, row=row: cost_of(row, v), p, [m], Wishes(memory=float(limit), budget=6.0)
             )
             best = plans.ranked[0]
             fixed = next((plan for plan in plans.ranked if plan.made == "fixed"), None)
@@ -154,7 +154,7 @@ def large() -> None:
     """p = 64, m = 512 in the memory of 1F1B."""
     row = ("6.2B", 64, 512, *PAPER[2][3:])
     begin = time.monotonic()
-    plans = make_plans(lambda stages, v: cost_of(row, v), 64, [512], Wishes(memory=64.0, budget=30.0))
+    plans = make_plans(lambda stages, v, m: cost_of(row, v), 64, [512], Wishes(memory=64.0, budget=30.0))
     took = time.monotonic() - begin
     best = plans.ranked[0]
     fixed = next(plan for plan in plans.ranked if plan.made == "fixed")

@@ -10,14 +10,20 @@ from pipezoo.analysis.memory import peak_memory
 from pipezoo.cost import Cost
 from pipezoo.planner.problem import Problem, items_of
 from pipezoo.planner.search import Search
+from pipezoo.planner.whole import join_halves
 from pipezoo.schedule import Schedule
 from pipezoo.simulator import predict
 
 WAYS = [(leeway, slack) for leeway in (0.0, 0.25, 0.5, 0.75, 1.0) for slack in (None, 0.0, 0.01, 0.02, 0.05)]
 
 
-def replace_weights(schedule: Schedule, cost: Cost) -> Schedule:
+def replace_weights(schedule: Schedule, cost: Cost, deadline: float = float("inf")) -> Schedule:
     """The schedule with its weight halves where these costs want them; itself where that is not better. Linear.
+
+    Where a whole backward is cheaper than its halves, those stay whole that gain nothing by being split.
+
+    Args:
+        deadline: moment of ``time.monotonic`` at which the best so far is taken.
 
     Raises:
         ValueError: the costs do not know I and W, or are of another number of stages.
@@ -25,8 +31,10 @@ def replace_weights(schedule: Schedule, cost: Cost) -> Schedule:
     before = predict(schedule, cost)
     limit = tuple(peak_memory(schedule, cost).tolist())
     problem = Problem(cost, schedule.stage_to_rank, schedule.num_microbatches, limit)
-    search = Search(problem)
+    search = Search(problem, deadline=deadline)
     search.place(items_of(schedule), WAYS)
-    if search.best is None or search.best.step >= before["step_seconds"]:
+    if search.best is None:
         return schedule
-    return problem.schedule(search.best.orders, f"{schedule.name}, W re-placed")
+    made = problem.schedule(search.best.orders, f"{schedule.name}, W placed anew")
+    made = join_halves(made, cost, deadline)
+    return made if predict(made, cost)["step_seconds"] < before["step_seconds"] * (1 - 1e-9) else schedule

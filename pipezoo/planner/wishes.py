@@ -24,6 +24,7 @@ class Wishes:
         schedules: names of the fixed schedules to look at; None: all.
         stages_per_rank: which numbers of stages a rank may have.
         microbatches: which numbers of microbatches; None: the one that the run has.
+        place_weights: whether fixed schedules are also tried with their weight halves placed anew.
         generate: whether orders are searched for, besides the fixed ones.
         objective: ``step``, or ``span`` for an optimizer without a barrier.
         rows: how many rows of the table are shown.
@@ -38,6 +39,7 @@ class Wishes:
     schedules: tuple[str, ...] | None = None
     stages_per_rank: tuple[int, ...] = (1, 2)
     microbatches: tuple[int, ...] | None = None
+    place_weights: bool = True
     generate: bool = True
     objective: str = "step"
     rows: int = 15

@@ -1,8 +1,9 @@
-"""The costs of every stage of a model, measured: a short run of virtual ranks whose backwards are split.
+"""The costs of every stage of a model, measured: a short run of virtual ranks, half of whose backwards are split.
 
-    one process      0F0 1F0 2F0 2I0 2W0 1I0 ...        each action timed alone, what autograd keeps counted in bytes
+    one process      0F0 1F0 1B0 0B0    0F1 1F1 1I1 1W1 0I1 0W1    0F2 ...
 
-Medians over the microbatches of the steps after the warm-up; the spread is that of the middle half.
+Each action is timed alone, what autograd keeps counted in bytes. Medians over the microbatches of the steps after the
+warm-up; the spread is that of the middle half. Whole backwards and halves are both measured: I + W costs more than B.
 """
 
 from __future__ import annotations
@@ -14,63 +15,74 @@ from typing import Any
 
 import numpy as np
 
-from pipezoo.action import COMPUTE, Op
-from pipezoo.cost import Cost
+from pipezoo.action import COMPUTE, Action, Op
+from pipezoo.cost import Cost, Hop
 from pipezoo.costs.measured import Measuring
 from pipezoo.experiment import Experiment, Virtual
 from pipezoo.parts.part import Part
+from pipezoo.runtime.prepare import num_cores
+from pipezoo.schedule import Schedule
 from pipezoo.timeline import Timeline
 
 Train = Callable[[Experiment, Path, Callable[[str], None]], dict[str, Any]]
 
 
-def run_of(experiment: Experiment, measuring: Measuring) -> Experiment:
-    """The run that measures: as many virtual ranks as stages, rows of a microbatch as in the experiment."""
-    rows = None
-    if experiment.batch_size is not None and experiment.num_microbatches is not None:
-        rows = experiment.batch_size // experiment.num_microbatches * measuring.microbatches
+def both_ways(num_ranks: int, num_microbatches: int) -> Schedule:
+    """One stage a rank, one microbatch after the other; every other one has its backward in halves."""
+    backward = ((Op.B,), (Op.I, Op.W))
+    return Schedule.from_orders(
+        [
+            [Action(rank, op, k) for k in range(num_microbatches) for op in (Op.F, *backward[k % 2])]
+            for rank in range(num_ranks)
+        ],
+        name="both_ways",
+    )
+
+
+def run_of(experiment: Experiment, measuring: Measuring, rows: int) -> Experiment:
+    """The run that measures: as many virtual ranks as stages, ``rows`` in a microbatch, a real rank's threads."""
     return replace(
         experiment,
         task="train",
-        schedule=Part("schedule", "zb_h1", "pipezoo.schedules.zb_h1.zb_h1", given=("num_ranks", "num_microbatches")),
-        launch=Virtual(latency=measuring.hop.latency, bandwidth=measuring.hop.bandwidth),
+        schedule=Part("schedule", "both_ways", f"{__name__}.both_ways", given=("num_ranks", "num_microbatches")),
+        launch=Virtual(threads=_threads(experiment)),
         launch_name="virtual",
         num_stages=measuring.num_stages,
         num_ranks=measuring.num_stages,
         num_microbatches=measuring.microbatches,
-        batch_size=rows,
+        batch_size=rows * measuring.microbatches,
         steps=measuring.all_steps,
         record_steps=measuring.steps,
         verify=False,
     )
 
 
-def cost_from(result: dict[str, Any], timelines: list[Timeline], measuring: Measuring) -> tuple[Cost, dict[str, Any]]:
+def _threads(experiment: Experiment) -> int:
+    """As many as a rank of the real run has."""
+    virtual = isinstance(experiment.launch, Virtual)
+    ranks = experiment.num_ranks or experiment.num_stages or 1
+    return experiment.launch.threads or (1 if virtual else max(1, num_cores() // ranks))
+
+
+def cost_from(result: dict[str, Any], timelines: list[Timeline], hop: Hop) -> tuple[Cost, dict[str, Any]]:
     """The costs of a run of :func:`run_of`, and the spread of every stage's times.
 
     Args:
         result: its ``result.json``.
         timelines: its measured timelines.
+        hop: what a message takes.
 
     Returns:
         The costs; and by stage and op the quartiles and the number of spans, in seconds.
     """
-    data = dict(result["prediction"]["cost"])
-    data["hop"] = {"latency": measuring.hop.latency}
-    if np.isfinite(measuring.hop.bandwidth):
-        data["hop"]["bandwidth"] = measuring.hop.bandwidth
-    stages = [{key: value for key, value in entry.items() if key != "B"} for entry in data["stages"]]
-    return Cost.from_dict(data | {"stages": stages}), {
-        f"stage {stage}": _spread(timelines, stage) for stage in range(measuring.num_stages)
-    }
+    cost = replace(Cost.from_dict(result["prediction"]["cost"]), hop=hop)
+    return cost, {f"stage {stage}": _spread(timelines, stage) for stage in range(cost.num_stages)}
 
 
 def _spread(timelines: list[Timeline], stage: int) -> dict[str, dict[str, float]]:
     found = {}
     for op in COMPUTE:
         took = np.concatenate([(t.end - t.start)[(t.stage == stage) & (t.op == op)] for t in timelines])
-        if op != Op.B and took.size:
-            low, middle, high = np.percentile(took, (25, 50, 75))
-            spans = {"median": float(middle), "low": float(low), "high": float(high), "num_spans": int(took.size)}
-            found[op.name] = spans
+        low, middle, high = np.percentile(took, (25, 50, 75))
+        found[op.name] = {"median": float(middle), "low": float(low), "high": float(high), "num_spans": int(took.size)}
     return found

@@ -25,7 +25,8 @@ import pipezoo
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
 from pipezoo.parts.part import Part
-from pipezoo.planner.plan import Plan, Plans, make_plans
+from pipezoo.planner.plan import make_plans
+from pipezoo.planner.ranked import Plan, Plans
 from pipezoo.planner.wishes import Wishes, amount
 from pipezoo.report.axis import time_text
 from pipezoo.report.folder import RESULT, SCHEDULE, TIMELINE, write_json, write_text
@@ -33,7 +34,7 @@ from pipezoo.report.perfetto import write_timeline
 from pipezoo.report.text import draw
 from pipezoo.simulator import simulate
 from pipezoo.sizes import MICROBATCHES
-from pipezoo.tasks.costs import costs_of
+from pipezoo.tasks.costs import check_rows, costs_of
 
 Say = Callable[[str], None]
 TABLE = "table.csv"
@@ -56,10 +57,12 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     wishes: Wishes = experiment.plan()
     counts = wishes.microbatches or (experiment.num_microbatches or MICROBATCHES,)
     unit = "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
+    check_rows(experiment, counts)
     _introduce(experiment, num_ranks, counts, wishes, say)
     tell = say if sys.stdout.isatty() else None
     try:
-        plans = make_plans(costs_of(experiment, folder, say), num_ranks, counts, wishes, tell)
+        shared = experiment.batch_size is not None
+        plans = make_plans(costs_of(experiment, folder, say), num_ranks, counts, wishes, tell, shared)
     except ConfigError:
         raise
     except ValueError as error:
@@ -117,13 +120,11 @@ def _show(plans: Plans, wishes: Wishes, unit: str, say: Say) -> None:
         say(f"    {plans.too_large} fixed schedules need more memory")
     for note in plans.notes:
         say(f"    {note}")
-    if several:
+    best, fixed = plans.ranked[0], plans.best_fixed
+    if several and not best.shared:
         say("    ranked by the time of a microbatch: the rows of a batch grow with their number")
-    fixed = next((plan for plan in plans.ranked if plan.made == "fixed"), None)
-    if fixed is not None and fixed is not plans.ranked[0]:
-        best = plans.ranked[0]
-        faster = fixed.step / fixed.schedule.num_microbatches / (best.step / best.schedule.num_microbatches)
-        say(f"    {faster:.3f} times as fast as {fixed.name}, the best fixed schedule")
+    if fixed is not None and fixed is not best:
+        say(f"    {fixed.pace / best.pace:.3f} times as fast as {fixed.name}, the best fixed schedule")
 
 
 def _csv(plans: Plans) -> str:

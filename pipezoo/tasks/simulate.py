@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pipezoo
+from pipezoo.analysis.critical_path import Leg
 from pipezoo.cost import Cost
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
@@ -20,10 +21,12 @@ from pipezoo.report.text import draw
 from pipezoo.simulator import run as play
 from pipezoo.sizes import Sizes, derive, resolve
 from pipezoo.tasks.costs import costs_of
+from pipezoo.tasks.neighbour import is_own, lines, neighbour
 from pipezoo.timeline import Timeline
 
 Say = Callable[[str], None]
 PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
+ENDS = 3  # legs of the critical path that are shown at either end
 MOST_SPANS = 200_000  # of a timeline that is written down; some 40 MB of JSON
 
 
@@ -37,7 +40,8 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         ConfigError: nothing says how many stages there are, or schedule and cost do not fit.
     """
     sizes = _sizes(experiment)
-    cost = costs_of(experiment, folder, say)(sizes.num_stages, max(1, sizes.stages_per_rank))
+    cost_of = costs_of(experiment, folder, say)
+    cost = cost_of(sizes.num_stages, max(1, sizes.stages_per_rank), sizes.num_microbatches)
     unit = "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
     try:
         simulation = play(sizes.schedule, cost)
@@ -45,14 +49,19 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         raise experiment.cost.blame(error) from error
     prediction = simulation.result()
     result = _result(experiment, sizes, cost, unit, prediction)
+    if own := is_own(experiment):
+        result["nearest"] = neighbour(sizes.schedule, cost, prediction)
     write_text(folder / SCHEDULE, sizes.schedule.to_csv())
     written = simulation.timeline.num_spans <= MOST_SPANS
     if written:
         write_timeline(folder / TIMELINE, [simulation.timeline], unit)
     write_json(folder / RESULT, result)
-    _introduce(experiment, sizes, cost, say)
+    _introduce(experiment, sizes, cost, own, say)
     _show(simulation.timeline, unit, say)
     _conclude(prediction, unit, say)
+    say(f"path      {_trail(simulation.critical_path().legs())}")
+    for line in lines(result["nearest"], prediction, unit) if own else ():
+        say(line)
     if not written:
         say(f"timeline  not written: {simulation.timeline.num_spans:,} spans, of {MOST_SPANS:,} at most")
     return result
@@ -93,12 +102,14 @@ def _lines(sizes: Sizes) -> list[str]:
     return [line for line in sizes.lines if not line.startswith("batch_size")]
 
 
-def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, say: Say) -> None:
-    say(f"pipezoo {pipezoo.__version__}, Python {platform.python_version()}")
+def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, own: bool, say: Say) -> None:
+    say(f"pipezoo   {pipezoo.__version__}, Python {platform.python_version()}")
     say(
         f"schedule  {experiment.schedule_name}: {sizes.num_stages} stages on {sizes.num_ranks} ranks, "
         f"{sizes.num_microbatches} microbatches, {sizes.schedule.num_actions:,} actions"
     )
+    if own:
+        say("legal     every action is there once, nothing runs before what it needs, and no rank waits for ever")
     say(f"cost      {'; '.join([experiment.cost.choice, *cost.derived])}")
     if lines := _lines(sizes):
         say(f"derived   {', '.join(lines)}")
@@ -130,3 +141,16 @@ def _conclude(prediction: dict[str, Any], unit: str, say: Say) -> None:
         f"critical  {path['num_actions']} actions ({by_op}) and {path['num_messages']} messages "
         f"({time_text(path['message_seconds'], unit)})"
     )
+
+
+def _trail(legs: Sequence[Leg]) -> str:
+    """``0F0 > 1F0 > ... > 7F0 .. 7B63 (rank 7, 128 actions, 90 %) > ... > 0B63``: both ends and the longest leg."""
+    whole = sum(leg.compute for leg in legs) or 1.0
+    longest = max(range(len(legs)), key=lambda at: legs[at].compute)
+    chosen = sorted({*range(ENDS), longest, *range(len(legs) - ENDS, len(legs))} & {*range(len(legs))})
+    words = []
+    for before, at in zip([-1, *chosen], chosen, strict=False):
+        leg = legs[at]
+        several = f" .. {leg.last} (rank {leg.rank}, {leg.num_actions} actions, {100 * leg.compute / whole:.0f} %)"
+        words += ["..."] * (at > before + 1) + [f"{leg.first}{several if leg.num_actions > 1 else ''}"]
+    return " > ".join(words)

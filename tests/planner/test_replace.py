@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipezoo.action import Op
 from pipezoo.analysis.memory import peak_memory
 from pipezoo.cost import Cost
 from pipezoo.costs.unit import unit
@@ -46,7 +47,11 @@ def test_what_cannot_be_better_stays_as_it_is():
     assert replace_weights(schedule, unit(8, 2)) is schedule
 
 
-def test_a_backward_that_is_cheaper_whole_stays_whole():
+def test_backwards_that_are_cheaper_whole_are_split_only_where_that_helps():
     cost = Cost.from_dict({"stages": {"F": 1, "I": 2, "W": 2, "B": 2.5}}, 8)
     schedule = next(s for s in fixed_orders(4, 8, 2) if s.name == "hanayo")
-    assert replace_weights(schedule, cost) is schedule
+
+    replaced = replace_weights(schedule, cost)
+
+    assert (replaced.op == Op.B).sum() == 60  # of 64
+    assert predict(replaced, cost)["step_seconds"] < predict(schedule, cost)["step_seconds"]

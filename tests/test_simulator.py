@@ -136,6 +136,8 @@ def test_a_prediction_gathers_what_is_known():
             "compute_seconds_by_rank": {"0": 3, "1": 6},
             "num_messages": 2,
             "message_seconds": 0,
+            "num_legs": 3,
+            "legs": ["rank 0: 0F0", "rank 1: 1F0 .. 1B1, 4 actions", "rank 0: 0B1"],
         },
     }
 

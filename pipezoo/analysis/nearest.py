@@ -32,12 +32,18 @@ class Parting(NamedTuple):
 
 
 class Neighbour(NamedTuple):
-    """Another order of the same work. ``distance`` is in [0, 1]; 0: the same order. ``partings`` has a rank at most
-    once."""
+    """Another order of the same work: ``crossed`` of ``pairs`` run the other way round there. ``partings`` has a rank
+    at most once."""
 
     schedule: Schedule
-    distance: float
+    crossed: int
+    pairs: int
     partings: list[Parting]
+
+    @property
+    def distance(self) -> float:
+        """In [0, 1]; 0: the same order."""
+        return self.crossed / self.pairs if self.pairs else 0.0
 
 
 def nearest(schedule: Schedule, others: Iterable[Schedule]) -> Neighbour | None:
@@ -46,29 +52,18 @@ def nearest(schedule: Schedule, others: Iterable[Schedule]) -> Neighbour | None:
     Of several that are equally near, the first.
     """
     own = _halves(schedule)
-    best: tuple[float, Schedule, _Halves] | None = None
+    best: tuple[int, Schedule, _Halves] | None = None
     for other in others:
         if (other.stage_to_rank, other.num_microbatches) != (schedule.stage_to_rank, schedule.num_microbatches):
             continue
         theirs = _halves(other)
-        found = _distance(own, theirs)
-        if best is None or found < best[0]:
-            best = found, other, theirs
+        crossed = _crossed(own, theirs)
+        if best is None or crossed < best[0]:
+            best = crossed, other, theirs
     if best is None:
         return None
-    distance, other, theirs = best
-    return Neighbour(other, distance, _partings(own, theirs))
-
-
-def distance(one: Schedule, other: Schedule) -> float:
-    """The share of pairs of a rank's actions that the two run in different order; see above.
-
-    Raises:
-        ValueError: they are not orders of the same work on the same ranks.
-    """
-    if (one.stage_to_rank, one.num_microbatches) != (other.stage_to_rank, other.num_microbatches):
-        raise ValueError(f"schedules {one.name!r} and {other.name!r} do not run the same stages on the same ranks")
-    return _distance(_halves(one), _halves(other))
+    crossed, other, theirs = best
+    return Neighbour(other, crossed, _pairs(own), _partings(own, theirs))
 
 
 class _Halves(NamedTuple):
@@ -94,10 +89,13 @@ def _halves(schedule: Schedule) -> _Halves:
     return _Halves(schedule, key, action, offsets)
 
 
-def _distance(one: _Halves, other: _Halves) -> float:
-    sizes = np.diff(one.offsets)
-    pairs = int((sizes * (sizes - 1) // 2).sum())
-    return int(_inversions(_as_permutations(one, other)).sum()) / pairs if pairs else 0.0
+def _pairs(halves: _Halves) -> int:
+    sizes = np.diff(halves.offsets)
+    return int((sizes * (sizes - 1) // 2).sum())
+
+
+def _crossed(one: _Halves, other: _Halves) -> int:
+    return int(_inversions(_as_permutations(one, other)).sum())
 
 
 def _as_permutations(one: _Halves, other: _Halves) -> Ints:

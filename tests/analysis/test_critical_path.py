@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 
 from pipezoo.cost import Cost
+from pipezoo.costs.unit import unit
 from pipezoo.schedule import Schedule
+from pipezoo.schedules.gpipe import gpipe
 from pipezoo.simulator import run
 from tests.plain_simulation import cases
 
@@ -27,6 +29,27 @@ def test_it_names_for_every_action_what_it_waited_for():
         ("1B1", "rank"),
         ("0B1", "message"),
     ]
+
+
+def test_its_legs_say_on_which_rank_it_stays_how_long():
+    path = run(ORDER, Cost.from_dict({"stages": [STAGE, STAGE]})).critical_path()
+
+    assert [(leg.rank, str(leg.first), str(leg.last), leg.num_actions, leg.compute) for leg in path.legs()] == [
+        (0, "0F0", "0F0", 1, 1),
+        (1, "1F0", "1B1", 4, 6),
+        (0, "0B1", "0B1", 1, 2),
+    ]
+    assert path.summary()["num_legs"] == 3
+    assert path.summary()["legs"] == ["rank 0: 0F0", "rank 1: 1F0 .. 1B1, 4 actions", "rank 0: 0B1"]
+
+
+def test_of_a_long_path_the_summary_lists_both_ends():
+    long = run(gpipe(20, 2), unit(20, 1)).critical_path()
+
+    assert len(long.legs()) == 39
+    summary = long.summary()
+    assert (summary["num_legs"], len(summary["legs"])) == (39, 24)
+    assert summary["legs"][11:13] == ["rank 11: 11F0", "rank 11: 11B0"]
 
 
 def test_a_slow_hop_puts_the_path_on_the_messages():

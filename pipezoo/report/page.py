@@ -230,6 +230,10 @@ def _prediction(run: Run) -> Iterator[Fact]:
         parts = [(op, number(value)) for op, value in seconds.items()] if isinstance(seconds, dict) else []
         note = ", ".join(f"{op} {time_text(value, run.unit)}" for op, value in parts if value is not None)
         yield "critical path", f"{actions:.0f} actions, {messages:.0f} messages", note
+    if isinstance(name := inner(run.result, "nearest", "schedule"), str):
+        crossed = number(inner(run.result, "nearest", "distance"))
+        note = "" if crossed is None else f"{100 * crossed:.2g} % of the pairs of actions run the other way round"
+        yield "nearest fixed schedule", name, "the same order" if crossed == 0 else note
 
 
 def _derived(result: dict[str, Any]) -> str:

@@ -61,6 +61,16 @@ def test_the_verdict_is_never_better_than_the_run(tmp_path: Path, more: dict, te
     assert ("verified exact" in page) == (text == "")
 
 
+@pytest.mark.parametrize(("distance", "note"), [(0.0, "the same order"), (0.0275, "2.8 % of the pairs of actions")])
+def test_the_neighbour_of_an_authors_order_is_a_fact(tmp_path: Path, distance: float, note: str) -> None:
+    folder = run_folder(tmp_path / "run", nearest={"schedule": "zb_h1", "distance": distance})
+
+    page = write_report(folder).read_text()
+
+    assert "nearest fixed schedule" in page
+    assert note in page
+
+
 def test_the_page_names_nothing_outside_itself(tmp_path: Path) -> None:
     page = write_report(run_folder(tmp_path / "a")).read_text()
     assert not re.findall(r"(?:src|href|url|@import)\s*[=(]", page.split("<script>")[0])

@@ -1,6 +1,6 @@
 """The house has floors, and imports point down. This test draws them from the imports themselves.
 
-floor 4   config, __main__, job, rerun, explain, usage   the door: command line, Hydra, exit codes
+floor 4   __main__, config, settings, job, sweep ...     the door: command line, Hydra, exit codes
 floor 3   tasks/                                         one page a task
 floor 2   runtime/, report/, planner/, simulator ...     what runs, predicts and draws
 floor 1   schedules/ models/ splitters/ data/ ...        the zoo, and what was asked
@@ -18,15 +18,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pipezoo"
-ZOOS = ("schedules", "models", "splitters", "data", "costs")
-DOOR = {"pipezoo.config", "pipezoo.__main__"}  # the only files that know Hydra and OmegaConf
+ZOOS = ("schedules", "models", "splitters", "data", "costs", "exports")
+DOOR = {"pipezoo.config", "pipezoo.hydra_job", "pipezoo.__main__"}  # the only files that know Hydra and OmegaConf
 PRIVATE_TORCH = "pipezoo.runtime.torch_schedule"  # the only file that may name what torch underscores
 
 FLOORS = {
-    4: {"config", "__main__", "job", "rerun", "explain", "usage"},
+    4: {"__main__", "config", "hydra_job", "settings", "job", "alone", "sweep", "rerun", "explain", "usage"},
     3: {"tasks"},
     2: {"runtime", "report", "simulator", "planner"},
-    1: {"schedules", "models", "splitters", "data", "losses", "cutting", "experiment", "sizes", "parts"},
+    1: {"schedules", "models", "splitters", "data", "losses", "cutting", "experiment", "sizes", "parts", "exports"},
 }
 TORCH_USERS = {"models", "splitters", "data", "losses", "cutting", "runtime", "tasks"}
 

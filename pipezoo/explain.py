@@ -92,11 +92,23 @@ def _of_key(key: str, chain: Sequence[BaseException], words: Sequence[str]) -> s
     if not names:
         return f"{_typed(key, words)}: {holder} has no keys of its own"
     first = key.partition(".")[0]
+    if not holder and (inside := [group for group in names if last in (_node(parent, group) or ())]):
+        typed = _typed(key, words).lstrip("+~")
+        return f"{_typed(key, words)}: no such key; valid: {', '.join(f'{group}.{typed}' for group in inside)}"
     if not holder:
         names.append("experiment")
     elif "model" in names and first not in names:  # the group itself is what is unknown
         last = first
     return f"{_typed(key, words)}: {unknown('key', last, names)}"
+
+
+def _node(parent: Any, group: str) -> Any:
+    """The keys of a group; None for what is a value, or cannot be had."""
+    try:
+        found = parent[group]
+    except Exception:  # an interpolation that has no value yet
+        return None
+    return found if hasattr(found, "keys") else None
 
 
 def _quoted_after(start: str, text: str) -> str:

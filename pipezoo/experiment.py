@@ -119,6 +119,7 @@ class Experiment:
         objective: the key of ``result.json`` that sweepers see; dots lead into it.
         checkpoint: what is kept to go on from.
         resume: the folder of a run or of a checkpoint to go on from.
+        exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a blueprint of it.
         fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.faults`), or None.
         config_hash: of everything that determines the numbers.
 
@@ -155,6 +156,7 @@ class Experiment:
     checkpoint: Checkpoints = Checkpoints()
     resume: str | None = None
     fault: Any = None
+    exports: tuple[Part, ...] = ()
     config_hash: str = ""
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 import pipezoo
+from pipezoo.blueprint import Blueprint
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
 from pipezoo.parts.part import Part
@@ -35,11 +36,13 @@ from pipezoo.report.text import draw
 from pipezoo.simulator import simulate
 from pipezoo.sizes import MICROBATCHES
 from pipezoo.tasks.costs import check_rows, costs_of
+from pipezoo.tasks.exporting import make_exports, write_exports
 
 Say = Callable[[str], None]
 TABLE = "table.csv"
 CONF = "conf"  # a config folder of its own: config.yaml of the run itself is none of it
 EXPERIMENT = "planned"
+UNNAMED = "task=plan builds no model; the run of its winner names the modules"
 PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 MOST_SPANS = 200_000  # of a timeline that is written down
 
@@ -75,12 +78,15 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     timeline = simulate(best.schedule, best.cost)
     if timeline.num_spans <= MOST_SPANS:
         write_timeline(folder / TIMELINE, [timeline], unit)
-    result = _result(experiment, plans, unit)
-    write_json(folder / RESULT, result)
     _show(plans, wishes, unit, say)
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
     say(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
+    exports = make_exports(experiment, Blueprint(best.schedule, unnamed=UNNAMED), is_known_early=False)
+    result = _result(experiment, plans, unit)
+    if exported := write_exports(exports, folder, say):
+        result["export"] = exported
+    write_json(folder / RESULT, result)
     say(f"run it    python -m pipezoo --config-dir {_short(folder / CONF)} +experiment={EXPERIMENT}")
     return result
 

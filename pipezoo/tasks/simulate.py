@@ -11,6 +11,7 @@ from typing import Any
 
 import pipezoo
 from pipezoo.analysis.critical_path import Leg
+from pipezoo.blueprint import Blueprint
 from pipezoo.cost import Cost
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
@@ -21,10 +22,12 @@ from pipezoo.report.text import draw
 from pipezoo.simulator import run as play
 from pipezoo.sizes import Sizes, derive, resolve
 from pipezoo.tasks.costs import costs_of
+from pipezoo.tasks.exporting import make_exports, write_exports
 from pipezoo.tasks.neighbour import is_own, lines, neighbour
 from pipezoo.timeline import Timeline
 
 Say = Callable[[str], None]
+UNNAMED = "task=simulate builds no model; task=train and task=verify name its modules"
 PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 ENDS = 3  # legs of the critical path that are shown at either end
 MOST_SPANS = 200_000  # of a timeline that is written down; some 40 MB of JSON
@@ -40,6 +43,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         ConfigError: nothing says how many stages there are, or schedule and cost do not fit.
     """
     sizes = _sizes(experiment)
+    exports = make_exports(experiment, Blueprint(sizes.schedule, unnamed=UNNAMED))
     cost_of = costs_of(experiment, folder, say)
     cost = cost_of(sizes.num_stages, max(1, sizes.stages_per_rank), sizes.num_microbatches)
     unit = "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
@@ -55,8 +59,10 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     written = simulation.timeline.num_spans <= MOST_SPANS
     if written:
         write_timeline(folder / TIMELINE, [simulation.timeline], unit)
-    write_json(folder / RESULT, result)
     _introduce(experiment, sizes, cost, own, say)
+    if exported := write_exports(exports, folder, say):
+        result["export"] = exported
+    write_json(folder / RESULT, result)
     _show(simulation.timeline, unit, say)
     _conclude(prediction, unit, say)
     say(f"path      {_trail(simulation.critical_path().legs())}")

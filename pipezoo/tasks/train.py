@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 import pipezoo
+from pipezoo.blueprint import Blueprint
+from pipezoo.cutting.stage_modules import names_by_stage, stack_of
 from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment import Experiment, Virtual
 from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, read_result, write_json, write_text
@@ -28,6 +30,7 @@ from pipezoo.runtime.scratch import scratch_in
 from pipezoo.runtime.verdict import judge
 from pipezoo.simulator import predict, simulate
 from pipezoo.sizes import Sizes
+from pipezoo.tasks.exporting import make_exports, write_exports
 from pipezoo.tasks.terminal import Say, conclude, count, introduce, progress, show
 from pipezoo.timeline import Timeline
 
@@ -48,9 +51,11 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         scratch = stack.enter_context(scratch_in(folder))
         stack.callback(_drop_if_empty, folder / LOG)
         pipeline, sizes = prepare(experiment, scratch, folder / FOLDER)
+        exports = make_exports(experiment, _blueprint(pipeline, sizes))
         write_text(folder / SCHEDULE, pipeline.schedule.to_csv())
         method, why = start_method(getattr(experiment.launch, "start_method", None))
         introduce(experiment, pipeline, sizes, say)
+        exported = write_exports(exports, folder, say)
         if pipeline.saved is not None:
             say(f"resume    from {pipeline.saved.path}, after {count(pipeline.saved.step, 'step')}")
         if method == "spawn":
@@ -68,12 +73,23 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
 
         if experiment.verify:
             result |= _verify(experiment, pipeline, steps, folder, method)
+        if exported:
+            result["export"] = exported
         result["status"] = "failed" if result["verified"] == "failed" else "ok"
         write_json(folder / RESULT, result)
         conclude(result, say)
     if result["verified"] == "failed":
         raise VerificationError(f"the pipeline does not compute what one device computes: {result['first_difference']}")
     return result
+
+
+def _blueprint(pipeline: Pipeline, sizes: Sizes) -> Blueprint:
+    stages, rows = pipeline.stages, sizes.batch_size // sizes.num_microbatches
+    try:
+        modules = names_by_stage(stages.model, stages.modules)
+    except ValueError as error:
+        return Blueprint(pipeline.schedule, rows, unnamed=str(error))
+    return Blueprint(pipeline.schedule, rows, modules, blocks=stack_of(stages.model))
 
 
 def _train(

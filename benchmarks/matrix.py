@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipezoo.config import compose, load
+from pipezoo.alone import run_alone
+from pipezoo.config import compose, settings_of
 from pipezoo.errors import ConfigError, VerificationError
-from pipezoo.job import Request, run_alone
+from pipezoo.job import Request
 from pipezoo.parts.trust import Trust
 from pipezoo.report.folder import read_result
 from pipezoo.runtime.children import leave
+from pipezoo.settings import Settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "matrix.md"
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "looped_bfs", "interleaved_zero_bubble", "zbv", "dualpipev")
@@ -101,13 +103,12 @@ def is_verified(result: dict[str, Any], tied: bool) -> bool:
 
 def run_cell(words: Sequence[str], folder: Path, config_dir: Path | None = None) -> dict[str, Any]:
     """Run ``python -m pipezoo`` with these words in a forked process, and return its ``result.json``."""
-
-    def experiment() -> Any:
-        cfg, choices = compose(words, config_dir)
-        return load(cfg, choices, Trust(third_party=config_dir is not None))
-
-    request = Request(experiment, folder, dict, warm=("torch.distributed.pipelining", "hydra"))
-    run_alone(request, "", lambda line: None)
+    settings: Settings | ConfigError
+    try:
+        settings = settings_of(*compose(words, config_dir), Trust(third_party=config_dir is not None))
+    except ConfigError as error:
+        settings = error
+    run_alone(Request(settings, folder), lambda line: None)
     return dict(read_result(folder))
 
 

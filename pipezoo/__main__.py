@@ -77,7 +77,9 @@ def hydra_command(words: Sequence[str]) -> int:
     """Compose the config that ``words`` describe, and run it, or all of them."""
     import hydra
 
-    from pipezoo.config import SWEEP, conf_dir
+    from pipezoo.hydra_job import SWEEP
+    from pipezoo.settings import conf_dir
+    from pipezoo.sweep import end_of_sweep
 
     os.environ["PIPEZOO_TRUST"] = json.dumps(trusted_by(words))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole, and we word them
@@ -86,12 +88,13 @@ def hydra_command(words: Sequence[str]) -> int:
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(cfg: DictConfig) -> float | None:
-        from pipezoo.config import is_sweep, request_of, title
-        from pipezoo.job import run, run_alone
+        from pipezoo.alone import run_alone
+        from pipezoo.hydra_job import request_of
+        from pipezoo.job import run
 
         request = request_of(cfg)
-        if is_sweep():
-            return run_alone(request, title(), lambda line: print(line, flush=True))
+        if request.sweep is not None:
+            return run_alone(request, lambda line: print(line, flush=True))
         codes.append(run(request, lambda line: print(line, flush=True)))
         return None
 
@@ -113,9 +116,9 @@ def hydra_command(words: Sequence[str]) -> int:
 
 def _tell(error: Exception, words: Sequence[str]) -> int:
     """Say in one line what Hydra raised before or between the runs; its exit code."""
-    from pipezoo.config import conf_dir
     from pipezoo.explain import explain
     from pipezoo.job import ending
+    from pipezoo.settings import conf_dir
 
     told = explain(error, words, [conf_dir(), *config_dirs(words)]) or _unwritable(error) or error
     code, line = ending(told)
@@ -141,31 +144,6 @@ def _unwritable(error: Exception) -> OutputError | None:
     if not isinstance(error, OSError) or error.filename is None:
         return None
     return OutputError(f"hydra.run.dir={error.filename}: cannot be made: {error.strerror}")
-
-
-def end_of_sweep(folder: Path) -> int:
-    """Print the table of a sweep, from what its runs left behind, and return the worst of their exit codes."""
-    if not folder.is_dir():
-        return 0
-    from rich.console import Console
-
-    from pipezoo.job import ending, sweep_exit_code
-    from pipezoo.report.sweep import TABLE, errors, write_sweep
-    from pipezoo.report.sweep_page import write_sweep_report
-
-    try:
-        rows, table = write_sweep(folder)
-        page = write_sweep_report(folder)
-    except PipezooError as error:
-        code, line = ending(error)
-        print(line, file=sys.stderr)
-        return code
-    print()
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-    for line in errors(rows):
-        print(line)
-    print(f"\n{folder / TABLE}\n{page}")
-    return sweep_exit_code(folder)
 
 
 def config_dirs(words: Sequence[str]) -> list[Path]:

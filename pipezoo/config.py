@@ -1,6 +1,6 @@
-"""The only door to OmegaConf: a composed config goes in, a typed and frozen Experiment comes out.
+"""The only door to OmegaConf: a composed config goes in, plain values come out.
 
-    conf/*.yaml + command line  --Hydra-->  DictConfig  --load-->  Experiment    nothing past this file knows of Hydra
+    conf/*.yaml + command line  --Hydra-->  DictConfig  --settings_of-->  Settings     nothing past this knows of Hydra
 
 What may stand in a config is what ``conf/config.yaml`` shows; what a part takes is what its function takes. Both are
 looked up, not listed here, so that a new model or schedule needs no edit of this file.
@@ -8,83 +8,37 @@ looked up, not listed here, so that a new model or schedule needs no edit of thi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env
 
 from pipezoo.errors import ConfigError
-from pipezoo.experiment import COUNTS, Experiment
+from pipezoo.experiment import Experiment
 from pipezoo.explain import explain
-from pipezoo.job import Request
-from pipezoo.parts.part import Part, show
+from pipezoo.parts.part import show
 from pipezoo.parts.trust import Trust
-from pipezoo.report.printable import printable
-from pipezoo.sizes import asked_stages, derive, resolve
+from pipezoo.settings import GIVEN, OPTIONAL, Settings, build, check_parts, conf_dir, part_of
+from pipezoo.sizes import asked_stages
 from pipezoo.spelling import unknown
 from pipezoo.usage import help_text
 
-# What the caller adds to each part's arguments, and the class that its target must be a subclass of.
-GIVEN = {
-    "model": (),
-    "data": ("batch_size", "seed"),
-    "split": ("model", "num_stages", "example"),
-    "schedule": ("num_ranks", "num_microbatches"),
-    "optimizer": ("params",),
-    "loss": (),
-    "cost": ("num_stages", "stages_per_rank"),
-    "launch": (),
-    "plan": (),
-    "checkpoint": (),
-}
-OPTIONAL = ("fault",)  # groups that may have no option chosen
-ROLES = {
-    "model": "torch.nn.modules.module.Module",
-    "optimizer": "torch.optim.optimizer.Optimizer",
-    "loss": "torch.nn.modules.module.Module",
-}
-WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
-NOT_NUMBERS = (
-    "task",
-    "launch",
-    "checkpoint",
-    "cost",
-    "plan",
-    "verify",
-    "tolerance",
-    "record_steps",
-    "objective",
-    "on_nonfinite",
-    "debug",
-)
-
-
-def conf_dir() -> Path:
-    """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
-    here = Path(__file__).resolve().parent
-    clone = here.parent / "conf"
-    if (here.parent / "pyproject.toml").is_file() and (clone / "config.yaml").is_file():
-        return clone
-    return here / "conf"
+OF_THE_COMMAND = ("trust", "sweep")  # keys that say how to run, and describe no experiment
 
 
 def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experiment:
-    """The experiment that a composed config describes.
+    """The experiment that a composed config describes, its parts looked at.
 
     Args:
         cfg: as Hydra hands it over, interpolations and all.
@@ -94,26 +48,22 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experimen
     Raises:
         ConfigError: one line, before anything was started. Errors that need no model are found without torch.
     """
-    plain = plain_config(cfg)
-    _check_trust(plain.pop("trust"), trust)
-    groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
-    parts = {group: _part(group, plain.pop(group), choices, trust, _sources(cfg, group)) for group in groups}
-    launch, checkpoint, fault = parts.pop("launch"), parts.pop("checkpoint"), parts.pop("fault", None)
-    values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
-    values |= parts | {"launch": launch(), "launch_name": launch.choice, "config_hash": config_hash(plain, parts)}
-    values |= {"checkpoint": checkpoint(), "fault": fault and fault()}
-    experiment = Experiment(**values)
-    for group in ("schedule", "cost"):
-        parts[group].check()
-    if experiment.task == "plan":
-        parts["plan"]()
-    if experiment.task in WITH_MODEL:
-        asked = derive(experiment)
-        if asked.num_stages is not None:
-            resolve(experiment, asked, asked.num_stages)
-        for part in parts.values():
-            part.check()
+    experiment = build(settings_of(cfg, choices, trust))
+    check_parts(experiment)
     return experiment
+
+
+def settings_of(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Settings:
+    """What a composed config says, in plain values. Raises ConfigError: an unknown key, a value that leads nowhere."""
+    FROM_ENVIRONMENT.clear()
+    plain = plain_config(cfg)
+    shown: dict[str, Any] = _shown(cfg, plain) if FROM_ENVIRONMENT else plain
+    _check_trust(plain["trust"], trust)
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(raw, dict)
+    sources = {group: found for group in GIVEN if (found := _sources(raw, group))}
+    values = {key: value for key, value in plain.items() if key not in OF_THE_COMMAND}
+    return Settings(values, dict(choices), trust, sources, shown)
 
 
 def compose(words: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, dict[str, Any]]:
@@ -147,20 +97,20 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
+def shown_config(cfg: DictConfig) -> dict[str, Any]:
+    """The config as it is written down: resolved, but a value that came from the environment stands as it was typed."""
+    FROM_ENVIRONMENT.clear()
+    plain = plain_config(cfg)
+    shown: dict[str, Any] = _shown(cfg, plain) if FROM_ENVIRONMENT else plain
+    return shown
+
+
 @cache
 def keys() -> tuple[str, ...]:
     """The keys of ``conf/config.yaml``, groups included."""
     own = OmegaConf.load(conf_dir() / "config.yaml")
     assert isinstance(own, DictConfig)
     return (*GIVEN, *(str(key) for key in own if key not in ("defaults", "hydra")))
-
-
-def config_hash(values: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
-    """A hash of what determines the numbers of a run; the same for the same config in another checkout."""
-    content = {key: value for key, value in values.items() if key not in NOT_NUMBERS}
-    content |= {group: [part.target, part.arguments] for group, part in parts.items() if group not in NOT_NUMBERS}
-    text = json.dumps(content, sort_keys=True, default=str).replace(str(conf_dir()), "conf")
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fresh_folder() -> Path:
@@ -173,83 +123,31 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(config if OmegaConf.is_config(config) else OmegaConf.create(config))
 
 
-SWEEP: list[Path] = []  # the folder of the sweep that this process runs
-
-
-class NoteSweep(Callback):
-    """Hydra's callback that tells us where a sweep goes, whichever launcher runs its jobs."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        SWEEP.append(Path(config.hydra.sweep.dir).absolute())
-
-
-def is_sweep() -> bool:
-    """Whether the job at hand is one of a sweep."""
-    return HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def title() -> str:
-    """What tells this job of a sweep from the others."""
-    hydra = HydraConfig.get()
-    return printable(f"[{hydra.job.num}] {' '.join(hydra.overrides.task)}")
-
-
-def request_of(cfg: DictConfig) -> Request:
-    """The run that Hydra's job at hand asks for."""
-    hydra = HydraConfig.get()
-    choices = dict(hydra.runtime.choices)
-    keys()  # once for all jobs of a sweep
-    folder = Path(hydra.runtime.output_dir)
-    if is_sweep() and not folder.resolve().is_relative_to(Path(hydra.sweep.dir).resolve()):
-        with suppress(OSError):
-            folder.rmdir()  # Hydra has made it already
-        raise ConfigError(f"hydra.sweep.subdir={hydra.sweep.subdir}: leads out of the sweep's folder; valid: below it")
-
-    def files() -> dict[str, str]:
-        return {
-            "config.yaml": to_yaml(plain_config(cfg)),
-            ".hydra/config.yaml": to_yaml(cfg),
-            ".hydra/hydra.yaml": to_yaml({"hydra": hydra}),
-            ".hydra/overrides.yaml": to_yaml(hydra.overrides.task),
-        }
-
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
-    warm = ("torch.distributed.pipelining",) if plain.get("task") in WITH_MODEL else ()
-    return Request(
-        lambda: load(cfg, choices, current_trust()),
-        folder,
-        files,
-        str(plain.get("objective")),
-        plain.get("debug") is True,
-        warm,
-    )
-
-
-def _part(
-    group: str, node: Any, choices: Mapping[str, Any], trust: Trust, sources: Mapping[str, str] | None = None
-) -> Part:
-    choice = str(choices.get(group) or "?")
-    if not isinstance(node, dict):
-        raise ConfigError(f"{group}={show(node)}: must be an option of the group, chosen with {group}=")
-    arguments = {str(name): value for name, value in node.items()}
-    target = arguments.pop("_target_", None)
-    if not isinstance(target, str):
-        raise ConfigError(f"{group}._target_={show(target)}: must be the dotted name of a function or a class")
-    return Part(group, choice, target, arguments, ROLES.get(group, ""), GIVEN.get(group, ()), trust, sources or {})
-
-
-def _sources(cfg: DictConfig, group: str) -> dict[str, str]:
+def _sources(raw: Mapping[Any, Any], group: str) -> dict[str, str]:
     """The arguments of a group whose value is that of another key, like ``${model.d_hid}``, with that key."""
-    raw = OmegaConf.to_container(cfg, resolve=False)
-    node = raw.get(group) if isinstance(raw, dict) else None
+    node = raw.get(group)
     sources = {}
     for name, value in node.items() if isinstance(node, dict) else ():
         if match := re.fullmatch(r"\$\{([a-z_]+(?:\.[a-z_]+)*)\}", str(value)):
             sources[str(name)] = match[1]
-        elif str(value).startswith("${stages_") and cfg.get("stages") is not None:
+        elif str(value).startswith("${stages_") and raw.get("stages") is not None:
             sources[str(name)] = "stages"
     return sources
+
+
+def _shown(node: Any, plain: Any) -> Any:
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    shown: Any = dict(plain) if isinstance(plain, dict) else list(plain)
+    for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw):
+        if isinstance(value, (dict, list)):
+            shown[key] = _shown(node[key], plain[key])
+        elif "${" in str(value):
+            FROM_ENVIRONMENT.clear()
+            found = node[key]
+            if OmegaConf.is_config(found):
+                OmegaConf.to_container(found, resolve=True)
+            shown[key] = value if FROM_ENVIRONMENT else plain[key]
+    return shown
 
 
 def _check_trust(asked: Any, trust: Trust) -> None:
@@ -285,7 +183,7 @@ def _stages_asked(root: DictConfig) -> int | None:
     try:
         stages, ranks = (count if type(count := root.get(key)) is int else None for key in ("stages", "ranks"))
         node = OmegaConf.to_container(root.schedule, resolve=True)
-        part = _part("schedule", node, {}, current_trust())
+        part = part_of("schedule", node, Settings({}, trust=current_trust()))
         written = None if part.takes("num_ranks") else part()
         return asked_stages(part, stages, ranks, written)[0]
     except (ConfigError, OmegaConfBaseException, AttributeError):
@@ -306,6 +204,16 @@ def current_trust() -> Trust:
     return Trust(tuple(said.get("packages", ())), bool(said.get("third_party")))
 
 
+FROM_ENVIRONMENT: list[str] = []  # the variables that resolving a config has read
+
+
+def _environment(key: str, *default: Any) -> str | None:
+    """OmegaConf's own ``oc.env``, noted down."""
+    FROM_ENVIRONMENT.append(key)
+    return env(key, *default)
+
+
+OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
 OmegaConf.register_new_resolver("help_text", lambda: help_text(conf_dir() / "config.yaml"), replace=True)
 OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
 OmegaConf.register_new_resolver("run_token", lambda: secrets.token_hex(2), replace=True, use_cache=True)

@@ -69,7 +69,7 @@ def words_of(folder: Path, config_dir: Path | None = None) -> tuple[list[str], l
     Raises:
         ConfigError: the folder holds no run, or one that cannot be composed any more.
     """
-    from pipezoo.config import compose, plain_config
+    from pipezoo.config import compose, shown_config
     from pipezoo.report.folder import CONFIG, SCHEDULE
 
     stored = _yaml(folder, CONFIG)
@@ -86,7 +86,7 @@ def words_of(folder: Path, config_dir: Path | None = None) -> tuple[list[str], l
             words.append(f"{group}={choice}")
     if differences:
         cfg, _ = compose(words, config_dir)
-    today = dict(leaves(plain_config(cfg)))
+    today = dict(leaves(shown_config(cfg)))
     for key, value in leaves(stored):
         if key.split(".")[0] in OF_THIS_COMMAND_LINE or (key in today and today[key] == value):
             continue

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipezoo import config
-from pipezoo.config import compose, conf_dir, load, plain_config
+from pipezoo.config import compose, load, plain_config
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Processes
 from pipezoo.parts.trust import Trust
+from pipezoo.settings import conf_dir
 
 OPTIONS = [
     f"{folder.name}={file.stem}"

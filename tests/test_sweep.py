@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipezoo.job import objective, sweep_exit_code
+from pipezoo.job import objective
+from pipezoo.sweep import sweep_exit_code
 
 NET = """
 import os, signal, sys, time

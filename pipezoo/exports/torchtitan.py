@@ -19,7 +19,7 @@ from pipezoo.spelling import unknown
 Names = tuple[tuple[str, ...], ...]
 
 _PYTHON = """# {sizes}
-# For torchtitan's main branch after February 2026 (read at b5bcd76): an argument of Trainer.Config.
+# For torchtitan's main branch (read at b5bcd76, August 2026): an argument of Trainer.Config.
 parallelism=ParallelismConfig(
     pipeline_parallel_degree={ranks},
     pipeline_parallel_schedule="{name}",  # places the stages; the order is the file's

@@ -22,21 +22,21 @@ def known_costs(
     """The costs of each size, and why some have none.
 
     Raises:
-        ValueError: none has any; the reason of the last, which cuts finest.
+        ValueError: none has any; the reason of the last, which cuts finest, and of memory before any other.
     """
     costs: dict[Size, Cost] = {}
     notes: dict[str, None] = {}  # each once
-    refused: ValueError | None = None
+    refused: list[ValueError] = []
     for v, m in sizes:
         try:
             cost = cost_of(num_ranks * v, v, m)
             _check_memory(cost, wishes)
             costs[v, m] = cost
         except ValueError as error:
-            refused = error
+            refused.append(error)
             notes[f"{v} stages per rank: {error}"] = None
-    if not costs and refused is not None:
-        raise refused
+    if not costs and refused:
+        raise max(reversed(refused), key=lambda error: str(error).startswith("memory="))
     for m in {m for _, m in costs}:
         works = [float(np.nansum(cost.seconds[:, Op.F])) for (_, n), cost in costs.items() if n == m]
         if max(works) > 1.5 * min(works):  # measured times differ a little

@@ -83,6 +83,41 @@ def test_what_cannot_be_planned_is_one_line(wishes, text):
     assert str(error.value).startswith(text)
 
 
+def test_a_model_that_is_too_large_is_blamed_before_one_that_cannot_be_cut():
+    def only_one_stage_a_rank(num_stages, v, m):
+        if v == 2:
+            raise ValueError("stages=8: the model has 7 module(s) in a row; valid: 1..7")
+        return Cost.from_dict({"stages": {"F": 1, "I": 1, "W": 1, "keeps": 3e6}}, num_stages)
+
+    with pytest.raises(ValueError, match=r"^memory=1MB: stage 0 alone needs 3 MB of 1 MB for one microbatch"):
+        make_plans(only_one_stage_a_rank, 4, [8], Wishes(memory="1MB"))
+
+
+def test_a_shared_batch_is_ranked_by_its_own_time():
+    """Sixteen microbatches of half the rows: each takes more than half of the time, and the bubble is smaller."""
+
+    def by_rows(num_stages, v, m):
+        return unit(num_stages, v, F=16 / m + 0.1, I=16 / m + 0.1, W=16 / m + 0.1)
+
+    plans = make_plans(by_rows, 4, [8, 16], Wishes(budget=1, stages_per_rank=(1,)), shared=True)
+
+    steps = [plan.step for plan in plans.ranked]
+    assert steps == [plan.pace for plan in plans.ranked]
+    assert steps == pytest.approx(sorted(steps))
+    assert plans.ranked[0].schedule.num_microbatches == 16
+
+
+def test_fixed_schedules_with_their_weight_halves_placed_anew_are_plans():
+    wishes = Wishes(schedules=("dualpipev",), generate=False, stages_per_rank=(2,))
+    plans = make_plans(lambda stages, v, m: unit(stages, v, hop=0.1), 8, [16], wishes)
+    assert [(plan.name, plan.made) for plan in plans.ranked] == [
+        ("dualpipev, W placed anew", "re-placed"),
+        ("dualpipev", "fixed"),
+    ]
+    assert plans.best_fixed is plans.ranked[1]
+    assert plans.ranked[0].peak <= plans.ranked[1].peak
+
+
 @pytest.mark.parametrize(
     ("wishes", "text"),
     [

@@ -3,10 +3,10 @@
     python -m benchmarks.planned                     all rows, about half an hour
     python -m benchmarks.planned --rows 2 --turns 5  those of two ranks
 
-Every row measures the costs, plans, and trains the winner and the two best other fixed schedules that fit into the same
-memory, in turns: with one process a rank at 2 ranks, with virtual ranks at 4 and 8. Medians over the turns of the runs'
-medians; the last columns say how many times as fast as the first of the fixed ones an order is: the median of the ratios
-within a turn, with their middle half. Each winner is verified, too.
+Every row measures the costs, plans, and trains the winner and the two best other fixed schedules that fit into the
+same memory, in turns: with one process a rank at 2 ranks, with virtual ranks at 4 and 8. Medians over the turns of the
+runs' medians; the last columns say how many times as fast as the first of the fixed ones an order is: the median of the
+ratios within a turn, with their middle half. Each winner is verified, too.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def measure(row: Row, turns: int) -> None:
         print(
             f"| {row.ranks} {row.words[0].partition('=')[2]} | {row.memory or 'any'} | {label} "
             f"| {entry['step_seconds'] * 1e3:.1f} ms | {statistics.median(took[name]) * 1e3:.1f} ms "
-            f"| {row.best_fixed['step_seconds'] / entry['step_seconds']:.3f} | {middle:.3f} ({low:.3f} .. {high:.3f}) |",
+            f"| {row.best_fixed['step_seconds'] / entry['step_seconds']:.3f} "
+            f"| {middle:.3f} ({low:.3f} .. {high:.3f}) |",
             flush=True,
         )
 

@@ -12,22 +12,31 @@ import gc
 import importlib
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipezoo.apart import compose_apart
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.interrupt import catch_signals, interrupted
-from pipezoo.runtime.children import leave
+from pipezoo.runtime.children import leave, unsafe_to_fork
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from pipezoo.job import Request
+
 TASKS = ("train", "verify", "simulate", "plan")
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
+PLAIN_OPTIONS = ("-m", "--multirun", "--config-dir", "-cd")  # with these a command runs something
+TRAINING = ("task=train", "task=verify")
+TORCH = ("torch.distributed.pipelining", "pipezoo.tasks.train", "pipezoo.alone", "pipezoo.report.page")
 ON_FOLDERS = {"report": "pipezoo.report.__main__", "rerun": "pipezoo.rerun"}
 
 
@@ -61,6 +70,14 @@ def command(words: Sequence[str]) -> int:
 
 def respell(words: Sequence[str]) -> list[str]:
     """The command line as Hydra takes it: options first, a task as first word, an experiment with or without +."""
+    options, overrides = parted(words)
+    if overrides and overrides[0] in TASKS:
+        overrides[0] = f"task={overrides[0]}"
+    return options + [word.removeprefix("+") if word.startswith("+experiment=") else word for word in overrides]
+
+
+def parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of a command line with their values, and its overrides."""
     options: list[str] = []
     overrides: list[str] = []
     before = ""
@@ -68,50 +85,123 @@ def respell(words: Sequence[str]) -> list[str]:
         of_option = before in WITH_VALUE and "=" not in word
         (options if word.startswith("-") or of_option else overrides).append(word)
         before = word
-    if overrides and overrides[0] in TASKS:
-        overrides[0] = f"task={overrides[0]}"
-    return options + [word.removeprefix("+") if word.startswith("+experiment=") else word for word in overrides]
+    return options, overrides
 
 
 def hydra_command(words: Sequence[str]) -> int:
     """Compose the config that ``words`` describe, and run it, or all of them."""
-    import hydra
+    words = list(words)
+    if any(word.startswith("sweep.resume=") for word in words):
+        from pipezoo.resume import resumed
 
-    from pipezoo.hydra_job import SWEEP
-    from pipezoo.settings import conf_dir
-    from pipezoo.sweep import end_of_sweep
-
+        try:
+            words = resumed(*parted(words), config_dirs(words))
+        except ConfigError as error:
+            return _tell(error, words)
     os.environ["PIPEZOO_TRUST"] = json.dumps(trusted_by(words))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole, and we word them
     sys.argv = [sys.argv[0], *words]
+    if not will_import_torch(words):
+        return _compose(words, _perform)
+    sweeps: list[Path] = []
+
+    def perform(request: Request) -> float:
+        sweeps.extend([request.sweep] if request.sweep else [])
+        return _perform(request)
+
+    try:
+        return compose_apart(partial(_compose_for_another, words), TORCH, perform)
+    except KeyboardInterrupt as error:
+        return _interrupted(error, sweeps)
+
+
+def will_import_torch(words: Sequence[str]) -> bool:
+    """Whether it is as good as certain, before anything is composed, that this process is to train, and can fork."""
+    options, overrides = parted(words)
+    keys = [word.partition("=")[0].lstrip("+~") for word in overrides]
+    if not all(word.startswith(PLAIN_OPTIONS) or before in PLAIN_OPTIONS for before, word in pairwise(["", *options])):
+        return False
+    if "experiment" in keys or any(key.startswith("hydra/") for key in keys):
+        return False  # whatever those want
+    if any(key == "task" and word not in TRAINING for key, word in zip(keys, overrides, strict=True)):
+        return False
+    return "torch" not in sys.modules and not unsafe_to_fork()
+
+
+def _compose_for_another(words: Sequence[str], ask: Callable[[Request], float]) -> int:
+    """Compose, and have another process run what can be run."""
+
+    def perform(request: Request) -> float:
+        if request.sweep is None:
+            try:
+                request.experiment()
+            except ConfigError:
+                return _perform(request)  # which says so at once
+        return ask(request)
+
+    return _compose(words, perform)
+
+
+def _perform(request: Request) -> float:
+    """The exit code of a run; the objective of one of a sweep."""
+    from pipezoo.alone import run_alone
+    from pipezoo.job import run
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    return run(request, say) if request.sweep is None else run_alone(request, say)
+
+
+def _compose(words: Sequence[str], perform: Callable[[Request], float]) -> int:
+    """Have Hydra compose what ``words`` describe, and hand it on to ``perform``; the exit code."""
+    import hydra
+
+    from pipezoo.hydra_job import SWEEP
+    from pipezoo.resume import SweepRefused
+    from pipezoo.settings import conf_dir
+
     codes = [0]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(cfg: DictConfig) -> float | None:
-        from pipezoo.alone import run_alone
         from pipezoo.hydra_job import request_of
-        from pipezoo.job import run
 
         request = request_of(cfg)
+        came_to = perform(request)
         if request.sweep is not None:
-            return run_alone(request, lambda line: print(line, flush=True))
-        codes.append(run(request, lambda line: print(line, flush=True)))
+            return came_to
+        codes.append(int(came_to))
         return None
 
-    ended = 0
     try:
         _check_names(words, conf_dir())
         job()
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as error:
-        ended, line = interrupted(error)
-        print(line, file=sys.stderr)
+        return _interrupted(error, SWEEP)
+    except SweepRefused as refusal:
+        return _tell(refusal.error, words)
     except Exception as error:
         codes.append(_tell(error, words))
     if SWEEP:
-        codes.append(end_of_sweep(SWEEP.pop()))
-    return ended or max(codes)
+        from pipezoo.sweep import end_of_sweep
+
+        codes.append(end_of_sweep(SWEEP[-1]))
+    return max(codes)
+
+
+def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path]) -> int:
+    """Say so, and what a sweep came to until then; the exit code."""
+    code, line = interrupted(error)
+    print(line, file=sys.stderr)
+    if sweeps:
+        from pipezoo.sweep import end_of_sweep
+
+        end_of_sweep(sweeps[-1])
+        print(f"python -m pipezoo -m sweep.resume={shlex.quote(str(sweeps[-1]))}  goes on with it")
+    return code
 
 
 def _tell(error: Exception, words: Sequence[str]) -> int:

@@ -15,12 +15,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError
+from pipezoo.hold import held
 from pipezoo.job import DEFECT, Request, Say, objective, record, result_of, run, take, write_files
+from pipezoo.resume import done_already
 from pipezoo.runtime.children import die_with_parent, leave
 from pipezoo.settings import WITH_MODEL
 
@@ -37,20 +39,30 @@ def run_alone(request: Request, say: Say) -> float:
 
     Raises:
         OutputError: the folder is not to be had, so that nothing could be written down there.
+        SweepRefused: going on with the sweep would mix it up with another.
     """
+    if (result := done_already(request, say)) is not None:
+        say(f"{request.title}  kept: {_how(result)}")
+        return objective(result, request.objective)
     began = time.monotonic()
     take(request.folder)
     status: int | None = None
-    try:
-        write_files(request)
-        warm_up(imports_of(request))
-        status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT)
-    finally:
-        result = _settled(request.folder, status)
-        code = result.get("exit_code")
-        how = f"{result['status']} with exit code {code}" if code else result.get("verified") or result["status"]
-        say(f"{request.title}  {how} after {time.monotonic() - began:.1f} s")
+    with held(request.folder):
+        try:
+            write_files(request)
+            warm_up(imports_of(request))
+            status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT)
+        finally:
+            result = _settled(request.folder, status)
+            say(f"{request.title}  {_how(result)} after {time.monotonic() - began:.1f} s")
     return objective(result, request.objective)
+
+
+def _how(result: Mapping[str, Any]) -> str:
+    """How a run ended, in a word or two."""
+    if code := result.get("exit_code"):
+        return f"{result['status']} with exit code {code}"
+    return str(result.get("verified") or result["status"])
 
 
 def imports_of(request: Request) -> tuple[str, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -15,16 +18,44 @@ from pipezoo.config import current_trust, settings_of, to_yaml
 from pipezoo.errors import ConfigError
 from pipezoo.job import Request
 from pipezoo.report.printable import printable
+from pipezoo.resume import KEY, SweepRefused, begin
 from pipezoo.settings import Settings
 
 SWEEP: list[Path] = []  # the folder of the sweep that this process runs
+HOLDERS: list[int] = []  # what holds it, until this process ends
 
 
 class NoteSweep(Callback):
     """Hydra's callback that tells us where a sweep goes, whichever launcher runs its jobs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        SWEEP.append(Path(config.hydra.sweep.dir).absolute())
+        folder = Path(config.hydra.sweep.dir).absolute()
+        typed = config.hydra.overrides
+        try:
+            goes_on = goes_on_with(folder, config)
+        except ConfigError as error:
+            raise SweepRefused(error) from error  # Hydra would make a warning of any other
+        HOLDERS.append(begin(folder, typed.task, typed.hydra, _own_config_dirs(config.hydra), goes_on))
+        SWEEP.append(folder)
+        if str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
+            _compose_once(GlobalHydra.instance().config_loader())
+        gc.freeze()
+        gc.enable()  # a sweep may be long
+
+
+def _compose_once(loader: ConfigLoader) -> None:
+    """A sweeper composes all its jobs to see whether they can be; what it composed then is what runs."""
+    compose = loader.load_sweep_config
+    known: dict[tuple[str, ...], Any] = {}
+
+    def remembered(master_config: DictConfig, sweep_overrides: list[str]) -> Any:
+        words = tuple(sweep_overrides)
+        if words in known:
+            return known.pop(words)
+        known[words] = compose(master_config, sweep_overrides)
+        return known[words]
+
+    loader.load_sweep_config = remembered  # type: ignore[method-assign]
 
 
 def request_of(cfg: DictConfig) -> Request:
@@ -36,19 +67,36 @@ def request_of(cfg: DictConfig) -> Request:
         with suppress(OSError):
             folder.rmdir()  # Hydra has made it already
         raise ConfigError(f"hydra.sweep.subdir={hydra.sweep.subdir}: leads out of the sweep's folder; valid: below it")
+    goes_on = False
+    words = [word for word in hydra.overrides.task if not word.startswith(KEY)]
     settings: Settings | ConfigError
     files = {
         ".hydra/config.yaml": to_yaml(cfg),
         ".hydra/hydra.yaml": _to_yaml_without_environment(hydra),
-        ".hydra/overrides.yaml": to_yaml(hydra.overrides.task),
+        ".hydra/overrides.yaml": to_yaml(words),
     }
     try:
+        goes_on = goes_on_with(sweep, cfg)
         settings = settings_of(cfg, dict(hydra.runtime.choices), current_trust())
         files["config.yaml"] = to_yaml({key: settings.shown[key] for key in settings.shown if key != "sweep"})
     except ConfigError as error:
         settings = error
-    title = printable(f"[{hydra.job.num}] {' '.join(hydra.overrides.task)}") if sweep is not None else ""
-    return Request(settings, folder, files, title, sweep)
+    title = printable(f"[{hydra.job.num}] {' '.join(words)}") if sweep is not None else ""
+    return Request(settings, folder, files, title, sweep, goes_on)
+
+
+def goes_on_with(sweep: Path | None, cfg: DictConfig) -> bool:
+    """Whether the sweep was begun before. Raises ConfigError where a file says so."""
+    resume = OmegaConf.select(cfg, KEY)
+    if resume is not None and (sweep is None or Path(resume).absolute() != sweep.absolute()):
+        raise ConfigError(f"{KEY}={resume}: is only taken from the command line, never from a file")
+    return resume is not None
+
+
+def _own_config_dirs(hydra: Any) -> list[str]:
+    """The folders of YAML files that the command line added."""
+    sources = hydra.runtime.config_sources
+    return [str(source.path).removeprefix("file://") for source in sources if source.provider == "command-line"]
 
 
 def _to_yaml_without_environment(hydra: Any) -> str:

@@ -43,6 +43,7 @@ class Request:
         files: what is written into the folder beforehand, by name: the config as composed.
         title: what tells a run of a sweep from the others.
         sweep: the folder of the sweep that it is one of.
+        goes_on: the sweep was begun before, and what is done stays.
     """
 
     settings: Settings | ConfigError
@@ -50,6 +51,7 @@ class Request:
     files: Mapping[str, str] = field(default_factory=dict)
     title: str = ""
     sweep: Path | None = None
+    goes_on: bool = False
 
     @property
     def values(self) -> Mapping[str, Any]:

@@ -23,7 +23,20 @@ DOOR = {"pipezoo.config", "pipezoo.hydra_job", "pipezoo.__main__"}  # the only f
 PRIVATE_TORCH = "pipezoo.runtime.torch_schedule"  # the only file that may name what torch underscores
 
 FLOORS = {
-    4: {"__main__", "config", "hydra_job", "settings", "job", "alone", "sweep", "rerun", "explain", "usage"},
+    4: {
+        "__main__",
+        "config",
+        "hydra_job",
+        "settings",
+        "job",
+        "alone",
+        "sweep",
+        "resume",
+        "apart",
+        "rerun",
+        "explain",
+        "usage",
+    },
     3: {"tasks"},
     2: {"runtime", "report", "simulator", "planner"},
     1: {"schedules", "models", "splitters", "data", "losses", "cutting", "experiment", "sizes", "parts", "exports"},

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipezoo.errors import PipezooError
+from pipezoo.interrupt import Terminated, interrupted
 from pipezoo.runtime.children import death, die_with_parent, leave
 
 Ask = Callable[[Any], Any]  # a request, and what came of it
@@ -96,9 +97,9 @@ def _ask(line: Connection, request: Any) -> Any:
 
 
 def _import(modules: Sequence[str], child: int) -> None:
-    """Import them. Leaves with the child's exit code when that ends meanwhile: nothing is left to be done.
+    """Import them. Leaves when the child ends meanwhile, with its exit code, and at Ctrl-C or SIGTERM.
 
-    An exception would not do, since somebody in the middle of an import may catch it.
+    An exception would not do, since somebody in the middle of an import may catch it; and nothing was begun yet.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -106,12 +107,21 @@ def _import(modules: Sequence[str], child: int) -> None:
         if ended:  # and was not just halted
             leave(_code(status))
 
-    before = signal.signal(signal.SIGCHLD, end)
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.kill(child, signal.SIGKILL)
+        code, line = interrupted(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        print(line, file=sys.stderr)
+        leave(code)
+
+    handlers = {signal.SIGCHLD: end, signal.SIGINT: stop, signal.SIGTERM: stop}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         for module in modules:
             importlib.import_module(module)
     finally:
-        signal.signal(signal.SIGCHLD, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     gc.freeze()
 
 

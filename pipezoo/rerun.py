@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError, PipezooError, VerificationError
+from pipezoo.interrupt import catch_signals
 
 OF_THIS_COMMAND_LINE = ("trust", "debug")  # what an old folder must not bring along
 
@@ -182,4 +183,5 @@ def _key(word: str) -> str:
 
 
 if __name__ == "__main__":
+    catch_signals()
     sys.exit(main())

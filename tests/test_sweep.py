@@ -163,10 +163,16 @@ def test_a_sweep_that_is_killed_takes_its_job_with_it(environment, theirs, no_pr
     sweep.wait(10)
 
 
-def test_joblib_runs_the_jobs_too(cli, theirs):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs hydra-joblib-launcher")
-    words = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
-    ended = cli("-m", *WORDS, "model.kind=fine,killed,raises", *words)
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        ("hydra_joblib_launcher", ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")),
+        ("hydra_submitit_launcher", ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=2")),
+    ],
+)
+def test_other_launchers_run_the_jobs_too(cli, theirs, plugin, words):
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"needs {plugin}")
+    ended = cli("-m", *WORDS, "model.kind=fine,killed,raises", *words, "hydra.sweep.dir=sweep")
     assert ended.code == 4
     assert [result_of(theirs / "sweep" / str(number))["status"] for number in range(3)] == ["ok", "failed", "failed"]
     assert (theirs / "sweep" / "sweep.csv").is_file()

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,12 +153,16 @@ def halves_cost(num_stages: int, v: int, ratio: float) -> Cost:
     return Cost.from_dict({"stages": stage, "hop": {"latency": 0.05}}, num_stages)
 
 
+def with_hop(num_stages: int, v: int, num_microbatches: int) -> Cost:
+    return unit(num_stages, v, hop=0.05)
+
+
 def memory() -> None:
     """The best plan in so much memory, p = 8, m = 32, hop .05: fixed schedules, and an order made for it."""
     head("memory", "best fixed schedule", "step", "best plan", "step", "times as fast")
     for limit in (4, 5, 6, 7, 8, 9, 10, 12, 16, 32):
         wishes = Wishes(memory=float(limit), budget=10.0, moves=100)
-        plans = make_plans(lambda s, v, m: unit(s, v, hop=0.05), 8, [32], wishes)
+        plans = make_plans(with_hop, 8, [32], wishes)
         best, fixed = plans.ranked[0], plans.best_fixed
         known = [fixed.name, f"{fixed.step:.1f}"] if fixed else ["none fits", ""]
         faster = f"{fixed.step / best.step:.3f}" if fixed else ""
@@ -190,7 +195,7 @@ def _measured(words: list[str]) -> dict[str, float]:
     """The costs of the second of three stages."""
     fixed = ["task=simulate", "stages=3", "microbatches=8", "cost=measured", "cost.steps=5", "cost.latency=0"]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pipezoo", *fixed, "cost.bandwidth=.inf", *words, f"hydra.run.dir={folder}/x"]
+        command = [sys.executable, "-m", "pipezoo", *fixed, "cost.bandwidth=inf", *words, f"hydra.run.dir={folder}/x"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         result = json.loads((Path(folder) / "x" / "result.json").read_text())
     stage: dict[str, float] = result["prediction"]["cost"]["stages"][1]
@@ -202,8 +207,8 @@ def drawn() -> str:
     timelines = []
     for name in ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zbv", "v_half"):
         v = 1 if name in ONE else 2
-        timelines.append(simulate(ALL[name](4, 8), unit(4 * v, v, hop=0.1)))
-    return to_svg(lay_out(timelines, 1000, "unit", "gpipe, 1f1b, interleaved_1f1b, zb_h1, zbv, v_half"))
+        timelines.append(replace(simulate(ALL[name](4, 8), unit(4 * v, v, hop=0.1)), source=name))
+    return to_svg(lay_out(timelines, 1000, "unit", "Four ranks, eight microbatches, a hop of a tenth of a forward"))
 
 
 def bubble_over_m() -> str:
@@ -229,11 +234,10 @@ def step_over_hop() -> str:
 def step_over_memory() -> str:
     """The step over the memory that there is: fixed schedules, and plans."""
     limits = (4, 5, 6, 7, 8, 10, 12, 16)
-    cost = lambda s, v, m: unit(s, v, hop=0.05)  # noqa: E731
     best: list[tuple[float, float]] = []
     fixed: list[tuple[float, float]] = []
     for i, limit in enumerate(limits):
-        plans = make_plans(cost, 8, [32], Wishes(memory=float(limit), budget=10.0, moves=100))
+        plans = make_plans(with_hop, 8, [32], Wishes(memory=float(limit), budget=10.0, moves=100))
         best.append((float(i), plans.ranked[0].step))
         fixed.append((float(i), plans.best_fixed.step if plans.best_fixed else float("nan")))
     what = "step time over memory in microbatches of a rank, 8 ranks, 32 microbatches, hop .05"

@@ -19,6 +19,7 @@ from pathlib import Path
 ROWS = [  # width, rows of a microbatch, stages, microbatches
     (1024, 64, 4, 8),
     (1024, 64, 8, 8),
+    (768, 40, 8, 8),
     (512, 32, 8, 16),
     (64, 4, 8, 16),
 ]

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipezoo.errors import ConfigError
 from pipezoo.hold import held
-from pipezoo.job import DEFECT, Request, Say, objective, record, result_of, run, take, write_files
+from pipezoo.job import DEFECT, Request, Say, objective, record, result_of, run, take
 from pipezoo.resume import done_already
 from pipezoo.runtime.children import die_with_parent, leave
 from pipezoo.settings import WITH_MODEL
@@ -49,7 +49,6 @@ def run_alone(request: Request, say: Say) -> float:
     status: int | None = None
     with held(request.folder):
         try:
-            write_files(request)
             warm_up(imports_of(request))
             status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT)
         finally:

@@ -118,11 +118,6 @@ def fresh_folder() -> Path:
     return Path("outputs") / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
-def to_yaml(config: Any) -> str:
-    """A config, or plain values, as YAML in their own order."""
-    return OmegaConf.to_yaml(config if OmegaConf.is_config(config) else OmegaConf.create(config))
-
-
 def _sources(raw: Mapping[Any, Any], group: str) -> dict[str, str]:
     """The arguments of a group whose value is that of another key, like ``${model.d_hid}``, with that key."""
     node = raw.get(group)

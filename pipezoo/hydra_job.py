@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pipezoo.config import current_trust, settings_of, to_yaml
+from pipezoo.config import current_trust, settings_of
 from pipezoo.errors import ConfigError
 from pipezoo.job import Request
 from pipezoo.report.printable import printable
@@ -70,15 +70,15 @@ def request_of(cfg: DictConfig) -> Request:
     goes_on = False
     words = [word for word in hydra.overrides.task if not word.startswith(KEY)]
     settings: Settings | ConfigError
-    files = {
-        ".hydra/config.yaml": to_yaml(cfg),
-        ".hydra/hydra.yaml": _to_yaml_without_environment(hydra),
-        ".hydra/overrides.yaml": to_yaml(words),
+    files: dict[str, Any] = {
+        ".hydra/config.yaml": _plain(cfg),
+        ".hydra/hydra.yaml": {"hydra": _without_environment(_plain(hydra))},
+        ".hydra/overrides.yaml": words,
     }
     try:
         goes_on = goes_on_with(sweep, cfg)
         settings = settings_of(cfg, dict(hydra.runtime.choices), current_trust())
-        files["config.yaml"] = to_yaml({key: settings.shown[key] for key in settings.shown if key != "sweep"})
+        files["config.yaml"] = {key: settings.shown[key] for key in settings.shown if key != "sweep"}
     except ConfigError as error:
         settings = error
     title = printable(f"[{hydra.job.num}] {' '.join(words)}") if sweep is not None else ""
@@ -99,10 +99,14 @@ def _own_config_dirs(hydra: Any) -> list[str]:
     return [str(source.path).removeprefix("file://") for source in sources if source.provider == "command-line"]
 
 
-def _to_yaml_without_environment(hydra: Any) -> str:
-    """Hydra's own config; variables that it is to hand on (``hydra.job.env_copy``) are named, not written down."""
-    plain = OmegaConf.to_container(hydra, resolve=False)
+def _plain(config: Any) -> dict[str, Any]:
+    """A config as composed, interpolations as they were typed."""
+    plain = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
     assert isinstance(plain, dict)
-    for name in plain["job"]["env_copy"]:
-        plain["job"]["env_set"][name] = f"${{oc.env:{name}}}"
-    return to_yaml({"hydra": plain})
+    return {str(key): value for key, value in plain.items()}
+
+
+def _without_environment(hydra: dict[str, Any]) -> dict[str, Any]:
+    """Hydra's own config; variables that it is to hand on (``hydra.job.env_copy``) are named, not written down."""
+    job = hydra["job"]
+    return {**hydra, "job": {**job, "env_set": {**job["env_set"], **{v: f"${{oc.env:{v}}}" for v in job["env_copy"]}}}}

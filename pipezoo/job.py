@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 import pipezoo.tasks
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.experiment import Experiment
@@ -40,7 +42,7 @@ class Request:
     Args:
         settings: what the config says, or why it says nothing that could be run.
         folder: of this run.
-        files: what is written into the folder beforehand, by name: the config as composed.
+        files: what is written into the folder beforehand as YAML, by name: the config as composed, in plain values.
         title: what tells a run of a sweep from the others.
         sweep: the folder of the sweep that it is one of.
         goes_on: the sweep was begun before, and what is done stays.
@@ -48,7 +50,7 @@ class Request:
 
     settings: Settings | ConfigError
     folder: Path
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     sweep: Path | None = None
     goes_on: bool = False
@@ -81,6 +83,8 @@ def run(request: Request, say: Say, claimed: bool = False) -> int:
         claimed: the folder is this run's own already. Otherwise a config error leaves no folder behind.
     """
     try:
+        if claimed:
+            write_files(request)
         experiment = request.experiment()
         check_parts(experiment)
         task = task_of(experiment.task)
@@ -122,9 +126,16 @@ def _write_page(folder: Path) -> None:
 
 def write_files(request: Request) -> None:
     """Write down what runs. Raises OutputError."""
-    for name, text in request.files.items():
+    for name, content in request.files.items():
         (request.folder / name).parent.mkdir(exist_ok=True)
-        write_text(request.folder / name, text)
+        write_text(request.folder / name, to_yaml(content))
+
+
+def to_yaml(content: Any) -> str:
+    """Plain values as YAML, in their own order."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(content, Dumper=dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    return text
 
 
 def task_of(name: str) -> Callable[[Experiment, Path, Say], Mapping[str, Any]]:

@@ -146,7 +146,7 @@ def _difference(request: Request) -> str:
         before = dict(leaves(yaml.safe_load((request.folder / CONFIG).read_text(encoding="utf-8")) or {}))
     except (OSError, ValueError, yaml.YAMLError):
         return ""  # it ended before it was written down
-    now = dict(leaves(yaml.safe_load(request.files.get(CONFIG, "{}")) or {}))
+    now = dict(leaves(request.files.get(CONFIG, {})))
     for key in dict.fromkeys([*before, *now]):
         if key.split(".")[0] not in OF_THIS_COMMAND_LINE and before.get(key) != now.get(key):
             there, here = (literal(values[key]) if key in values else "nothing" for values in (before, now))

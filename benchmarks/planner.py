@@ -103,13 +103,13 @@ def paper() -> None:
 def interleaved() -> None:
     """v = 2 in the memory of 1F1B: the makespan."""
     print(
-        "| model, p, m | ZB-V | interleaved ZB | V planned | loop planned | bound v=2 | bound of the V in this memory |"
+        "| model, p, m | ZB-V | interleaved ZB | V planned | loop planned | bound v=2 | V in this memory | loop in it |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for row in PAPER:
         name, p, m, *_ = row
         cost = cost_of(row, 2)
-        cells = []
+        cells, bounds = [], []
         for function in (zbv, interleaved_zero_bubble):
             cells.append(predict(function(p, m), cost)["bubble"]["makespan"])
         for function in (zbv, interleaved_zero_bubble):
@@ -117,8 +117,7 @@ def interleaved() -> None:
             problem = Problem(cost, fixed.stage_to_rank, m, (float(p),) * p)
             placed, _, _ = timed(problem, "step", 10.0, [fixed], 200)
             cells.append(share(problem, placed.step))
-            if function is zbv:
-                bounds = [share(problem, problem.plain_bound), share(problem, problem.bound)]
+            bounds = [share(problem, problem.plain_bound), *bounds[1:], share(problem, problem.bound)]
         print(f"| {name} {p} {m} | {' | '.join(f'{cell:.4f}' for cell in cells + bounds)} |", flush=True)
 
 

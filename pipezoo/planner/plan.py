@@ -63,7 +63,7 @@ def make_plans(
     fitting = ranked((row for row in fixed if row.peak <= wishes.limit * (1 + ROUNDING)), wishes.objective)
     rows = list(fitting)
     if wishes.place_weights:
-        rows += _replaced(fitting, start + FOR_WEIGHTS * wishes.budget)
+        rows += _replaced(fitting, wishes.moves, start + FOR_WEIGHTS * wishes.budget)
     if wishes.generate:
         problems = list(_problems(costs, num_ranks, wishes.limit, notes))
         deadline = max(start + wishes.budget, time.monotonic() + 0.1 * wishes.budget)
@@ -87,13 +87,13 @@ def _named(plans: list[Plan], names: tuple[str, ...] | None) -> list[Plan]:
     return [row for row in plans if row.name in names]
 
 
-def _replaced(fitting: list[Plan], deadline: float) -> Iterator[Plan]:
+def _replaced(fitting: list[Plan], moves: int, deadline: float) -> Iterator[Plan]:
     """Fixed schedules whose weight halves are better elsewhere; of those whose time has not run out."""
     for row in fitting:
         if time.monotonic() >= deadline:
             return
         if can_split(row.cost):
-            schedule = replace_weights(row.schedule, row.cost, deadline)
+            schedule = replace_weights(row.schedule, row.cost, moves, deadline=deadline)
             if schedule is not row.schedule:
                 yield plan(schedule, "re-placed", row.cost, row.shared)
 

@@ -17,12 +17,20 @@ from pipezoo.simulator import predict
 WAYS = [(leeway, slack) for leeway in (0.0, 0.25, 0.5, 0.75, 1.0) for slack in (None, 0.0, 0.01, 0.02, 0.05)]
 
 
-def replace_weights(schedule: Schedule, cost: Cost, deadline: float = float("inf")) -> Schedule:
-    """The schedule with its weight halves where these costs want them; itself where that is not better. Linear.
+MOVES = 1000  # of ten weight halves each, after all were placed
 
-    Where a whole backward is cheaper than its halves, those stay whole that gain nothing by being split.
+
+def replace_weights(
+    schedule: Schedule, cost: Cost, moves: int = MOVES, seed: int = 0, deadline: float = float("inf")
+) -> Schedule:
+    """The schedule with its weight halves where these costs want them; itself where that is not better.
+
+    All are placed in one walk, in a few ways, and then moved one at a time. Where a whole backward is cheaper than its
+    halves, those stay whole that gain nothing by being split.
 
     Args:
+        moves: afterwards, of ten single weight halves each; fewer where the order is long; 0: none, which is linear.
+        seed: of these moves.
         deadline: moment of ``time.monotonic`` at which the best so far is taken.
 
     Raises:
@@ -35,6 +43,7 @@ def replace_weights(schedule: Schedule, cost: Cost, deadline: float = float("inf
     search.place(items_of(schedule), WAYS)
     if search.best is None:
         return schedule
+    search.shift(moves, seed)
     made = problem.schedule(search.best.orders, f"{schedule.name}, W placed anew")
     made = join_halves(made, cost, deadline)
     return made if predict(made, cost)["step_seconds"] < before["step_seconds"] * (1 - 1e-9) else schedule

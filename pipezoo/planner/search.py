@@ -22,6 +22,7 @@ from pipezoo.analysis.memory import peak_memory
 from pipezoo.planner.depths import candidates, orders_of
 from pipezoo.planner.problem import ROUNDING, Orders, Problem, complete_items_of, items_of
 from pipezoo.planner.relist import Taste, relist
+from pipezoo.planner.shift import shift_weights
 from pipezoo.planner.weights import Placed, latest_starts
 from pipezoo.planner.weights import place as place_weights
 from pipezoo.schedule import Schedule
@@ -33,6 +34,7 @@ WAYS: tuple[Way, ...] = ((0.5, 0.0), (1.0, 0.0), (1.0, 0.005), (0.0, None), (0.5
 TASTES = [Taste(window, patience, leeway) for window in (1, 2) for patience in (1.0, 0.5) for leeway in (0.5, 1.0)]
 CLOSE = 1e-9  # relative; as good as the bound
 KEPT = 4  # good orders that moves start from
+SHIFTS = 10  # single weight halves that are moved for each move: they cost so much less
 
 Tell = Callable[[int, Placed], None]
 
@@ -78,7 +80,14 @@ class Search:
             if self._is_over() or not self.pool:
                 break
             self._move(chance)
+        self.shift(moves, self.seed)
         return self.best
+
+    def shift(self, moves: int, seed: int) -> None:
+        """Move single weight halves of the best order."""
+        if self.best is not None and moves and self.objective == "step" and not self._is_over():
+            self.num_tried += 1
+            self._offer(shift_weights(self.problem, self.best.orders, moves * SHIFTS, seed, self._is_over))
 
     def offer(self, schedule: Schedule) -> None:
         """Take a fixed schedule into account as it stands, if it fits into memory and splits every backward."""

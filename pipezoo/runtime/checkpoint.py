@@ -53,6 +53,7 @@ class Saved:
         model: parameters and buffers by name.
         optimizer: its state by the parameter's name; ``algorithm`` is its class.
         random: of each process that wrote it, the state of its random numbers.
+        random_on_gpu: the same of its GPU's; None where it had none.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Saved:
     optimizer: dict[str, dict[str, Any]]
     algorithm: str
     random: list[torch.Tensor]
+    random_on_gpu: list[torch.Tensor | None] = field(default_factory=list)
 
 
 # Writing ----------------------------------------------------------------------------------------------------------
@@ -85,6 +87,7 @@ def write_part(
             if name in model and parameter in state
         },
         "random": torch.get_rng_state(),
+        "random_on_gpu": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
     buffer = io.BytesIO()  # so that a full disk is the system's error, and not torch's
     torch.save(content, buffer)
@@ -194,6 +197,7 @@ def _read(folder: Path) -> Saved:
         saved.model.update(content["model"])
         saved.optimizer.update(content["optimizer"])
         saved.random.append(content["random"])
+        saved.random_on_gpu.append(content.get("random_on_gpu"))
     return saved
 
 
@@ -235,8 +239,11 @@ def restore_optimizer(
 
 def restore_random(process: int, num_processes: int, saved: Saved) -> None:
     """Go on with the random numbers of this process, where as many processes wrote the checkpoint."""
-    if len(saved.random) == num_processes:
-        torch.set_rng_state(saved.random[process])
+    if len(saved.random) != num_processes:
+        return
+    torch.set_rng_state(saved.random[process])
+    if torch.cuda.is_initialized() and (state := saved.random_on_gpu[process]) is not None:
+        torch.cuda.set_rng_state(state)
 
 
 def first_writer(names: Iterable[Iterable[str]], owner: Callable[[int], int]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
+NOT_INITIALIZED = 3  # what the functions of CUDA's driver return before cuInit
 
 
 def die_with_parent(parent: int) -> None:
@@ -60,6 +61,16 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
+def gpu_driver_started(maps: Path = Path("/proc/self/maps"), driver: str = "libcuda.so.1") -> bool:
+    """Whether somebody in this process has called ``cuInit``, of which torch need not know: no fork survives it."""
+    try:
+        if driver.partition(".so")[0] not in maps.read_text(errors="replace"):
+            return False  # nor is it loaded by us
+        return bool(ctypes.CDLL(driver).cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != NOT_INITIALIZED)
+    except (OSError, AttributeError):
+        return False
+
+
 def unsafe_to_fork() -> str:
     """Why this process had better not be forked; "" where nothing speaks against it."""
     if not hasattr(os, "fork"):
@@ -68,6 +79,8 @@ def unsafe_to_fork() -> str:
         return "macOS' own libraries do not survive a fork"
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         return "CUDA is in use"
+    if gpu_driver_started():
+        return "CUDA was started by something that was imported"
     if others := [thread.name for thread in threading.enumerate() if thread is not threading.current_thread()]:
         return f"other threads run ({others[0]})"
     return ""

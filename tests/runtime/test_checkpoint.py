@@ -19,7 +19,16 @@ from torch import nn
 from pipezoo.errors import ConfigError, OutputError
 from pipezoo.report.folder import read_metrics, read_result
 from pipezoo.runtime import checkpoint
-from pipezoo.runtime.checkpoint import Keeper, Saved, complete, read, restore_model, restore_optimizer, write_part
+from pipezoo.runtime.checkpoint import (
+    Keeper,
+    Saved,
+    complete,
+    read,
+    restore_model,
+    restore_optimizer,
+    restore_random,
+    write_part,
+)
 
 from .command import Command, command
 
@@ -323,3 +332,22 @@ def test_a_sweep_can_resume(tmp_path: Path, whole: Path) -> None:
     assert sweep.code == 0, sweep.err
     losses = [read_result(tmp_path / "sweep" / str(job))["losses"] for job in (0, 1)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("gpu", "restored"), [(True, [[7, 7]]), (False, [])])
+def test_random_numbers_go_on_on_the_gpu_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu, restored) -> None:
+    seen: list[list[int]] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([7, 7], dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: seen.append(state.tolist()))
+    layer = nn.Linear(2, 2)
+    named = dict(layer.named_parameters())
+    keeper = Keeper(tmp_path / "checkpoints", num_processes=1, keep=None)
+    keeper.hear("rank 0", write_part(tmp_path / "checkpoints", 1, 0, named, named, None))
+    before = torch.get_rng_state()
+    torch.rand(3)
+    restore_random(0, 1, read(str(tmp_path)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seen == restored
+    restore_random(0, 2, read(str(tmp_path)))  # on another number of processes they start from the seed
+    assert seen == restored

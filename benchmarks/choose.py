@@ -3,7 +3,7 @@
     python -m benchmarks.choose tables                 all tables; some of them: tables bubbles hops
     python -m benchmarks.choose pictures docs/pictures  all pictures, as SVG files in that folder
 
-All but ``halves`` is simulated, and the same on every machine. A rank's F, I and W take 1 each for a microbatch unless
+All but ``halves`` and ``runs`` is simulated, and the same on every machine. A rank's F, I and W take 1 each for a microbatch unless
 said, W frees all of the activations, and a full backward is I + W. Memory counts in microbatches of a whole rank.
 """
 
@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -191,15 +193,39 @@ def halves() -> None:
         )
 
 
+def runs(turns: int = 5) -> None:
+    """Steps of real runs, p = 4, m = 16, virtual ranks, hop of 0.1 ms and 2 GB/s: medians of five runs, in turns."""
+    models = {
+        "gpt, width 64, 10 blocks": "model=gpt model.depth=10 split=balanced",
+        "multi_mlp, width 512, 8 layers": "model=multi_mlp model.d_hid=512 model.n_layers=8 batch_size=1024",
+    }
+    fixed = ["launch=virtual", "launch.latency=1e-4", "launch.bandwidth=2e9", "ranks=4", "microbatches=16"]
+    names = [name for name in ALL if name not in ("zb_h2", "v_min")]
+    took: dict[str, list[list[float]]] = {name: [[] for _ in models] for name in names}
+    for _ in range(turns):
+        for name in names:
+            for column, words in enumerate(models.values()):
+                result = _result([f"schedule={name}", "verify=false", "steps=6", *fixed, *words.split()])
+                took[name][column].append(1e3 * result["step_seconds"]["median"])
+    medians = {name: [statistics.median(column) for column in columns] for name, columns in took.items()}
+    grid(medians, [f"{model}, ms" for model in models], ".0f")
+
+
 def _measured(words: list[str]) -> dict[str, float]:
     """The costs of the second of three stages."""
     fixed = ["task=simulate", "stages=3", "microbatches=8", "cost=measured", "cost.steps=5", "cost.latency=0"]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pipezoo", *fixed, "cost.bandwidth=inf", *words, f"hydra.run.dir={folder}/x"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        result = json.loads((Path(folder) / "x" / "result.json").read_text())
+    result = _result([*fixed, "cost.bandwidth=inf", *words])
     stage: dict[str, float] = result["prediction"]["cost"]["stages"][1]
     return stage
+
+
+def _result(words: list[str]) -> dict[str, Any]:
+    """Run a command; its ``result.json``."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pipezoo", *words, f"hydra.run.dir={folder}/x"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        found: dict[str, Any] = json.loads((Path(folder) / "x" / "result.json").read_text())
+    return found
 
 
 def drawn() -> str:
@@ -266,7 +292,7 @@ def chart(lines: dict[str, list[tuple[float, float]]], what: str, labels: Sequen
     )
 
 
-TABLES = {table.__name__: table for table in (bubbles, hops, uneven, split, memory, halves)}
+TABLES = {table.__name__: table for table in (bubbles, hops, uneven, split, memory, halves, runs)}
 PICTURES = {picture.__name__: picture for picture in (drawn, bubble_over_m, step_over_hop, step_over_memory)}
 
 

@@ -148,7 +148,10 @@ def _perform(request: Request) -> float:
     from pipezoo.job import run
 
     def say(line: str) -> None:
-        print(line, flush=True)
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:  # the reader has seen enough, but the run is not done
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return run(request, say) if request.sweep is None else run_alone(request, say)
 

@@ -170,6 +170,8 @@ def _unresolved(cfg: DictConfig, error: OmegaConfBaseException) -> ConfigError:
     text = str(error).splitlines()[0]
     if match := re.fullmatch(r"Interpolation key '(.*)' not found", text):
         return ConfigError(f"{key}={value}: there is no {match[1]}; give {key} a value")
+    if match := re.fullmatch(r'KeyError raised while resolving interpolation: "(.*)"', text):
+        text = f"{match[1][:1].lower()}{match[1][1:]}"
     return ConfigError(f"{key}={value}: {text}")
 
 

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipezoo.config import current_trust, settings_of
 from pipezoo.errors import ConfigError
@@ -35,8 +35,11 @@ class NoteSweep(Callback):
             goes_on = goes_on_with(folder, config)
         except ConfigError as error:
             raise SweepRefused(error) from error  # Hydra would make a warning of any other
-        HOLDERS.append(begin(folder, typed.task, typed.hydra, _own_config_dirs(config.hydra), goes_on))
+        words = as_typed(typed.task), as_typed(typed.hydra), _own_config_dirs(config.hydra)
+        HOLDERS.append(begin(folder, *words, goes_on))
         SWEEP.append(folder)
+        with open_dict(config):  # which the sweeper writes down
+            config.hydra.job.env_set = _named(config.hydra.job)
         if str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
             _compose_once(GlobalHydra.instance().config_loader())
         gc.freeze()
@@ -68,7 +71,7 @@ def request_of(cfg: DictConfig) -> Request:
             folder.rmdir()  # Hydra has made it already
         raise ConfigError(f"hydra.sweep.subdir={hydra.sweep.subdir}: leads out of the sweep's folder; valid: below it")
     goes_on = False
-    words = [word for word in hydra.overrides.task if not word.startswith(KEY)]
+    words = [word for word in as_typed(hydra.overrides.task) if not word.startswith(KEY)]
     settings: Settings | ConfigError
     files: dict[str, Any] = {
         ".hydra/config.yaml": _plain(cfg),
@@ -83,6 +86,13 @@ def request_of(cfg: DictConfig) -> Request:
         settings = error
     title = printable(f"[{hydra.job.num}] {' '.join(words)}") if sweep is not None else ""
     return Request(settings, folder, files, title, sweep, goes_on)
+
+
+def as_typed(words: Any) -> list[str]:
+    """Overrides whose interpolations, to the environment perhaps, are not looked up."""
+    plain = OmegaConf.to_container(words, resolve=False)
+    assert isinstance(plain, list)
+    return list(map(str, plain))
 
 
 def goes_on_with(sweep: Path | None, cfg: DictConfig) -> bool:
@@ -108,5 +118,9 @@ def _plain(config: Any) -> dict[str, Any]:
 
 def _without_environment(hydra: dict[str, Any]) -> dict[str, Any]:
     """Hydra's own config; variables that it is to hand on (``hydra.job.env_copy``) are named, not written down."""
-    job = hydra["job"]
-    return {**hydra, "job": {**job, "env_set": {**job["env_set"], **{v: f"${{oc.env:{v}}}" for v in job["env_copy"]}}}}
+    return {**hydra, "job": {**hydra["job"], "env_set": _named(hydra["job"])}}
+
+
+def _named(job: Any) -> dict[str, str]:
+    """The variables that a job is given, those that it is handed on by their names."""
+    return {**job["env_set"], **{name: f"${{oc.env:{name}}}" for name in job["env_copy"]}}

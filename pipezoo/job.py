@@ -30,7 +30,6 @@ from pipezoo.settings import Settings, build, check_parts
 from pipezoo.spelling import unknown
 
 DEFECT = 1  # exit code of an error that nobody foresaw
-STARTED = time.time()
 
 Say = Callable[[str], None]
 
@@ -46,6 +45,7 @@ class Request:
         title: what tells a run of a sweep from the others.
         sweep: the folder of the sweep that it is one of.
         goes_on: the sweep was begun before, and what is done stays.
+        since: when it was asked for, in seconds of ``time.time``; the folder was made just before.
     """
 
     settings: Settings | ConfigError
@@ -54,6 +54,7 @@ class Request:
     title: str = ""
     sweep: Path | None = None
     goes_on: bool = False
+    since: float = field(default_factory=time.time)
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -109,7 +110,7 @@ def run(request: Request, say: Say, claimed: bool = False) -> int:
             if code != OutputError.exit_code:
                 _write_page(request.folder)
         else:
-            _leave_no_folder(request.folder)
+            _leave_no_folder(request)
         return code
     return 0
 
@@ -192,10 +193,11 @@ def take(folder: Path) -> None:
     claim(folder)
 
 
-def _leave_no_folder(folder: Path) -> None:
+def _leave_no_folder(request: Request) -> None:
     """Remove the folder that was made for a run that did not come to be, and its day's, if nothing is in them."""
+    folder = request.folder
     with contextlib.suppress(OSError):
-        if folder.stat().st_mtime >= STARTED - 1.0:
+        if folder.stat().st_mtime >= request.since - 1.0:
             folder.rmdir()
             if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name):
                 folder.parent.rmdir()

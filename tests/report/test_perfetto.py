@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipezoo.action import Op
 from pipezoo.errors import ConfigError, OutputError
+from pipezoo.report import perfetto
 from pipezoo.report.perfetto import read_timelines, read_trace, write_timeline
 from pipezoo.timeline import Timeline
 
@@ -131,6 +132,41 @@ SPAN = {"ph": "X", "name": "0F0", "cat": "F", "pid": 0, "tid": 0, "ts": 0, "dur"
 
 def trace(*events: object) -> str:
     return json.dumps({"otherData": {"unit": "s"}, "traceEvents": events})
+
+
+@pytest.fixture(autouse=True)
+def _read_what_is_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has just written a timeline knows it; these tests want to know what the file says."""
+    monkeypatch.setattr(perfetto, "_WRITTEN", Forgetful())
+
+
+class Forgetful(dict):
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+
+def test_what_was_just_written_is_known_until_somebody_else_writes_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perfetto, "_WRITTEN", {})
+    write_timeline(path := tmp_path / "timeline.json", [kept := timeline(2, 3)], "unit")
+    with monkeypatch.context() as nothing_parses:
+        nothing_parses.setattr(perfetto, "_load", None)
+        assert read_trace(path) == ([kept], "unit")
+
+    path.write_text(path.read_text().replace('"unit": "unit"', '"unit": "s"'))
+
+    assert read_trace(path)[1] == "s"
+
+
+def test_a_file_that_others_spelled_reads_the_same(tmp_path: Path) -> None:
+    write_timeline(ours := tmp_path / "ours.json", [timeline(2, 3), timeline(2, 3, jitter=0.2, source="measured")])
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text(json.dumps(json.loads(ours.read_text(), parse_float=str), indent=1))  # digits as they were
+
+    for one, other in zip(read_timelines(theirs), read_timelines(ours), strict=True):
+        for name in ("rank", "stage", "op", "microbatch", "start", "end"):
+            assert (getattr(one, name) == getattr(other, name)).all()
 
 
 @pytest.mark.parametrize(

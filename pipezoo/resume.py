@@ -93,6 +93,8 @@ def begin(
         holder = hold(folder)
     except OSError as error:
         raise SweepRefused(OutputError(f"{WHERE}={folder}: cannot be written: {error.strerror or error}")) from error
+    if holder is None and goes_on:
+        raise SweepRefused(ConfigError(f"{KEY}={folder}: still runs in another process"))
     if holder is None:
         raise SweepRefused(OutputError(f"{WHERE}={folder}: a sweep is running there in another process"))
     if goes_on:

@@ -9,6 +9,7 @@ pipezoo: pipelines of PyTorch models, trained for real and proved against one de
 
   python -m pipezoo key=value ...                  train a pipeline (first word verify, simulate, plan: another task)
   python -m pipezoo -m key=a,b ...                 a sweep: every combination, one table at the end
+  python -m pipezoo -m sweep.resume=FOLDER         go on with a sweep that was cut short
   python -m pipezoo report FOLDER                  read what a run left behind
   python -m pipezoo rerun FOLDER                   run it again and say what differs
 

@@ -17,7 +17,7 @@ import pytest
 from pipezoo.errors import ConfigError
 from pipezoo.hold import held
 from pipezoo.job import Request
-from pipezoo.resume import NOTE, SweepRefused, asked_folder, done_already, resumed
+from pipezoo.resume import NOTE, SweepRefused, asked_folder, begin, done_already, resumed
 from pipezoo.settings import Settings
 
 NET = """
@@ -177,6 +177,19 @@ def test_what_is_no_such_sweep_is_refused_in_one_line(typed, message, tmp_path, 
     with pytest.raises(ConfigError) as error:
         resumed([], typed, [])
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "code", "message"),
+    [
+        (True, 2, "sweep.resume={}: still runs in another process"),
+        (False, 6, "hydra.sweep.dir={}: a sweep is running there in another process"),
+    ],
+)
+def test_a_sweep_that_another_process_runs_is_left_to_it(goes_on, code, message, tmp_path):
+    with held(tmp_path), pytest.raises(SweepRefused) as refusal:
+        begin(tmp_path, ["seed=1,2"], [], [], goes_on)
+    assert (refusal.value.error.exit_code, str(refusal.value.error)) == (code, message.format(tmp_path))
 
 
 def test_null_goes_on_with_nothing():

@@ -38,6 +38,7 @@ def make_plans(
     wishes: Wishes,
     tell: Tell | None = None,
     shared: bool = False,
+    seed: int = 0,
 ) -> Plans:
     """The ranked table.
 
@@ -46,6 +47,7 @@ def make_plans(
         num_microbatches: the numbers to try.
         tell: hears a line about every search.
         shared: whether these numbers share one batch, see :class:`Plan`.
+        seed: of all that a search draws by lot.
 
     Raises:
         ValueError: no order fits into memory, an unknown schedule is named, or there are no costs for any size.
@@ -63,13 +65,13 @@ def make_plans(
     fitting = ranked((row for row in fixed if row.peak <= wishes.limit * (1 + ROUNDING)), wishes.objective)
     rows = list(fitting)
     if wishes.place_weights:
-        rows += _replaced(fitting, wishes.moves, start + FOR_WEIGHTS * wishes.budget)
+        rows += _replaced(fitting, wishes.moves, seed, start + FOR_WEIGHTS * wishes.budget)
     if wishes.generate:
         problems = list(_problems(costs, num_ranks, wishes.limit, notes))
         deadline = max(start + wishes.budget, time.monotonic() + 0.1 * wishes.budget)
         for left, problem in zip(range(len(problems), 0, -1), problems, strict=True):
             until = time.monotonic() + max(0.0, deadline - time.monotonic()) / left
-            if (made := _searched(problem, fitting, wishes, until, tell)) is not None:
+            if (made := _searched(problem, fitting, wishes, until, seed, tell)) is not None:
                 bound = None if (made.op == Op.B).any() else problem.bound
                 rows.append(plan(made, "planned", problem.cost, shared, bound))
     if not rows:
@@ -87,13 +89,13 @@ def _named(plans: list[Plan], names: tuple[str, ...] | None) -> list[Plan]:
     return [row for row in plans if row.name in names]
 
 
-def _replaced(fitting: list[Plan], moves: int, deadline: float) -> Iterator[Plan]:
+def _replaced(fitting: list[Plan], moves: int, seed: int, deadline: float) -> Iterator[Plan]:
     """Fixed schedules whose weight halves are better elsewhere; of those whose time has not run out."""
     for row in fitting:
         if time.monotonic() >= deadline:
             return
         if can_split(row.cost):
-            schedule = replace_weights(row.schedule, row.cost, moves, deadline=deadline)
+            schedule = replace_weights(row.schedule, row.cost, moves, seed, deadline)
             if schedule is not row.schedule:
                 yield plan(schedule, "re-placed", row.cost, row.shared)
 
@@ -114,7 +116,9 @@ def _problems(costs: dict[Size, Cost], num_ranks: int, limit: float, notes: list
                 break
 
 
-def _searched(problem: Problem, fixed: list[Plan], wishes: Wishes, until: float, tell: Tell | None) -> Schedule | None:
+def _searched(
+    problem: Problem, fixed: list[Plan], wishes: Wishes, until: float, seed: int, tell: Tell | None
+) -> Schedule | None:
     """The best order of one problem, from the fixed ones on the same stages on."""
     starts = (
         row.schedule
@@ -123,7 +127,7 @@ def _searched(problem: Problem, fixed: list[Plan], wishes: Wishes, until: float,
         and row.schedule.num_microbatches == problem.num_microbatches
     )
     shape = _shape(problem)
-    search = Search(problem, wishes.objective, until)
+    search = Search(problem, wishes.objective, until, seed)
     if tell is not None:
         search.tell = lambda tried, placed: tell(_progress(shape, tried, placed))
     placed = search.run(starts, wishes.moves)

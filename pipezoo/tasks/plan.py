@@ -65,7 +65,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     tell = say if sys.stdout.isatty() else None
     try:
         shared = experiment.batch_size is not None
-        plans = make_plans(costs_of(experiment, folder, say), num_ranks, counts, wishes, tell, shared)
+        plans = make_plans(costs_of(experiment, folder, say), num_ranks, counts, wishes, tell, shared, experiment.seed)
     except ConfigError:
         raise
     except ValueError as error:

@@ -45,6 +45,14 @@ def test_between_v_min_and_1f1b_more_memory_is_a_smaller_bubble():
     assert steps == sorted(steps, reverse=True)
 
 
+def test_the_same_seed_makes_the_same_plans():
+    def steps(seed):
+        wishes = Wishes(memory=6.0, budget=60.0, moves=10, stages_per_rank=(2,))
+        return [plan.step for plan in make_plans(real, 4, [8], wishes, seed=seed).ranked]
+
+    assert steps(1) == steps(1)
+
+
 def test_numbers_of_microbatches_are_compared_by_the_time_of_one():
     plans = make_plans(real, 4, [8, 16], Wishes(generate=False))
     assert plans.ranked[0].schedule.num_microbatches == 16

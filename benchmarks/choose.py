@@ -3,8 +3,9 @@
     python -m benchmarks.choose tables                 all tables; some of them: tables bubbles hops
     python -m benchmarks.choose pictures docs/pictures  all pictures, as SVG files in that folder
 
-All but ``halves`` and ``runs`` is simulated, and the same on every machine. A rank's F, I and W take 1 each for a microbatch unless
-said, W frees all of the activations, and a full backward is I + W. Memory counts in microbatches of a whole rank.
+All but ``halves`` and ``runs`` is simulated, and the same on every machine. A rank's F, I and W take 1 each for a
+microbatch unless said, W frees all of the activations, and a full backward is I + W. Memory counts in microbatches of a
+whole rank.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pipezoo.report.chart import line_chart
 from pipezoo.report.picture import lay_out, to_svg
 from pipezoo.schedule import Schedule
 from pipezoo.schedules.dualpipev import dualpipev
+from pipezoo.schedules.eager_1f1b import eager_1f1b
 from pipezoo.schedules.gpipe import gpipe
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
 from pipezoo.schedules.interleaved_zero_bubble import interleaved_zero_bubble
@@ -42,7 +44,7 @@ from pipezoo.schedules.zb_h2 import zb_h2
 from pipezoo.schedules.zbv import zbv
 from pipezoo.simulator import predict, simulate
 
-ONE = {"gpipe": gpipe, "1f1b": one_f_one_b, "zb_h1": zb_h1, "zb_h2": zb_h2}
+ONE = {"gpipe": gpipe, "1f1b": one_f_one_b, "eager_1f1b": eager_1f1b, "zb_h1": zb_h1, "zb_h2": zb_h2}
 TWO = {
     "interleaved_1f1b": interleaved_1f1b,
     "interleaved_zero_bubble": interleaved_zero_bubble,
@@ -111,6 +113,12 @@ def hops() -> None:
         name: [step(play(name, 8, 32, lambda s, v, hop=hop: unit(s, v, hop=hop))) for hop in shares] for name in ALL
     }
     grid(columns, [f"hop {share:g}" for share in shares], ".1f")
+    print()
+    head("messages on the critical path", *(f"hop {share:g}" for share in shares[1:]))
+    for name in ALL:
+        found = [play(name, 8, 32, lambda s, v, hop=hop: unit(s, v, hop=hop)) for hop in shares[1:]]
+        counts = [prediction["critical_path"]["num_messages"] if prediction else "-" for prediction in found]
+        print(f"| {name} | {' | '.join(map(str, counts))} |")
 
 
 def uneven() -> None:
@@ -193,8 +201,8 @@ def halves() -> None:
         )
 
 
-def runs(turns: int = 5) -> None:
-    """Steps of real runs, p = 4, m = 16, virtual ranks, hop of 0.1 ms and 2 GB/s: medians of five runs, in turns."""
+def runs(turns: int = 3) -> None:
+    """Steps of real runs, p = 4, m = 16, virtual ranks, hop of 0.1 ms and 2 GB/s: medians of three runs, in turns."""
     models = {
         "gpt, width 64, 10 blocks": "model=gpt model.depth=10 split=balanced",
         "multi_mlp, width 512, 8 layers": "model=multi_mlp model.d_hid=512 model.n_layers=8 batch_size=1024",

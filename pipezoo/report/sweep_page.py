@@ -34,6 +34,7 @@ FIGURES = (
     ("bubble_measured", "bubble measured, %", 100),
     ("bubble_predicted", "bubble predicted, %", 100),
 )
+LARGEST_FILE = 4 * 2**20  # bytes of a timeline that is pictured, some 20,000 spans: more are a grey smear in little
 MOST_LANES = 32  # of a small picture; of more ranks, evenly chosen ones are shown
 COLUMNS = 270  # of a small picture, in pixels
 
@@ -71,7 +72,7 @@ def sweep_page(folder: str | Path) -> str:
         errors=errors(rows),
         charts=[charts for key in swept_keys(rows) if (charts := _charts(rows, key))["charts"]],
         thumbnails=_thumbnails(folder, rows, pictures),
-        axis_note=_axis_note(known),
+        axis_note=_axis_note(known, sum(_is_large(folder / row["folder"]) for row in rows)),
         legend=legend(used),
     )
 
@@ -91,8 +92,8 @@ def _link(folder: Path, row: Row) -> str:
 
 
 def _picture(job: Path) -> tuple[Timeline, str] | None:
-    """The timeline to show of a job, measured where there is one, and its unit."""
-    if not (job / TIMELINE).exists():
+    """The timeline to show of a job, measured where there is one, and its unit; None for none, and for a large one."""
+    if not (job / TIMELINE).exists() or _is_large(job):
         return None
     try:
         timelines, unit = read_trace(job / TIMELINE)
@@ -102,11 +103,18 @@ def _picture(job: Path) -> tuple[Timeline, str] | None:
     return (ordered[0].shifted(), unit) if ordered and ordered[0].num_spans else None
 
 
-def _axis_note(pictures: Sequence[tuple[Timeline, str]]) -> str:
-    if not pictures:
-        return ""
-    longest, unit = max((timeline.makespan, unit) for timeline, unit in pictures)
-    return f"All on one time axis, 0 to {time_text(longest, unit)}."
+def _is_large(job: Path) -> bool:
+    return (job / TIMELINE).exists() and (job / TIMELINE).stat().st_size > LARGEST_FILE
+
+
+def _axis_note(pictures: Sequence[tuple[Timeline, str]], num_large: int) -> str:
+    notes = []
+    if pictures:
+        longest, unit = max((timeline.makespan, unit) for timeline, unit in pictures)
+        notes.append(f"All on one time axis, 0 to {time_text(longest, unit)}.")
+    if num_large:
+        notes.append(f"{num_large} larger than {LARGEST_FILE >> 20} MiB: only on the pages of their own jobs.")
+    return " ".join(notes)
 
 
 def _thumbnails(

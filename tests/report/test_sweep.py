@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pipezoo.errors import ConfigError
+from pipezoo.report import sweep_page
 from pipezoo.report.sweep import collect, errors, swept_keys, to_csv, write_sweep
+
+from .runs import run_folder
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202ered]"
 
@@ -155,3 +158,17 @@ def test_a_folder_without_jobs_is_refused(tmp_path: Path) -> None:
         collect(tmp_path)
     with pytest.raises(ConfigError, match=r"^folder=.*: No such file or directory"):
         collect(tmp_path / "missing")
+
+
+def test_a_timeline_that_is_too_large_for_a_small_picture_is_left_to_its_own_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder(tmp_path / "0", num_ranks=2)
+    run_folder(tmp_path / "1", num_ranks=4)
+    assert sweep_page.sweep_page(tmp_path).count('aria-label="timeline"') == 2
+    monkeypatch.setattr(sweep_page, "LARGEST_FILE", (tmp_path / "0" / "timeline.json").stat().st_size)
+
+    page = sweep_page.sweep_page(tmp_path)
+
+    assert page.count('aria-label="timeline"') == 1
+    assert "1 larger than 0 MiB: only on the pages of their own jobs." in page

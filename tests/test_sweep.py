@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from pipezoo.job import objective
 from pipezoo.sweep import sweep_exit_code
 
 NET = """
@@ -176,23 +175,6 @@ def test_other_launchers_run_the_jobs_too(cli, theirs, plugin, words):
     assert ended.code == 4
     assert [result_of(theirs / "sweep" / str(number))["status"] for number in range(3)] == ["ok", "failed", "failed"]
     assert (theirs / "sweep" / "sweep.csv").is_file()
-
-
-@pytest.mark.parametrize(
-    ("result", "path", "value"),
-    [
-        ({"step_seconds": {"median": 0.5, "min": 0.1}}, "step_seconds", 0.5),
-        ({"step_seconds": {"median": 0.5, "min": 0.1}}, "step_seconds.min", 0.1),
-        ({"bubble": {"measured": {"makespan": 0.25}}}, "bubble.measured.makespan", 0.25),
-    ],
-)
-def test_the_objective_is_a_number_of_the_result(result, path, value):
-    assert objective(result, path) == value
-
-
-@pytest.mark.parametrize("result", [{}, {"step_seconds": 1.0, "exit_code": 3}, {"step_seconds": "fast"}])
-def test_a_job_that_failed_has_no_objective(result):
-    assert str(objective(result, "step_seconds")) == "nan"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ class Bench:
         write_text(self._folder / f"cost-{name}.yaml", _file(cost, spread, self._samples))
         self._say(
             f"measured  {measuring.num_stages} stages, {rows} rows in a microbatch: cost-{name}.yaml; the middle half "
-            f"of a time spreads by {100 * _typical_spread(spread):.0f} %; I + W takes {_halves(cost):.2f} of B"
+            f"of a time spreads by {100 * _typical_spread(spread):.0f} %; I + W takes {_halves(cost):.2f} times B"
         )
         return cost
 

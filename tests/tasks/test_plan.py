@@ -57,6 +57,24 @@ def test_the_experiment_composes_into_the_run_of_the_winner(tmp_path):
     assert experiment.num_ranks == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("stages: {F: 1, I: -1, W: 1}", "stages.I=-1: must be a number >= 0"),
+        ("stages: {F: 1, I: 1, V: 1}", "stages.V=1: no such key; valid: F, B, I, W, keeps, I_frees, sends, optimizer"),
+        ("stages: [{F: 1, B: 2}]", "stages[1]: is missing; 1 entries, but the pipeline has 4 stages"),
+        ("stages: [", "while parsing"),
+        ("- 1", "cost=[1]: must be a table of keys; valid: stages, hop"),
+    ],
+)
+def test_a_wrong_cost_file_is_one_line(text, why, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        run(experiment_of("cost=file", f"cost.file={tmp_path}/mine.yaml", "plan.stages_per_rank=[1]"), tmp_path, str)
+    assert str(error.value).startswith(f"cost.file={tmp_path}/mine.yaml: {why}")
+    assert "\n" not in str(error.value)
+
+
 def test_no_torch_is_needed():
     code = "import sys, pipezoo.tasks.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -66,6 +84,13 @@ def test_no_torch_is_needed():
     ("words", "text"),
     [
         (["plan.budget=0"], "plan.budget=0: must be a number > 0, of seconds"),
+        (["plan.budget=-1"], "plan.budget=-1: must be a number > 0, of seconds"),
+        (["plan.memory=abc"], "plan.memory=abc: must be a number > 0, or text like 2GB, 512MiB; null: no limit"),
+        (
+            ["plan.memory=2GB", "cost=table", "cost.stages.keeps=2.1e9"],
+            "plan.memory=2GB: stage 0 alone needs 2.1 GB of 2 GB for one microbatch",
+        ),
+        (["plan.microbatches=[8,16]", "batch_size=64"], "batch_size=64: 8 and 16 microbatches of it differ in rows"),
         (["plan.memory=0.2"], "plan.memory=0.2: stage 0 alone needs 0.5 of 0.2 for one microbatch"),
         (["ranks=null"], "ranks=null: task=plan plans for a number of ranks; give ranks="),
         (["cost=file", "cost.file=/there/is/none.yaml"], "cost.file=/there/is/none.yaml: No such file"),

@@ -15,11 +15,13 @@ and the rest at its end. The latest starts come from the same walk backwards, fr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipezoo.planner.problem import ROUNDING, Orders, Problem
 
 NEVER = float("inf")
+NONE = -1  # no time yet, no rank, nothing to wait for
 
 
 class Placed(NamedTuple):
@@ -42,71 +44,96 @@ def place(problem: Problem, given: Orders, leeway: float, latest: list[float] | 
     Returns:
         None where the order does not end: a rank's memory is full and nothing on it could be freed.
     """
-    m, half = problem.num_microbatches, problem.num_stages * problem.num_microbatches
-    took, lags, grows, frees = problem.took, problem.lag, problem.grows, problem.frees
-    sources = problem.source
-    end, waiter = [-1.0] * (2 * half), [-1] * (2 * half)
-    pending: Orders = [[] for _ in given]  # weight halves, in the order of their input halves
-    out: Orders = [[] for _ in given]
-    head, placed = [0] * len(given), [0] * len(given)
-    now, held, begun = [0.0] * len(given), [0.0] * len(given), [-1.0] * len(given)
-    awake = list(range(len(given) - 1, -1, -1))
-    while awake:
-        rank = awake.pop()
-        order, i, t, h = given[rank], head[rank], now[rank], held[rank]
-        queue, z, line, most = pending[rank], placed[rank], out[rank], problem.limit[rank] * (1 + ROUNDING)
-        while i < len(order):
-            item = order[i]
-            stage = item // m
-            arrived = 0.0
-            if (source := sources[item]) >= 0:
-                if (arrived := end[source]) < 0:
-                    waiter[source] = rank
-                    break
-                arrived += lags[stage]
-            if z < len(queue) and (t < arrived or item < half):
-                until = arrived
-                if t < arrived:
-                    until += leeway * took[queue[z] // m]
-                    if latest is not None and latest[item] < until:
-                        until = latest[item]
-                need = h + grows[stage]
-                while z < len(queue):
-                    weight = queue[z] // m
-                    after = t + took[weight]
-                    if need <= most and after > arrived and (t >= arrived or after > until):
-                        break
-                    need -= frees[weight]
-                    h -= frees[weight]
-                    t = after
-                    line.append(queue[z])
-                    z += 1
-            h += grows[stage]
-            if h > most:
-                return None
-            if arrived > t:
-                t = arrived
-            if begun[rank] < 0:
-                begun[rank] = t
-            t += took[stage]
-            end[item] = t
-            line.append(item)
-            if item >= half:
-                h -= frees[stage]
-                queue.append(item + half)
-            if (sleeper := waiter[item]) >= 0:
-                awake.append(sleeper)
-            i += 1
-        else:
-            for weight in queue[z:]:
-                t += took[weight // m]
-            line += queue[z:]
-            z = len(queue)
-        head[rank], now[rank], held[rank], placed[rank] = i, t, h, z
-    if any(i < len(order) for i, order in zip(head, given, strict=True)):
+    play = _Play(problem, leeway, latest, len(given))
+    ranks = [_run(play, rank, order) for rank, order in enumerate(given)]
+    awake, waiter = play.awake, play.waiter
+    try:
+        while awake:
+            rank = awake.pop()
+            if (wanted := next(ranks[rank], NONE)) != NONE:
+                waiter[wanted] = rank
+    except _Full:
         return None
-    step = max(t + after for t, after in zip(now, problem.after, strict=True))
-    return Placed(step, max(t - start for t, start in zip(now, begun, strict=True)), out)
+    if NONE in play.ended:
+        return None
+    step = max(end + after for end, after in zip(play.ended, problem.after, strict=True))
+    span = max(end - begin for begin, end in zip(play.begun, play.ended, strict=True))
+    return Placed(step, span, play.lines)
+
+
+class _Full(Exception):
+    """A rank's memory is full, and nothing on it could be freed."""
+
+
+class _Play:
+    """What the ranks of one play share. ``end`` and ``waiter`` are by item, the rest by rank.
+
+    Args:
+        end: when each item ended; NONE: not yet. ``waiter``: the rank that waits for that; NONE: nobody.
+        awake: the ranks that can go on.
+        lines: what each rank has run; ``begun`` and ``ended``, from when to when.
+    """
+
+    def __init__(self, problem: Problem, leeway: float, latest: list[float] | None, num_ranks: int) -> None:
+        self.problem, self.leeway, self.latest = problem, leeway, latest
+        self.end, self.waiter = [float(NONE)] * len(problem.source), [NONE] * len(problem.source)
+        self.awake = list(range(num_ranks - 1, -1, -1))
+        self.lines: Orders = [[] for _ in range(num_ranks)]
+        self.begun, self.ended = [float(NONE)] * num_ranks, [float(NONE)] * num_ranks
+
+
+def _run(play: _Play, rank: int, order: list[int]) -> Iterator[int]:
+    """One rank from its first item to its last; yields an item whose end it has to wait for."""
+    problem, leeway, latest, end = play.problem, play.leeway, play.latest, play.end
+    took, lags, grows, frees, sources = problem.took, problem.lag, problem.grows, problem.frees, problem.source
+    m, half, most = problem.num_microbatches, len(sources) // 2, problem.limit[rank] * (1 + ROUNDING)
+    waiter, awake, line = play.waiter, play.awake, play.lines[rank]
+    queue: list[int] = []  # weight halves, in the order of their input halves; the first z are done
+    z, now, held, begun = 0, 0.0, 0.0, float(NONE)
+    for item in order:
+        stage = item // m
+        arrived = 0.0
+        if (source := sources[item]) >= 0:
+            if (arrived := end[source]) < 0:
+                yield source
+                arrived = end[source]
+            arrived += lags[stage]
+        if z < len(queue) and (now < arrived or item < half):
+            until = arrived
+            if now < arrived:
+                until += leeway * took[queue[z] // m]
+                if latest is not None and latest[item] < until:
+                    until = latest[item]
+            need = held + grows[stage]
+            while z < len(queue):
+                weight = queue[z] // m
+                after = now + took[weight]
+                if need <= most and after > arrived and (now >= arrived or after > until):
+                    break
+                need -= frees[weight]
+                held -= frees[weight]
+                now = after
+                line.append(queue[z])
+                z += 1
+        held += grows[stage]
+        if held > most:
+            raise _Full
+        if arrived > now:
+            now = arrived
+        if begun < 0:
+            begun = now
+        now += took[stage]
+        end[item] = now
+        line.append(item)
+        if item >= half:
+            held -= frees[stage]
+            queue.append(item + half)
+        if (sleeper := waiter[item]) >= 0:
+            awake.append(sleeper)
+    for weight in queue[z:]:
+        now += took[weight // m]
+    line += queue[z:]
+    play.begun[rank], play.ended[rank] = begun, now
 
 
 def latest_starts(problem: Problem, given: Orders, ends: list[float]) -> list[float]:

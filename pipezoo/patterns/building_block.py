@@ -23,6 +23,7 @@ import numpy as np
 
 from pipezoo.action import Op
 from pipezoo.patterns.phases import Steps
+from pipezoo.schedule import Schedule
 
 Block = list[tuple[int, int, int, int]]  # per rank: when it runs F, f, i, I of microbatch 0
 
@@ -33,12 +34,13 @@ _SLOT = (0, 1, 1, 0)
 Pass = tuple[int, int]  # which of the five, and its number on the rank
 
 
-def weave(block: Block, num_microbatches: int) -> list[Steps]:
-    """The order of every rank; linear in the microbatches."""
+def weave(block: Block, num_microbatches: int, name: str) -> Schedule:
+    """The schedule of a block: rank ``r`` has the stages ``r`` and ``2 * num_ranks - 1 - r``. Linear in its actions."""
     woven = _Woven(block, num_microbatches)
     woven.pull()
-    orders = [[one for one in line if one is not None and one[0] != _W] for line in woven.lines]
-    return _fill(orders, woven.limit)
+    passes = [[one for one in line if one is not None and one[0] != _W] for line in woven.lines]
+    orders, last = _fill(passes, woven.limit), 2 * len(block) - 1
+    return Schedule.from_columns((order.on([rank, last - rank]) for rank, order in enumerate(orders)), name)
 
 
 class _Woven:

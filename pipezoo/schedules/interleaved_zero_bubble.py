@@ -18,7 +18,8 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, over the stages
 from __future__ import annotations
 
 from pipezoo.arguments import check_int
-from pipezoo.patterns.phases import Steps, unroll
+from pipezoo.patterns.phases import Steps
+from pipezoo.patterns.put_off import put_off
 from pipezoo.patterns.rounds import microbatches_per_round, take_turns
 from pipezoo.schedule import Schedule
 
@@ -35,18 +36,8 @@ def interleaved_zero_bubble(num_ranks: int, num_microbatches: int, stages_per_ra
     per_round = microbatches_per_round(p, m)
 
     def order(rank: int) -> Steps:
-        warmup = min((v - 1) * per_round + p - 1 - rank, m * v)
-        forwards = m * v - warmup  # those that alternate with input halves
-        late = min(rank, m * v)  # weight halves put off to the end
-        steps = unroll(
-            (warmup, "F"),
-            (min(forwards, late), "F I"),
-            (max(forwards - late, 0), "F I W"),
-            (max(late - forwards, 0), "I"),
-            (m * v - max(forwards, late), "I W"),
-            (late, "W"),
-        )
-        return take_turns(steps, per_round, v)
+        warmup = (v - 1) * per_round + p - 1 - rank
+        return take_turns(put_off(m * v, warmup, rank, forward_first=True), per_round, v)
 
     orders = (order(rank).on(range(rank, p * v, p)) for rank in range(p))
     return Schedule.from_columns(orders, "interleaved_zero_bubble")

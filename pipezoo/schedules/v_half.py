@@ -35,5 +35,4 @@ def v_half(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -> S
     check_equal("stages_per_rank", stages_per_rank, 2, "v_half runs exactly 2 stages on each rank, placed as a V")
     gap = 0 if p % 2 else 3  # keeps i out of the units of F
     block = [(2 * rank, 3 * p - 2 - rank, 3 * p - 1 + gap + 2 * rank, 6 * p - 2 + gap - rank) for rank in range(p)]
-    orders = weave(block, m)
-    return Schedule.from_columns((order.on([rank, 2 * p - 1 - rank]) for rank, order in enumerate(orders)), "v_half")
+    return weave(block, m, "v_half")

@@ -34,5 +34,4 @@ def v_min(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -> Sc
     check_equal("stages_per_rank", stages_per_rank, 2, "v_min runs exactly 2 stages on each rank, placed as a V")
     gap = 0 if p % 3 else 2  # keeps i out of the units of F, and I out of those of f
     block = [(rank, 2 * p - 1 - rank, 2 * p + gap + rank, 4 * p - 1 + gap - rank) for rank in range(p)]
-    orders = weave(block, m)
-    return Schedule.from_columns((order.on([rank, 2 * p - 1 - rank]) for rank, order in enumerate(orders)), "v_min")
+    return weave(block, m, "v_min")

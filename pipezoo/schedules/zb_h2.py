@@ -19,7 +19,7 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 2.4 (ha
 from __future__ import annotations
 
 from pipezoo.arguments import check_equal, check_int
-from pipezoo.patterns.phases import Steps, unroll
+from pipezoo.patterns.put_off import put_off
 from pipezoo.schedule import Schedule
 
 
@@ -34,16 +34,5 @@ def zb_h2(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1) -> Sc
     why = "zb_h2 runs one stage on each rank (zbv and interleaved_zero_bubble run more)"
     check_equal("stages_per_rank", stages_per_rank, 1, why)
 
-    def order(rank: int) -> Steps:
-        warmup, late = min(2 * (p - rank) - 1, m), min(2 * rank, m)
-        more = m - warmup  # forwards after the warm-up
-        return unroll(
-            (warmup, "F"),
-            (min(late, more), "I F"),
-            (max(late - more, 0), "I"),
-            (max(more - late, 0), "I W F"),
-            (m - max(late, more), "I W"),
-            (late, "W"),
-        )
-
-    return Schedule.from_columns((order(rank).on([rank]) for rank in range(p)), "zb_h2")
+    orders = (put_off(m, 2 * (p - rank) - 1, 2 * rank).on([rank]) for rank in range(p))
+    return Schedule.from_columns(orders, "zb_h2")

@@ -87,10 +87,9 @@ class _Woven:
 
     def pull(self) -> None:
         """Move passes of the two ends forward in time, from the first to the last."""
-        passes = sorted((t, rank, one) for rank, when in enumerate(self.when) for one, t in when.items())
-        for t, rank, one in passes:
-            if not self.begin <= t <= self.end:
-                self._move(rank, one, t)
+        timed = ((t, rank, one) for rank, when in enumerate(self.when) for one, t in when.items())
+        for t, rank, one in sorted(entry for entry in timed if not self.begin <= entry[0] <= self.end):
+            self._move(rank, one, t)
 
     def _move(self, rank: int, one: Pass, t: int) -> None:
         line, held = self.lines[rank], self.held[rank]
@@ -132,12 +131,13 @@ def _fill(orders: list[list[Pass]], limit: int) -> list[Steps]:
     """Play the passes at one unit each; a rank that waits, for an input or for memory, runs a weight half."""
     ranks = [_Rank(order) for order in orders]
     done: list[set[Pass]] = [set() for _ in ranks]  # at the end of the last unit of time
-    while any(rank.is_busy() for rank in ranks):
-        ran = [(at, rank.step(at, done, limit)) for at, rank in enumerate(ranks)]
+    busy = list(enumerate(ranks))
+    while busy:
+        ran = [(at, one) for at, rank in busy if (one := rank.step(at, done, limit)) is not None]
         for at, one in ran:
-            if one is not None:
-                done[at].add(one)
-                ranks[at].settle(one)
+            done[at].add(one)
+            ranks[at].settle(one)
+        busy = [(at, rank) for at, rank in busy if rank.is_busy()]
     return [rank.steps() for rank in ranks]
 
 

@@ -1,6 +1,6 @@
 """How good planned orders are, and how long the search takes: the tables of docs/planner.md.
 
-    python benchmarks/planner.py                    all tables, about two minutes
+    python benchmarks/planner.py                    all tables, about five minutes
     python benchmarks/planner.py paper interleaved  some of them, by name
 
 Costs are those that "Zero Bubble Pipeline Parallelism" (arXiv:2401.10241) publishes in its table 9, in milliseconds;

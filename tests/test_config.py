@@ -52,7 +52,7 @@ def test_every_file_in_conf_makes_an_experiment(option, tmp_path, monkeypatch):
     own = [NEEDS[option]] if option in NEEDS else []
     group, _, choice = option.partition("=")
     made = experiment(option, *own, "task=simulate", *_with_a_model_that_fits(option))
-    part = getattr(made, group)
+    part = made.exports[0] if group == "export" else getattr(made, group)
     assert part is not None
     assert choice == (made.launch_name if group == "launch" else getattr(part, "choice", choice))
 

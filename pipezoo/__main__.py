@@ -36,7 +36,7 @@ TASKS = ("train", "verify", "simulate", "plan")
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
 PLAIN_OPTIONS = ("-m", "--multirun", "--config-dir", "-cd")  # with these a command runs something
 TRAINING = ("task=train", "task=verify")
-TORCH = ("torch.distributed.pipelining", "pipezoo.tasks.train", "pipezoo.alone", "pipezoo.report.page")
+TORCH = ("torch.distributed.pipelining", "pipezoo.tasks.train", "pipezoo.report.page")
 ON_FOLDERS = {"report": "pipezoo.report.__main__", "rerun": "pipezoo.rerun"}
 
 
@@ -103,6 +103,7 @@ def hydra_command(words: Sequence[str]) -> int:
     sys.argv = [sys.argv[0], *words]
     if not will_import_torch(words):
         return _compose(words, _perform)
+    importlib.import_module("pipezoo.alone")  # before the fork: both processes need most of it
     sweeps: list[Path] = []
 
     def perform(request: Request) -> float:

@@ -16,8 +16,8 @@ from pipezoo.report.sweep_page import write_sweep_report
 
 def end_of_sweep(folder: Path) -> int:
     """Print the table of a sweep, from what its runs left behind, and return the worst of their exit codes."""
-    if not folder.is_dir():
-        return 0
+    if not folder.is_dir() or not _folders(folder):
+        return 0  # it was refused before its first run
     from rich.console import Console
 
     try:
@@ -38,10 +38,15 @@ def end_of_sweep(folder: Path) -> int:
 def sweep_exit_code(folder: Path) -> int:
     """The worst exit code of the runs in a sweep's folder; never 0 when one of them failed or left no result."""
     codes = [0]
-    for run_folder in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for run_folder in _folders(folder):
         results = sorted(run_folder.rglob(RESULT))
         codes += [_code(result_of(result.parent)) for result in results] or [DEFECT]
     return max(codes)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Those of a sweep's runs; hidden ones are none."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _code(result: Mapping[str, Any]) -> int:

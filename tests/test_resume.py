@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -227,8 +226,3 @@ def test_a_file_cannot_ask_for_it(cli, tmp_path):
         assert ended.error_lines == [
             "error: sweep.resume=elsewhere: is only taken from the command line, never from a file"
         ]
-
-
-def test_no_process_of_a_killed_sweep_is_left(environment, theirs, no_process_left):
-    cut_short(theirs, environment, signal.SIGKILL)
-    assert os.path.isdir(theirs / "sweep")

@@ -113,7 +113,8 @@ def test_a_value_that_no_job_can_have_fails_that_job_alone(cli, tmp_path):
 def test_a_word_that_is_no_option_refuses_the_whole_sweep_before_it_starts(cli, tmp_path):
     ended = cli("-m", "schedule=gpipe,zbw", "hydra.sweep.dir=sweep")
     assert ended.code == 2
-    assert ended.error_lines[0].startswith("error: schedule=zbw: unknown schedule (did you mean zbv?)")
+    assert ended.err.startswith("error: schedule=zbw: unknown schedule (did you mean zbv?)")
+    assert len(ended.error_lines) == 1
     assert not (tmp_path / "sweep" / "0").exists()
 
 

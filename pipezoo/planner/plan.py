@@ -21,14 +21,15 @@ from pipezoo.planner.ranked import Plan, Plans, plan, ranked
 from pipezoo.planner.replace import replace_weights
 from pipezoo.planner.search import Search
 from pipezoo.planner.weights import Placed
-from pipezoo.planner.whole import join_halves
+from pipezoo.planner.whole import before_joining, join_halves
 from pipezoo.planner.wishes import Wishes, amount
 from pipezoo.planner.zoo import fixed_orders
 from pipezoo.schedule import Schedule
 from pipezoo.spelling import unknown
 
 Tell = Callable[[str], None]
-FOR_WEIGHTS = 0.2  # share of the budget in which fixed schedules are re-placed, the best first
+FOR_WEIGHTS = 0.2  # share of the budget in which fixed schedules are re-placed
+FOR_ONE = 0.25  # share of what is left of it that one of them may take
 
 
 def make_plans(
@@ -90,12 +91,13 @@ def _named(plans: list[Plan], names: tuple[str, ...] | None) -> list[Plan]:
 
 
 def _replaced(fitting: list[Plan], moves: int, seed: int, deadline: float) -> Iterator[Plan]:
-    """Fixed schedules whose weight halves are better elsewhere; of those whose time has not run out."""
+    """Fixed schedules whose weight halves are better elsewhere, the best first, until the time has run out."""
     for row in fitting:
-        if time.monotonic() >= deadline:
+        if (left := deadline - time.monotonic()) <= 0:
             return
+        until = deadline - (1 - FOR_ONE) * left
         if can_split(row.cost):
-            schedule = replace_weights(row.schedule, row.cost, moves, seed, deadline)
+            schedule = replace_weights(row.schedule, row.cost, moves, seed, until)
             if schedule is not row.schedule:
                 yield plan(schedule, "re-placed", row.cost, row.shared)
 
@@ -127,7 +129,7 @@ def _searched(
         and row.schedule.num_microbatches == problem.num_microbatches
     )
     shape = _shape(problem)
-    search = Search(problem, wishes.objective, until, seed)
+    search = Search(problem, wishes.objective, before_joining(problem.cost, until), seed)
     if tell is not None:
         search.tell = lambda tried, placed: tell(_progress(shape, tried, placed))
     placed = search.run(starts, wishes.moves)

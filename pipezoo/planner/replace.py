@@ -10,7 +10,7 @@ from pipezoo.analysis.memory import peak_memory
 from pipezoo.cost import Cost
 from pipezoo.planner.problem import Problem, items_of
 from pipezoo.planner.search import Search
-from pipezoo.planner.whole import join_halves
+from pipezoo.planner.whole import before_joining, join_halves
 from pipezoo.schedule import Schedule
 from pipezoo.simulator import predict
 
@@ -39,7 +39,7 @@ def replace_weights(
     before = predict(schedule, cost)
     limit = tuple(peak_memory(schedule, cost).tolist())
     problem = Problem(cost, schedule.stage_to_rank, schedule.num_microbatches, limit)
-    search = Search(problem, deadline=deadline)
+    search = Search(problem, deadline=before_joining(cost, deadline))
     search.place(items_of(schedule), WAYS)
     if search.best is None:
         return schedule

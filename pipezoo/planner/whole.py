@@ -20,6 +20,7 @@ from pipezoo.simulator import simulate
 
 CUTS = 9  # how many are tried for all ranks together, evenly from none to all
 ROUNDS = 3  # over the ranks
+SHARE = 0.2  # of the time of a search that is kept for joining
 
 
 def join_halves(schedule: Schedule, cost: Cost, deadline: float = float("inf")) -> Schedule:
@@ -31,8 +32,7 @@ def join_halves(schedule: Schedule, cost: Cost, deadline: float = float("inf")) 
     Raises:
         ValueError: the costs are of another number of stages.
     """
-    halves = cost.seconds[:, Op.I] + cost.seconds[:, Op.W]
-    cheaper = cost.seconds[:, Op.B] < halves * (1 - 1e-9)
+    cheaper = _cheaper(cost)
     if not cheaper.any() or not (schedule.op == Op.I).any() or schedule.overlap is not None:
         return schedule
     m, num_ranks = schedule.num_microbatches, schedule.num_ranks
@@ -51,6 +51,18 @@ def join_halves(schedule: Schedule, cost: Cost, deadline: float = float("inf")) 
             break
         tries = [_changed(cuts, rank, cut, m) for rank in range(num_ranks) for cut in (-2, -1, 1, 2, m)]
     return best
+
+
+def before_joining(cost: Cost, deadline: float) -> float:
+    """When a search has to end for halves to be joined until ``deadline``; both of ``time.monotonic``."""
+    left = deadline - time.monotonic()
+    return deadline - SHARE * left if 0 < left < float("inf") and _cheaper(cost).any() else deadline
+
+
+def _cheaper(cost: Cost) -> np.ndarray:
+    """``[num_stages]``: whether a whole backward takes less than its halves."""
+    halves = cost.seconds[:, Op.I] + cost.seconds[:, Op.W]
+    return np.asarray(cost.seconds[:, Op.B] < halves * (1 - 1e-9))
 
 
 def _makespan(schedule: Schedule, cost: Cost) -> float:

@@ -49,11 +49,11 @@ class Blueprint:
 
     def sizes(self) -> str:
         """``1f1b: 4 stages on 2 ranks, 8 microbatches``."""
-        schedule = self.schedule
-        return (
-            f"{schedule.name}: {schedule.num_stages} stages on {schedule.num_ranks} ranks, "
-            f"{schedule.num_microbatches} microbatches"
-        )
+        counts = {"stage": self.schedule.num_stages, "rank": self.schedule.num_ranks}
+        counts["microbatch"] = self.schedule.num_microbatches
+        plural = {"stage": "stages", "rank": "ranks", "microbatch": "microbatches"}
+        stages, ranks, microbatches = (f"{n} {noun if n == 1 else plural[noun]}" for noun, n in counts.items())
+        return f"{self.schedule.name}: {stages} on {ranks}, {microbatches}"
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def test_load_py_says_where_stages_are_and_which_modules_they_run(tmp_path):
 
     lines = runpy.run_path(str(tmp_path / "load.py"))
 
-    assert lines["__doc__"].startswith("mine: 3 stages on 2 ranks, 1 microbatches.")
+    assert lines["__doc__"].startswith("mine: 3 stages on 2 ranks, 1 microbatch.")
     assert lines["STAGE_TO_RANK"] == [0, 1, 0]
     assert lines["MODULES"] == [["a"], ["b", "c"], ["d"]]
 

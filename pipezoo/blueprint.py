@@ -49,11 +49,13 @@ class Blueprint:
 
     def sizes(self) -> str:
         """``1f1b: 4 stages on 2 ranks, 8 microbatches``."""
-        counts = {"stage": self.schedule.num_stages, "rank": self.schedule.num_ranks}
-        counts["microbatch"] = self.schedule.num_microbatches
-        plural = {"stage": "stages", "rank": "ranks", "microbatch": "microbatches"}
-        stages, ranks, microbatches = (f"{n} {noun if n == 1 else plural[noun]}" for noun, n in counts.items())
-        return f"{self.schedule.name}: {stages} on {ranks}, {microbatches}"
+        schedule = self.schedule
+        stages, ranks = _count(schedule.num_stages, "stage"), _count(schedule.num_ranks, "rank")
+        return f"{schedule.name}: {stages} on {ranks}, {_count(schedule.num_microbatches, 'microbatch', 'es')}"
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else plural}"
 
 
 @dataclass(frozen=True)

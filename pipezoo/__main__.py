@@ -36,7 +36,7 @@ TASKS = ("train", "verify", "simulate", "plan")
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
 PLAIN_OPTIONS = ("-m", "--multirun", "--config-dir", "-cd")  # with these a command runs something
 TRAINING = ("task=train", "task=verify")
-TORCH = ("torch.distributed.pipelining", "pipezoo.tasks.train", "pipezoo.report.page")
+TORCH = ("torch.distributed.pipelining", "pipezoo.tasks.train")
 ON_FOLDERS = {"report": "pipezoo.report.__main__", "rerun": "pipezoo.rerun"}
 
 

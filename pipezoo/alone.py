@@ -22,13 +22,13 @@ from typing import Any
 from pipezoo.errors import ConfigError
 from pipezoo.hold import held
 from pipezoo.job import DEFECT, Request, Say, objective, record, result_of, run, take
+from pipezoo.report.page import compile_templates
 from pipezoo.resume import done_already
 from pipezoo.runtime.children import die_with_parent, leave
 from pipezoo.settings import WITH_MODEL
 
 OUTPUT = "output.txt"  # what a run of a sweep would have printed
 OF_A_MODEL = ("torch.distributed.pipelining", "pipezoo.tasks.train")  # what a run with a model imports, torch and all
-OF_EVERY_RUN = ("pipezoo.report.page",)
 SHARED = ("pipezoo", "torch", "numpy", "multiprocessing", "jinja2", "networkx", "sympy")  # whose import leaks nothing
 PIPE = 1 << 16  # bytes that a pipe takes without a reader
 PATIENCE = 5.0  # seconds that a run of an interrupted sweep has to write down how it ended
@@ -50,6 +50,7 @@ def run_alone(request: Request, say: Say) -> float:
     with held(request.folder):
         try:
             warm_up(imports_of(request))
+            compile_templates()
             status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT)
         finally:
             result = _settled(request.folder, status)
@@ -69,7 +70,7 @@ def imports_of(request: Request) -> tuple[str, ...]:
     settings = request.settings
     if isinstance(settings, ConfigError) or settings.task not in WITH_MODEL:
         return ()
-    return (*OF_A_MODEL, *OF_EVERY_RUN)
+    return OF_A_MODEL
 
 
 def warm_up(modules: tuple[str, ...]) -> None:

@@ -259,6 +259,13 @@ def _commands(run: Run) -> str:
 
 
 @cache
+def compile_templates() -> None:
+    """Compile what pages are made from, so that processes that are forked from this one need not."""
+    for name in _templates().list_templates(extensions=["html"]):
+        _templates().get_template(name)
+
+
+@cache
 def _templates() -> Environment:
     loader = PackageLoader("pipezoo.report", "assets")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -74,7 +74,7 @@ class Emulation:
             note(index)
             if index < len(actions) and actions[index].op in (Op.SEND_F, Op.SEND_B):
                 action = actions[index]
-                _sleep_until(self._done[int(action.op == Op.SEND_B), action.stage, action.microbatch])
+                _sleep_until(float(self._done[int(action.op == Op.SEND_B), action.stage, action.microbatch]))
 
         return held
 

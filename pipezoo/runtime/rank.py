@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -131,7 +132,8 @@ def _check_finite(pipeline: Pipeline, losses: list[torch.Tensor], step: int) -> 
 
 def _assemble(pipeline: Pipeline, rank: int, device: torch.device, link: Link) -> Member:
     owned = pipeline.stages_of(rank)
-    recorder, note = recorder_for(device), link.note
+    recorder = recorder_for(device)
+    note: Callable[[int], None] = link.note
     if pipeline.emulated is not None:
         recorder = _emulation(pipeline, pipeline.emulated)
         note = recorder.holding(note, pipeline.actions[rank])

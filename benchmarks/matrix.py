@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipezoo.alone import run_alone
+from pipezoo.command.alone import run_alone
+from pipezoo.command.job import Request
+from pipezoo.command.settings import Settings
 from pipezoo.config import compose, settings_of
 from pipezoo.errors import ConfigError, VerificationError
-from pipezoo.job import Request
 from pipezoo.parts.trust import Trust
 from pipezoo.report.folder import read_result
 from pipezoo.runtime.children import leave
-from pipezoo.settings import Settings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "matrix.md"
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "looped_bfs", "interleaved_zero_bubble", "zbv", "dualpipev")

@@ -24,15 +24,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
+from pipezoo.command.explain import explain
+from pipezoo.command.settings import GIVEN, OPTIONAL, Settings, build, check_parts, conf_dir, part_of
+from pipezoo.command.usage import help_text
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
-from pipezoo.explain import explain
 from pipezoo.parts.part import show
 from pipezoo.parts.trust import Trust
-from pipezoo.settings import GIVEN, OPTIONAL, Settings, build, check_parts, conf_dir, part_of
 from pipezoo.sizes import asked_stages
 from pipezoo.spelling import unknown
-from pipezoo.usage import help_text
 
 OF_THE_COMMAND = ("trust", "sweep")  # keys that say how to run, and describe no experiment
 

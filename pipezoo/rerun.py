@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipezoo.command.interrupt import catch_signals
 from pipezoo.errors import ConfigError, PipezooError, VerificationError
-from pipezoo.interrupt import catch_signals
 
 OF_THIS_COMMAND_LINE = ("trust", "debug")  # what an old folder must not bring along
 
@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="what shall be different this time")
     parser.add_argument("--config-dir", type=Path, help="your own YAML files, where the run had some")
     options = parser.parse_intermixed_args(words)
-    from pipezoo.job import ending
+    from pipezoo.command.job import ending
 
     try:
         return _rerun(options.folder, options.overrides, options.config_dir)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipezoo import config
+from pipezoo.command.settings import conf_dir
 from pipezoo.config import compose, load, plain_config
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Processes
 from pipezoo.parts.trust import Trust
-from pipezoo.settings import conf_dir
 
 OPTIONS = [
     f"{folder.name}={file.stem}"

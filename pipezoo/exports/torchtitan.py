@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from pipezoo.blueprint import Blueprint, Export
+from pipezoo.exports.blueprint import Blueprint, Export
 from pipezoo.spelling import unknown
 
 Names = tuple[tuple[str, ...], ...]

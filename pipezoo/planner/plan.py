@@ -40,6 +40,7 @@ def make_plans(
     tell: Tell | None = None,
     shared: bool = False,
     seed: int = 0,
+    tie: float = 0.0,
 ) -> Plans:
     """The ranked table.
 
@@ -49,6 +50,7 @@ def make_plans(
         tell: hears a line about every search.
         shared: whether these numbers share one batch, see :class:`Plan`.
         seed: of all that a search draws by lot.
+        tie: the share by which plans must differ to be told apart, see :func:`ranked`.
 
     Raises:
         ValueError: no order fits into memory, an unknown schedule is named, or there are no costs for any size.
@@ -77,7 +79,7 @@ def make_plans(
                 rows.append(plan(made, "planned", problem.cost, shared, bound))
     if not rows:
         raise _nothing_fits(fixed, wishes, notes)
-    return Plans(ranked(rows, wishes.objective), len(fixed) - len(fitting), notes)
+    return Plans(ranked(rows, wishes.objective, tie), len(fixed) - len(fitting), notes)
 
 
 def _named(plans: list[Plan], names: tuple[str, ...] | None) -> list[Plan]:

@@ -94,9 +94,16 @@ def plan(schedule: Schedule, made: str, cost: Cost, shared: bool, bound: float |
     return Plan(schedule.name, made, schedule, cost, prediction, bound, shared)
 
 
-def ranked(plans: Iterable[Plan], objective: str) -> list[Plan]:
-    """Best first: by pace, then memory, or by span; a fixed schedule before one made here that is no better."""
-    return sorted(plans, key=_by_span if objective == "span" else _by_pace)
+def ranked(plans: Iterable[Plan], objective: str, tie: float = 0.0) -> list[Plan]:
+    """Best first: by pace, then memory, or by span; a fixed schedule before one made here that is no better.
+
+    Args:
+        tie: costs that were measured tell no smaller share apart. Of the plans that are so close to the best, those
+            with fewer stages on a rank come first, and fixed schedules first of these.
+    """
+    rows = sorted(plans, key=_by_span if objective == "span" else _by_pace)
+    close = [row for row in rows if row.pace <= rows[0].pace * (1 + tie)] if tie and objective == "step" else []
+    return sorted(close, key=lambda row: (row.stages_per_rank, row.made != "fixed")) + rows[len(close) :]
 
 
 def _by_pace(plan: Plan) -> tuple[float, float, bool]:

@@ -44,13 +44,17 @@ def costs_of(experiment: Experiment, folder: Path, say: Say) -> CostOf:
     return cost_of
 
 
+def measures(experiment: Experiment) -> bool:
+    """Whether costs are measured here and now."""
+    return experiment.cost.target == "pipezoo.costs.measured.measured"
+
+
 def check_rows(experiment: Experiment, counts: Sequence[int]) -> None:
     """Where numbers of microbatches share a batch, their rows differ, and so must their costs.
 
     Raises ConfigError where the costs are of one size, whatever the rows.
     """
-    measures = experiment.cost.target == "pipezoo.costs.measured.measured"
-    if experiment.batch_size is not None and len(set(counts)) > 1 and not measures:
+    if experiment.batch_size is not None and len(set(counts)) > 1 and not measures(experiment):
         raise ConfigError(
             f"batch_size={experiment.batch_size}: {' and '.join(map(str, counts))} microbatches of it differ in rows, "
             f"and cost={experiment.cost.choice} knows one size; valid: cost=measured, or batch_size=null"

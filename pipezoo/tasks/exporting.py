@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipezoo.blueprint import Blueprint, Export
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
+from pipezoo.exports.blueprint import Blueprint, Export
 from pipezoo.report.folder import write_text
 
 Say = Callable[[str], None]

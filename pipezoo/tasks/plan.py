@@ -22,9 +22,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 import pipezoo
-from pipezoo.blueprint import Blueprint
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
+from pipezoo.exports.blueprint import Blueprint
 from pipezoo.parts.part import Part
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.ranked import Plan, Plans
@@ -35,7 +35,7 @@ from pipezoo.report.perfetto import write_timeline
 from pipezoo.report.text import draw
 from pipezoo.simulator import simulate
 from pipezoo.sizes import MICROBATCHES
-from pipezoo.tasks.costs import check_rows, costs_of
+from pipezoo.tasks.costs import check_rows, costs_of, measures
 from pipezoo.tasks.exporting import make_exports, write_exports
 
 Say = Callable[[str], None]
@@ -44,6 +44,7 @@ CONF = "conf"  # a config folder of its own: config.yaml of the run itself is no
 EXPERIMENT = "planned"
 UNNAMED = "task=plan builds no model; the run of its winner names the modules"
 PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
+TIE = 0.005  # measured costs tell no smaller difference apart; more stages on a rank have costs that they leave out
 MOST_SPANS = 200_000  # of a timeline that is written down
 
 
@@ -65,7 +66,9 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     tell = say if sys.stdout.isatty() else None
     try:
         shared = experiment.batch_size is not None
-        plans = make_plans(costs_of(experiment, folder, say), num_ranks, counts, wishes, tell, shared, experiment.seed)
+        tie = TIE if measures(experiment) else 0.0
+        cost_of = costs_of(experiment, folder, say)
+        plans = make_plans(cost_of, num_ranks, counts, wishes, tell, shared, experiment.seed, tie)
     except ConfigError:
         raise
     except ValueError as error:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pipezoo
 from pipezoo.analysis.critical_path import Leg
-from pipezoo.blueprint import Blueprint
 from pipezoo.cost import Cost
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment
+from pipezoo.exports.blueprint import Blueprint
 from pipezoo.report.axis import time_text
 from pipezoo.report.folder import RESULT, SCHEDULE, TIMELINE, write_json, write_text
 from pipezoo.report.perfetto import write_timeline

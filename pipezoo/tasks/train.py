@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 import pipezoo
-from pipezoo.blueprint import Blueprint
 from pipezoo.cutting.stage_modules import names_by_stage, stack_of
 from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment import Experiment, Virtual
+from pipezoo.exports.blueprint import Blueprint
 from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, read_result, write_json, write_text
 from pipezoo.report.perfetto import write_timeline
 from pipezoo.runtime.checkpoint import FOLDER, Keeper

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from pipezoo.blueprint import Blueprint
+from pipezoo.exports.blueprint import Blueprint
 from pipezoo.exports.megatron import megatron
 from pipezoo.schedule import Schedule
 from pipezoo.schedules.gpipe import gpipe

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.pipelining import PipelineStage
 
-from pipezoo.blueprint import Blueprint
+from pipezoo.exports.blueprint import Blueprint
 from pipezoo.exports.torch import torch as export
 from pipezoo.schedule import Schedule
 from pipezoo.schedules.csv import csv

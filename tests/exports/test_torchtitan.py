@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from pipezoo.blueprint import Blueprint
+from pipezoo.exports.blueprint import Blueprint
 from pipezoo.exports.torchtitan import torchtitan
 from pipezoo.schedule import Schedule
 from pipezoo.schedules.dualpipev import dualpipev

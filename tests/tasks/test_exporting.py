@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from pipezoo.blueprint import Blueprint
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import Experiment, Processes
+from pipezoo.exports.blueprint import Blueprint
 from pipezoo.parts.part import Part
 from pipezoo.report.folder import read_result
 from pipezoo.schedules.gpipe import gpipe

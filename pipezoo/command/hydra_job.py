@@ -14,12 +14,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from pipezoo.command.job import Request
+from pipezoo.command.resume import KEY, SweepRefused, begin
+from pipezoo.command.settings import Settings
 from pipezoo.config import current_trust, settings_of
 from pipezoo.errors import ConfigError
-from pipezoo.job import Request
 from pipezoo.report.printable import printable
-from pipezoo.resume import KEY, SweepRefused, begin
-from pipezoo.settings import Settings
 
 SWEEP: list[Path] = []  # the folder of the sweep that this process runs
 HOLDERS: list[int] = []  # what holds it, until this process ends

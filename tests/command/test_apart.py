@@ -11,7 +11,7 @@ import time
 import pytest
 
 from pipezoo.__main__ import will_import_torch
-from pipezoo.apart import compose_apart
+from pipezoo.command.apart import compose_apart
 from pipezoo.errors import OutputError
 
 SLOW = "import time; time.sleep(60)"  # a module that takes its time
@@ -64,7 +64,7 @@ def test_an_interrupt_here_ends_both():
 def test_an_end_without_a_request_does_not_wait_for_the_import(ending, code, tmp_path, environment):
     (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "command.py").write_text(
-        "import os, sys, time\nfrom pipezoo.apart import compose_apart\n"
+        "import os, sys, time\nfrom pipezoo.command.apart import compose_apart\n"
         f"def compose(ask):\n    time.sleep(0.3)\n    {ending}\n"
         "sys.exit(compose_apart(compose, ('slow',), print))\n"
     )

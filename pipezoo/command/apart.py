@@ -23,8 +23,8 @@ from multiprocessing.connection import Connection, Pipe
 from types import FrameType
 from typing import Any, NoReturn
 
+from pipezoo.command.interrupt import Terminated, interrupted
 from pipezoo.errors import PipezooError
-from pipezoo.interrupt import Terminated, interrupted
 from pipezoo.runtime.children import death, die_with_parent, leave
 
 Ask = Callable[[Any], Any]  # a request, and what came of it

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from pipezoo.command.hold import held, hold
+from pipezoo.command.job import Request, Say, result_of
 from pipezoo.errors import ConfigError, OutputError, PipezooError
-from pipezoo.hold import held, hold
-from pipezoo.job import Request, Say, result_of
 from pipezoo.report.folder import CONFIG, RESULT, write_json
 from pipezoo.rerun import OF_THIS_COMMAND_LINE, leaves, literal
 

@@ -57,7 +57,7 @@ NOT_NUMBERS = (
 
 def conf_dir() -> Path:
     """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parent.parent
     clone = here.parent / "conf"
     if (here.parent / "pyproject.toml").is_file() and (clone / "config.yaml").is_file():
         return clone

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipezoo.sweep import sweep_exit_code
+from pipezoo.command.sweep import sweep_exit_code
 
 NET = """
 import os, signal, sys, time

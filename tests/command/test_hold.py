@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from pipezoo.hold import held, hold
+from pipezoo.command.hold import held, hold
 
 HOLDS = """
 import time
 from pathlib import Path
-from pipezoo.hold import hold
+from pipezoo.command.hold import hold
 print(hold(Path(".")) is not None, flush=True)
 time.sleep(60)
 """

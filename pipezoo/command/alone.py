@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipezoo.command.hold import held
+from pipezoo.command.job import DEFECT, Request, Say, objective, record, result_of, run, take
+from pipezoo.command.resume import done_already
+from pipezoo.command.settings import WITH_MODEL
 from pipezoo.errors import ConfigError
-from pipezoo.hold import held
-from pipezoo.job import DEFECT, Request, Say, objective, record, result_of, run, take
 from pipezoo.report.page import compile_templates
-from pipezoo.resume import done_already
 from pipezoo.runtime.children import die_with_parent, leave
-from pipezoo.settings import WITH_MODEL
 
 OUTPUT = "output.txt"  # what a run of a sweep would have printed
 OF_A_MODEL = ("torch.distributed.pipelining", "pipezoo.tasks.train")  # what a run with a model imports, torch and all

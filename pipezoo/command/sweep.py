@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipezoo.command.job import DEFECT, ending, result_of
 from pipezoo.errors import PipezooError
-from pipezoo.job import DEFECT, ending, result_of
 from pipezoo.report.folder import RESULT
 from pipezoo.report.sweep import TABLE, errors, write_sweep
 from pipezoo.report.sweep_page import write_sweep_report

@@ -21,12 +21,12 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 import pipezoo.tasks
+from pipezoo.command.interrupt import interrupted
+from pipezoo.command.settings import Settings, build, check_parts
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.experiment import Experiment
-from pipezoo.interrupt import interrupted
 from pipezoo.report.folder import RESULT, claim, read_result, write_json, write_text
 from pipezoo.report.printable import printable
-from pipezoo.settings import Settings, build, check_parts
 from pipezoo.spelling import unknown
 
 DEFECT = 1  # exit code of an error that nobody foresaw

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipezoo.command.job import Request, ending, objective, result_of, run, take, to_yaml, write_files
 from pipezoo.errors import ConfigError, OutputError
-from pipezoo.job import Request, ending, objective, result_of, run, take, to_yaml, write_files
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from pipezoo.command.hold import held
+from pipezoo.command.job import Request
+from pipezoo.command.resume import NOTE, SweepRefused, asked_folder, begin, done_already, resumed
+from pipezoo.command.settings import Settings
 from pipezoo.errors import ConfigError
-from pipezoo.hold import held
-from pipezoo.job import Request
-from pipezoo.resume import NOTE, SweepRefused, asked_folder, begin, done_already, resumed
-from pipezoo.settings import Settings
 
 NET = """
 import os, time

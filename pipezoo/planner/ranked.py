@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -98,11 +99,14 @@ def ranked(plans: Iterable[Plan], objective: str, tie: float = 0.0) -> list[Plan
     """Best first: by pace, then memory, or by span; a fixed schedule before one made here that is no better.
 
     Args:
-        tie: costs that were measured tell no smaller share apart. Of the plans that are so close to the best, those
-            with fewer stages on a rank come first, and fixed schedules first of these.
+        tie: costs that were measured tell no smaller share apart. Of the plans that are so close to the best, and no
+            slower than the best fixed schedule, those with fewer stages on a rank come first, then fixed schedules.
     """
     rows = sorted(plans, key=_by_span if objective == "span" else _by_pace)
-    close = [row for row in rows if row.pace <= rows[0].pace * (1 + tie)] if tie and objective == "step" else []
+    if not rows or not tie or objective == "span":
+        return rows
+    best_fixed = min((row.pace for row in rows if row.made == "fixed"), default=math.inf)
+    close = [row for row in rows if row.pace <= min(best_fixed, rows[0].pace * (1 + tie))]
     return sorted(close, key=lambda row: (row.stages_per_rank, row.made != "fixed")) + rows[len(close) :]
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from pipezoo.cost import Cost
 from pipezoo.costs.unit import unit
 from pipezoo.planner.plan import make_plans
+from pipezoo.planner.ranked import ranked
 from pipezoo.planner.wishes import Wishes, amount
 from pipezoo.planner.zoo import fixed_orders, generators
 
@@ -69,13 +72,23 @@ def test_costs_of_whole_backwards_plan_fixed_orders_of_whole_backwards():
 
 
 def test_of_plans_that_costs_cannot_tell_apart_the_simplest_comes_first():
-    def plans(tie):
-        wishes = Wishes(schedules=("1f1b", "grouped_interleaved_1f1b", "gpipe"), generate=False, place_weights=False)
-        found = make_plans(lambda stages, v, m: unit(stages, v), 4, [256], wishes, tie=tie)
-        return [(plan.name, plan.stages_per_rank) for plan in found.ranked]
+    def row(name, made, pace, stages_per_rank):
+        return SimpleNamespace(name=name, made=made, pace=pace, peak=1, stages_per_rank=stages_per_rank)
 
-    assert plans(0.0) == [("grouped_interleaved_1f1b", 2), ("1f1b", 1), ("gpipe", 1)]  # 772.5 and 777 units
-    assert plans(0.01) == [("1f1b", 1), ("gpipe", 1), ("grouped_interleaved_1f1b", 2)]
+    rows = [
+        row("planned loop", "planned", 1.000, 2),
+        row("planned", "planned", 1.001, 1),
+        row("zbv", "fixed", 1.003, 2),
+        row("1f1b", "fixed", 1.004, 1),
+    ]
+
+    def names(tie, *rows):
+        return [row.name for row in ranked(rows, "step", tie)]
+
+    assert names(0.0, *rows) == ["planned loop", "planned", "zbv", "1f1b"]
+    assert names(0.005, *rows) == ["planned", "zbv", "planned loop", "1f1b"]  # none is slower than the best fixed one
+    assert names(0.002, *rows) == ["planned", "planned loop", "zbv", "1f1b"]
+    assert names(0.005, *rows[:1], *rows[3:]) == ["1f1b", "planned loop"]
 
 
 def test_schedules_can_be_named():

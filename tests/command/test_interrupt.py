@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-CODE = "import os, signal, sys; sys.argv = {argv}; import pipezoo; os.kill(os.getpid(), signal.SIGINT)"
+CODE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Python leaves it out where the tests run in the background
+sys.argv = {argv}
+import pipezoo
+os.kill(os.getpid(), signal.SIGINT)
+"""
 
 
 @pytest.mark.parametrize("argv", [["-m"], ["/usr/bin/pipezoo", "stages=2"]])

@@ -55,9 +55,7 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experimen
 
 def settings_of(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Settings:
     """What a composed config says, in plain values. Raises ConfigError: an unknown key, a value that leads nowhere."""
-    FROM_ENVIRONMENT.clear()
-    plain = plain_config(cfg)
-    shown: dict[str, Any] = _shown(cfg, plain) if FROM_ENVIRONMENT else plain
+    plain, shown = _plain_and_shown(cfg)
     _check_trust(plain["trust"], trust)
     raw = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(raw, dict)
@@ -99,10 +97,13 @@ def plain_config(cfg: DictConfig) -> dict[str, Any]:
 
 def shown_config(cfg: DictConfig) -> dict[str, Any]:
     """The config as it is written down: resolved, but a value that came from the environment stands as it was typed."""
+    return _plain_and_shown(cfg)[1]
+
+
+def _plain_and_shown(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     FROM_ENVIRONMENT.clear()
     plain = plain_config(cfg)
-    shown: dict[str, Any] = _shown(cfg, plain) if FROM_ENVIRONMENT else plain
-    return shown
+    return plain, _shown(cfg, plain) if FROM_ENVIRONMENT else plain
 
 
 @cache

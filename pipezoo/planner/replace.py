@@ -15,8 +15,6 @@ from pipezoo.schedule import Schedule
 from pipezoo.simulator import predict
 
 WAYS = [(leeway, slack) for leeway in (0.0, 0.25, 0.5, 0.75, 1.0) for slack in (None, 0.0, 0.01, 0.02, 0.05)]
-
-
 MOVES = 1000  # of ten weight halves each, after all were placed
 
 

@@ -9,10 +9,8 @@ in a small message as in a large one. What the two do meanwhile is nothing, so a
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +22,7 @@ import torch.distributed as dist
 from pipezoo.cost import Hop
 from pipezoo.runtime.launch import Limits, launch
 from pipezoo.runtime.link import Link, Phase
+from pipezoo.runtime.world import enter_world
 
 SIZES = (1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22)  # bytes
 TURNS, WARM_UP, ROUNDS = 8, 3, 10  # over all sizes, so that a busy moment meets all of them; round trips of each
@@ -74,7 +73,8 @@ def _alone(column: np.ndarray) -> float:
 def _to_and_fro(rank: int, store: Path, device: str, link: Link) -> list[list[float]]:
     link.note(Phase.JOIN)
     place = torch.device(device, rank) if device == "cuda" else torch.device(device)
-    _meet(rank, store, place)
+    torch.set_num_threads(1)
+    enter_world(rank, 2, store, place, PATIENCE)
     messages = [torch.zeros(num_bytes, dtype=torch.uint8, device=place) for num_bytes in SIZES]
     trips: dict[int, list[float]] = {num_bytes: [] for num_bytes in SIZES}
     for _ in range(TURNS):
@@ -83,19 +83,6 @@ def _to_and_fro(rank: int, store: Path, device: str, link: Link) -> list[list[fl
             trips[message.numel()] += [_round_trip(rank, message) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
     dist.barrier()
     return [[num_bytes, *(np.percentile(took, (25, 50, 75)) / 2).tolist()] for num_bytes, took in trips.items()]
-
-
-def _meet(rank: int, store: Path, place: torch.device) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if os.uname().sysname == "Darwin" else "lo"
-    dist.init_process_group(
-        "nccl" if place.type == "cuda" else "gloo",
-        store=dist.FileStore(str(store), 2),
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=PATIENCE),
-        device_id=place if place.type == "cuda" else None,
-    )
 
 
 def _round_trip(rank: int, message: torch.Tensor) -> float:

@@ -8,9 +8,7 @@ warm-up; the spread is that of the middle half. Whole backwards and halves are b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +21,6 @@ from pipezoo.parts.part import Part
 from pipezoo.runtime.prepare import num_cores
 from pipezoo.schedule import Schedule
 from pipezoo.timeline import Timeline
-
-Train = Callable[[Experiment, Path, Callable[[str], None]], dict[str, Any]]
 
 
 def both_ways(num_ranks: int, num_microbatches: int) -> Schedule:

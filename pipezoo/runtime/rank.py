@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.step import first_nonfinite, scaled, total
 from pipezoo.runtime.ties import Tie, find_ties, join, sum_tied_gradients
 from pipezoo.runtime.torch_schedule import Stage, TorchSchedule
+from pipezoo.runtime.world import enter_world
 
 
 @dataclass(frozen=True)
@@ -185,18 +184,9 @@ def armed(link: Link, pipeline: Pipeline, rank: int) -> Link:
 def _enter_world(pipeline: Pipeline, rank: int, device: torch.device) -> None:
     torch.set_num_threads(pipeline.threads)
     torch.manual_seed(pipeline.seed)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo0" if os.uname().sysname == "Darwin" else "lo"
-    gpu = device.type == "cuda"
-    if gpu:
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if gpu else "gloo",
-        store=dist.FileStore(str(pipeline.file("store")), pipeline.num_processes),
-        rank=rank,
-        world_size=pipeline.num_processes,
-        timeout=timedelta(seconds=pipeline.timeout),
-        device_id=device if gpu else None,
-    )
+    enter_world(rank, pipeline.num_processes, pipeline.file("store"), device, pipeline.timeout)
 
 
 def _agree(pipeline: Pipeline, rank: int, device: torch.device) -> None:

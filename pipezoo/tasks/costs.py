@@ -44,6 +44,11 @@ def costs_of(experiment: Experiment, folder: Path, say: Say) -> CostOf:
     return cost_of
 
 
+def time_unit(experiment: Experiment) -> str:
+    """``unit`` where the costs are of no machine, else ``s``."""
+    return "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
+
+
 def measures(experiment: Experiment) -> bool:
     """Whether costs are measured here and now."""
     return experiment.cost.target == "pipezoo.costs.measured.measured"

@@ -35,7 +35,7 @@ from pipezoo.report.perfetto import write_timeline
 from pipezoo.report.text import draw
 from pipezoo.simulator import simulate
 from pipezoo.sizes import MICROBATCHES
-from pipezoo.tasks.costs import check_rows, costs_of, measures
+from pipezoo.tasks.costs import check_rows, costs_of, measures, time_unit
 from pipezoo.tasks.exporting import make_exports, write_exports
 
 Say = Callable[[str], None]
@@ -60,7 +60,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     num_ranks = _num_ranks(experiment)
     wishes: Wishes = experiment.plan()
     counts = wishes.microbatches or (experiment.num_microbatches or MICROBATCHES,)
-    unit = "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
+    unit = time_unit(experiment)
     check_rows(experiment, counts)
     _introduce(experiment, num_ranks, counts, wishes, say)
     tell = say if sys.stdout.isatty() else None

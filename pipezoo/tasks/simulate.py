@@ -21,7 +21,7 @@ from pipezoo.report.perfetto import write_timeline
 from pipezoo.report.text import draw
 from pipezoo.simulator import run as play
 from pipezoo.sizes import Sizes, derive, resolve
-from pipezoo.tasks.costs import costs_of
+from pipezoo.tasks.costs import costs_of, time_unit
 from pipezoo.tasks.exporting import make_exports, write_exports
 from pipezoo.tasks.neighbour import is_own, lines, neighbour
 from pipezoo.timeline import Timeline
@@ -46,7 +46,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     exports = make_exports(experiment, Blueprint(sizes.schedule, unnamed=UNNAMED))
     cost_of = costs_of(experiment, folder, say)
     cost = cost_of(sizes.num_stages, max(1, sizes.stages_per_rank), sizes.num_microbatches)
-    unit = "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
+    unit = time_unit(experiment)
     try:
         simulation = play(sizes.schedule, cost)
     except ValueError as error:

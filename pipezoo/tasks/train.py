@@ -51,7 +51,7 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         scratch = stack.enter_context(scratch_in(folder))
         stack.callback(_drop_if_empty, folder / LOG)
         pipeline, sizes = prepare(experiment, scratch, folder / FOLDER)
-        exports = make_exports(experiment, _blueprint(pipeline, sizes))
+        exports = make_exports(experiment, _blueprint(pipeline, sizes)) if experiment.exports else {}
         write_text(folder / SCHEDULE, pipeline.schedule.to_csv())
         method, why = start_method(getattr(experiment.launch, "start_method", None))
         introduce(experiment, pipeline, sizes, say)

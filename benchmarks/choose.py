@@ -24,13 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from pipezoo.cost import Cost
 from pipezoo.costs.unit import unit
+from pipezoo.planner.options import Wishes
 from pipezoo.planner.plan import make_plans
-from pipezoo.planner.wishes import Wishes
 from pipezoo.report.chart import line_chart
-from pipezoo.report.picture import lay_out, to_svg
-from pipezoo.schedule import Schedule
+from pipezoo.report.svg import lay_out, to_svg
+from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.dualpipev import dualpipev
 from pipezoo.schedules.eager_1f1b import eager_1f1b
 from pipezoo.schedules.gpipe import gpipe
@@ -42,7 +41,8 @@ from pipezoo.schedules.v_min import v_min
 from pipezoo.schedules.zb_h1 import zb_h1
 from pipezoo.schedules.zb_h2 import zb_h2
 from pipezoo.schedules.zbv import zbv
-from pipezoo.simulator import predict, simulate
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.simulate import predict, simulate
 
 ONE = {"gpipe": gpipe, "1f1b": one_f_one_b, "eager_1f1b": eager_1f1b, "zb_h1": zb_h1, "zb_h2": zb_h2}
 TWO = {

@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipezoo.command.alone import run_alone
-from pipezoo.command.job import Request
-from pipezoo.command.settings import Settings
-from pipezoo.config import compose, settings_of
+from pipezoo.cli.run import Request
+from pipezoo.cli.sweep_worker import run_alone
+from pipezoo.config.compose import compose, settings_of
+from pipezoo.config.resolve import Settings
 from pipezoo.errors import ConfigError, VerificationError
-from pipezoo.parts.trust import Trust
-from pipezoo.report.folder import read_result
-from pipezoo.runtime.children import leave
+from pipezoo.experiment.allowlist import Trust
+from pipezoo.results.run_dir import read_result
+from pipezoo.supervisor.processes import leave
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "matrix.md"
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "looped_bfs", "interleaved_zero_bubble", "zbv", "dualpipev")

@@ -17,14 +17,13 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from pipezoo.cost import Cost
 from pipezoo.costs.unit import unit
+from pipezoo.planner.options import Wishes
 from pipezoo.planner.plan import Plan, make_plans
 from pipezoo.planner.problem import Problem
-from pipezoo.planner.replace import replace_weights
+from pipezoo.planner.replace_weight_grads import replace_weights
 from pipezoo.planner.search import Search
-from pipezoo.planner.weights import Placed
-from pipezoo.planner.wishes import Wishes
+from pipezoo.planner.weight_placement import Placed
 from pipezoo.schedules.dualpipev import dualpipev
 from pipezoo.schedules.interleaved_zero_bubble import interleaved_zero_bubble
 from pipezoo.schedules.v_half import v_half
@@ -32,7 +31,8 @@ from pipezoo.schedules.v_min import v_min
 from pipezoo.schedules.zb_h1 import zb_h1
 from pipezoo.schedules.zb_h2 import zb_h2
 from pipezoo.schedules.zbv import zbv
-from pipezoo.simulator import predict
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.simulate import predict
 
 PAPER = [  # model, p, m, TF, TB, TW, Tc, what I frees, ZB-1p, ZB-2p
     ("1.5B", 8, 24, 18.522, 18.086, 9.337, 0.601, 0.634, 0.1585, 0.0433),

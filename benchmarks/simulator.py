@@ -54,10 +54,10 @@ def ours(name: str, num_ranks: int, num_microbatches: int) -> Times:
     Lowered means: the messages of all ranks written out and proved, and the list of one rank made of it, which is what
     the process of a rank needs; ``lists`` are those of all ranks.
     """
-    from pipezoo import schedule
     from pipezoo.costs.unit import unit
-    from pipezoo.lowering import with_messages
-    from pipezoo.simulator import simulate
+    from pipezoo.schedule import schedule
+    from pipezoo.schedule.lowering import with_messages
+    from pipezoo.simulator.simulate import simulate
 
     generate = getattr(importlib.import_module(f"pipezoo.schedules.{name}"), name)
     times: Times = {}

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from pipezoo.config import compose, load
-from pipezoo.parts.trust import Trust
+from pipezoo.config.compose import compose, load
+from pipezoo.experiment.allowlist import Trust
 
 CLASSES = {  # our schedules, torch's classes
     "gpipe": "ScheduleGPipe",
@@ -96,8 +96,8 @@ def run_in_turn(pipeline: Any, rank: int, schedule: str, width: int, link: Any) 
 
 def measure(schedule: str, turns: int, width: int) -> tuple[Any, ...]:
     """``[2 * turns, 2]``, seconds and CPU seconds of each step, by hand and of pipezoo."""
-    from pipezoo.runtime.launch import Limits, launch
-    from pipezoo.runtime.prepare import prepare
+    from pipezoo.runtime.build import prepare
+    from pipezoo.supervisor.supervisor import Limits, launch
 
     stages = RANKS if schedule in SINGLE else 2 * RANKS
     model = ["model=multi_mlp", "split=modules", f"model.d_hid={width}", f"model.n_layers={stages}"]

@@ -22,22 +22,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipezoo.command.apart import compose_apart
-from pipezoo.command.interrupt import catch_signals, interrupted
+from pipezoo.cli.compose_subprocess import compose_apart
+from pipezoo.cli.signals import catch_signals, interrupted
 from pipezoo.errors import ConfigError, OutputError, PipezooError
-from pipezoo.runtime.children import leave, unsafe_to_fork
+from pipezoo.supervisor.processes import leave, unsafe_to_fork
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from pipezoo.command.job import Request
+    from pipezoo.cli.run import Request
 
 TASKS = ("train", "verify", "simulate", "plan")
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
 PLAIN_OPTIONS = ("-m", "--multirun", "--config-dir", "-cd")  # with these a command runs something
 TRAINING = ("task=train", "task=verify")
 TORCH = ("torch.distributed.pipelining", "pipezoo.tasks.train")
-ON_FOLDERS = {"report": "pipezoo.report.__main__", "rerun": "pipezoo.rerun"}
+ON_FOLDERS = {"report": "pipezoo.report.__main__", "rerun": "pipezoo.cli.rerun"}
 
 
 def main() -> None:
@@ -92,7 +92,7 @@ def hydra_command(words: Sequence[str]) -> int:
     """Compose the config that ``words`` describe, and run it, or all of them."""
     words = list(words)
     if any(word.startswith("sweep.resume=") for word in words):
-        from pipezoo.command.resume import resumed
+        from pipezoo.cli.resume import resumed
 
         try:
             words = resumed(*parted(words), config_dirs(words))
@@ -103,7 +103,7 @@ def hydra_command(words: Sequence[str]) -> int:
     sys.argv = [sys.argv[0], *words]
     if not will_import_torch(words):
         return _compose(words, _perform)
-    importlib.import_module("pipezoo.command.alone")  # before the fork: both processes need most of it
+    importlib.import_module("pipezoo.cli.sweep_worker")  # before the fork: both processes need most of it
     sweeps: list[Path] = []
 
     def perform(request: Request) -> float:
@@ -145,8 +145,8 @@ def _compose_for_another(words: Sequence[str], ask: Callable[[Request], float]) 
 
 def _perform(request: Request) -> float:
     """The exit code of a run; the objective of one of a sweep."""
-    from pipezoo.command.alone import run_alone
-    from pipezoo.command.job import run
+    from pipezoo.cli.run import run
+    from pipezoo.cli.sweep_worker import run_alone
 
     def say(line: str) -> None:
         try:
@@ -161,15 +161,15 @@ def _compose(words: Sequence[str], perform: Callable[[Request], float]) -> int:
     """Have Hydra compose what ``words`` describe, and hand it on to ``perform``; the exit code."""
     import hydra
 
-    from pipezoo.command.hydra_job import SWEEP
-    from pipezoo.command.resume import SweepRefused
-    from pipezoo.command.settings import conf_dir
+    from pipezoo.cli.hydra_app import SWEEP
+    from pipezoo.cli.resume import SweepRefused
+    from pipezoo.config.resolve import conf_dir
 
     codes = [0]
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(cfg: DictConfig) -> float | None:
-        from pipezoo.command.hydra_job import request_of
+        from pipezoo.cli.hydra_app import request_of
 
         request = request_of(cfg)
         came_to = perform(request)
@@ -190,7 +190,7 @@ def _compose(words: Sequence[str], perform: Callable[[Request], float]) -> int:
     except Exception as error:
         codes.append(_tell(error, words))
     if SWEEP:
-        from pipezoo.command.sweep import end_of_sweep
+        from pipezoo.cli.sweep import end_of_sweep
 
         codes.append(end_of_sweep(SWEEP[-1]))
     return max(codes)
@@ -201,7 +201,7 @@ def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path]) -> int:
     code, line = interrupted(error)
     print(line, file=sys.stderr)
     if sweeps:
-        from pipezoo.command.sweep import end_of_sweep
+        from pipezoo.cli.sweep import end_of_sweep
 
         end_of_sweep(sweeps[-1])
         print(f"python -m pipezoo -m sweep.resume={shlex.quote(str(sweeps[-1]))}  goes on with it")
@@ -210,9 +210,9 @@ def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path]) -> int:
 
 def _tell(error: Exception, words: Sequence[str]) -> int:
     """Say in one line what Hydra raised before or between the runs; its exit code."""
-    from pipezoo.command.explain import explain
-    from pipezoo.command.job import ending
-    from pipezoo.command.settings import conf_dir
+    from pipezoo.cli.run import ending
+    from pipezoo.config.config_errors import explain
+    from pipezoo.config.resolve import conf_dir
 
     told = explain(error, words, [conf_dir(), *config_dirs(words)]) or _unwritable(error) or error
     code, line = ending(told)

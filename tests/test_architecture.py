@@ -20,11 +20,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pipezoo"
 ZOOS = ("schedules", "models", "splitters", "data", "costs", "exports")
 DOOR = {
-    "pipezoo.config",
-    "pipezoo.command.hydra_job",
+    "pipezoo.config.compose",
+    "pipezoo.cli.hydra_app",
     "pipezoo.__main__",
 }  # the only files that know Hydra and OmegaConf
-PRIVATE_TORCH = "pipezoo.runtime.torch_schedule"  # the only file that may name what torch underscores
+PRIVATE_TORCH = "pipezoo.runtime.torch_runtime"  # the only file that may name what torch underscores
 
 FLOORS = {
     4: {"__main__", "config", "command", "rerun"},
@@ -73,7 +73,7 @@ def _executed(node: ast.AST):
 
 
 def place(module: str) -> str:
-    """The file or folder of ``pipezoo/`` that a module is in: ``pipezoo.report.text`` is in ``report``."""
+    """The file or folder of ``pipezoo/`` that a module is in: ``pipezoo.report.ascii`` is in ``report``."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -129,7 +129,7 @@ def test_imports_point_down(module):
 @pytest.mark.parametrize("module", [name for name in EVERY if place(name) in ZOOS and name.count(".") > 1])
 def test_siblings_of_a_zoo_do_not_import_each_other(module):
     siblings = {other for other in imports(module, late=True) if place(other) == place(module) and other.count(".") > 1}
-    shared = {"pipezoo.data.batch", "pipezoo.exports.blueprint"}
+    shared = {"pipezoo.data.batch", "pipezoo.exports.spec"}
     assert siblings - shared - {module} <= _families(module)
 
 
@@ -166,10 +166,10 @@ def test_torchs_underscored_names_live_in_one_file(module):
     ("statement", "absent"),
     [
         ("import pipezoo.__main__", ("torch", "hydra", "omegaconf")),
-        ("import pipezoo.rerun", ("torch", "hydra", "omegaconf", "numpy")),
-        ("import pipezoo.config", ("torch",)),
-        ("import pipezoo.report.folder, pipezoo.report.text, pipezoo.report.sweep", ("torch", "hydra")),
-        ("import pipezoo.schedules.zbv, pipezoo.simulator", ("torch", "hydra")),
+        ("import pipezoo.cli.rerun", ("torch", "hydra", "omegaconf", "numpy")),
+        ("import pipezoo.config.compose", ("torch",)),
+        ("import pipezoo.results.run_dir, pipezoo.report.ascii, pipezoo.results.sweep_table", ("torch", "hydra")),
+        ("import pipezoo.schedules.zbv, pipezoo.simulator.simulate", ("torch", "hydra")),
     ],
 )
 def test_what_must_start_at_once_imports_nothing_large(statement, absent):

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from pipezoo.cost import Cost
+from pipezoo.simulator.cost import Cost
 
 
 def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) -> Cost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipezoo.cost import Cost
+from pipezoo.simulator.cost import Cost
 
 
 def table(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_int, check_number
-from pipezoo.cost import Cost
+from pipezoo.simulator.cost import Cost
+from pipezoo.validators import check_int, check_number
 
 
 def unit(

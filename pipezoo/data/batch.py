@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipezoo.arguments import check_int
+from pipezoo.validators import check_int
 
 
 class Batch(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from pipezoo.arguments import check_int
 from pipezoo.data.batch import Batch, generator
+from pipezoo.validators import check_int
 
 
 def batches(batch_size: int, seed: int, d_hid: int, extra: Sequence[str] = ()) -> Callable[[int], Batch]:

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipezoo.arguments import check_int
 from pipezoo.data.batch import Batch, generator
+from pipezoo.validators import check_int
 
 
 def batches(

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from pipezoo.action import Action, Op
-from pipezoo.exports.blueprint import Blueprint, Export
-from pipezoo.schedule import Schedule
+from pipezoo.exports.spec import Blueprint, Export
+from pipezoo.schedule.action import Action, Op
+from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.grouped_interleaved_1f1b import grouped_interleaved_1f1b
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 

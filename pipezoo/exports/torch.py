@@ -7,8 +7,8 @@ load.py              makes the schedule from a file, given the stages of a rank
 
 from __future__ import annotations
 
-from pipezoo.exports.blueprint import Blueprint, Export
-from pipezoo.lowering import with_messages
+from pipezoo.exports.spec import Blueprint, Export
+from pipezoo.schedule.lowering import with_messages
 
 _LOAD = '''"""{sizes}. Written by pipezoo for torch 2.11 to 2.13."""
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from pipezoo.exports.blueprint import Blueprint, Export
-from pipezoo.spelling import unknown
+from pipezoo.exports.spec import Blueprint, Export
+from pipezoo.suggest import unknown
 
 Names = tuple[tuple[str, ...], ...]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.pipelining import pipe_split
 
-from pipezoo.arguments import check_int
+from pipezoo.validators import check_int
 
 
 class ExampleCode(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import SplitPoint
 from torch.nn import functional as F
 
-from pipezoo.arguments import check_int
+from pipezoo.validators import check_int
 
 
 class TokenAndPosition(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.distributed.pipelining import SplitPoint
 
-from pipezoo.arguments import check_int
+from pipezoo.validators import check_int
 
 
 class MLPModule(nn.Module):

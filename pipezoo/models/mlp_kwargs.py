@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.pipelining import SplitPoint
 
-from pipezoo.arguments import check_int
+from pipezoo.validators import check_int
 
 
 class MLPKWargModule(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.distributed.pipelining import SplitPoint
 
-from pipezoo.arguments import check_int
+from pipezoo.validators import check_int
 
 
 class CustomLinearDx(Function):

@@ -13,19 +13,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pipezoo.action import Op
-from pipezoo.cost import Cost
-from pipezoo.planner.known import CostOf, Size, can_run, can_split, known_costs, unit_of
+from pipezoo.planner.cost_table import CostOf, Size, can_run, can_split, known_costs, unit_of
+from pipezoo.planner.merge_backward import before_joining, join_halves
+from pipezoo.planner.options import Wishes, amount
+from pipezoo.planner.plans import Plan, Plans, plan, ranked
 from pipezoo.planner.problem import ROUNDING, Problem
-from pipezoo.planner.ranked import Plan, Plans, plan, ranked
-from pipezoo.planner.replace import replace_weights
+from pipezoo.planner.replace_weight_grads import replace_weights
 from pipezoo.planner.search import Search
-from pipezoo.planner.weights import Placed
-from pipezoo.planner.whole import before_joining, join_halves
-from pipezoo.planner.wishes import Wishes, amount
-from pipezoo.planner.zoo import fixed_orders
-from pipezoo.schedule import Schedule
-from pipezoo.spelling import unknown
+from pipezoo.planner.weight_placement import Placed
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.schedules import fixed_orders
+from pipezoo.simulator.cost import Cost
+from pipezoo.suggest import unknown
 
 Tell = Callable[[str], None]
 FOR_WEIGHTS = 0.2  # share of the budget in which fixed schedules are re-placed

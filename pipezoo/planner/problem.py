@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipezoo.action import Op
-from pipezoo.analysis.bounds import lower_bound
-from pipezoo.cost import Cost
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.bounds import lower_bound
+from pipezoo.simulator.cost import Cost
 
 Orders = list[list[int]]  # per rank: item numbers, see Problem
 

@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipezoo.action import Op
-from pipezoo.analysis.memory import peak_memory
-from pipezoo.planner.depths import candidates, orders_of
+from pipezoo.planner.list_scheduling import Taste, relist
+from pipezoo.planner.local_search import shift_weights
 from pipezoo.planner.problem import ROUNDING, Orders, Problem, complete_items_of, items_of
-from pipezoo.planner.relist import Taste, relist
-from pipezoo.planner.shift import shift_weights
-from pipezoo.planner.weights import Placed, latest_starts
-from pipezoo.planner.weights import place as place_weights
-from pipezoo.schedule import Schedule
-from pipezoo.simulator import simulate
+from pipezoo.planner.warmup import candidates, orders_of
+from pipezoo.planner.weight_placement import Placed, latest_starts
+from pipezoo.planner.weight_placement import place as place_weights
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.memory import peak_memory
+from pipezoo.simulator.simulate import simulate
 
 # Ways to place weight halves: the leeway, and how much later than the lower bound ranks may end (None: whenever).
 Way = tuple[float, "float | None"]

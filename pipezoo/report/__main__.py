@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipezoo.errors import ConfigError, PipezooError
-from pipezoo.report.folder import RESULT, read_result, whole_file, write_text
-from pipezoo.report.printable import printable
+from pipezoo.results.run_dir import RESULT, read_result, whole_file, write_text
+from pipezoo.results.sanitize import printable
 
 if TYPE_CHECKING:
-    from pipezoo.report.run import Run
+    from pipezoo.results.run import Run
 
 ABOUT = "Write the page of a run or a sweep again, or compare runs, from the files of their folders alone."
 SUFFIXES = (".html", ".svg", ".png")
@@ -70,8 +70,8 @@ def _write_sweep(folder: Path, output: Path | None) -> Path:
 
 def _write_run(folder: Path, output: Path | None) -> Path:
     read_result(folder)  # a folder that is no run is refused before the larger imports
-    from pipezoo.report.page import run_page, write_report
-    from pipezoo.report.run import read_run
+    from pipezoo.report.html import run_page, write_report
+    from pipezoo.results.run import read_run
 
     if output is None:
         return write_report(folder)
@@ -87,7 +87,7 @@ def _compare(folders: list[Path], output: Path | None, width: int) -> None:
     from rich.console import Console
 
     from pipezoo.report.compare import to_page, to_tables, to_text
-    from pipezoo.report.run import read_run
+    from pipezoo.results.run import read_run
 
     runs = [read_run(folder) for folder in folders]
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -106,7 +106,7 @@ def _compare(folders: list[Path], output: Path | None, width: int) -> None:
 
 def _write_picture(output: Path, runs: list[Run]) -> None:
     from pipezoo.report.compare import together
-    from pipezoo.report.picture import lay_out, to_png, to_svg
+    from pipezoo.report.svg import lay_out, to_png, to_svg
 
     timelines = [timeline for timeline, _ in together(runs)] if len(runs) > 1 else runs[0].timelines
     if not timelines:

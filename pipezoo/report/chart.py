@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipezoo.report.axis import ticks
+from pipezoo.report.scales import ticks
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP = 440, 172, 54, 12, 12  # pixels; what is written below the chart comes on top of HEIGHT
 LETTER = 7  # pixels of a label's letter

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipezoo.action import Action, Op
-from pipezoo.report.axis import spans_by_rank, time_text
-from pipezoo.report.palette import MEANING
-from pipezoo.report.printable import printable
-from pipezoo.report.run import Run, flat
-from pipezoo.report.text import draw_together
-from pipezoo.timeline import Timeline
+from pipezoo.report.ascii import draw_together
+from pipezoo.report.colors import MEANING
+from pipezoo.report.scales import spans_by_rank, time_text
+from pipezoo.results.run import Run, flat
+from pipezoo.results.sanitize import printable
+from pipezoo.schedule.action import Action, Op
+from pipezoo.simulator.timeline import Timeline
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -96,7 +96,7 @@ def to_tables(runs: Sequence[Run]) -> list[Table]:
 def to_page(runs: Sequence[Run]) -> str:
     """The comparison as one self-contained page."""
     from pipezoo.report.chart import line_chart
-    from pipezoo.report.page import packed, render
+    from pipezoo.report.html import packed, render
 
     lines = {f"{letter} {run.title}": list(enumerate(run.losses)) for letter, run in _named(runs)}
     return render(

@@ -16,16 +16,16 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from pipezoo.action import Op
 from pipezoo.errors import ConfigError
-from pipezoo.report.axis import ops_by_column, spans_by_rank, time_text
 from pipezoo.report.chart import KINDS, line_chart
-from pipezoo.report.folder import REPORT, TIMELINE, write_text
-from pipezoo.report.page import legend, render
-from pipezoo.report.palette import COLOURS
-from pipezoo.report.perfetto import read_trace
-from pipezoo.report.sweep import cells, collect, errors, succeeded, swept_keys
-from pipezoo.timeline import Timeline
+from pipezoo.report.colors import COLOURS
+from pipezoo.report.html import legend, render
+from pipezoo.report.scales import ops_by_column, spans_by_rank, time_text
+from pipezoo.results.chrome_trace import read_trace
+from pipezoo.results.run_dir import REPORT, TIMELINE, write_text
+from pipezoo.results.sweep_table import cells, collect, errors, succeeded, swept_keys
+from pipezoo.schedule.action import Op
+from pipezoo.simulator.timeline import Timeline
 
 Row = dict[str, Any]
 

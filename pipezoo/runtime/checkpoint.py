@@ -31,8 +31,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipezoo.durable import sync_folder
 from pipezoo.errors import ConfigError, OutputError
+from pipezoo.results.durable import sync_folder
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"

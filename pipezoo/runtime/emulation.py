@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipezoo.action import Action, Op
-from pipezoo.cost import Cost
-from pipezoo.runtime.recorder import Spans
+from pipezoo.runtime.action_timer import Spans
+from pipezoo.schedule.action import Action, Op
+from pipezoo.simulator.cost import Cost
 
 SPIN = 2e-4  # seconds before a moment in which sleep() would oversleep it
 

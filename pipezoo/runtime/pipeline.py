@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipezoo.action import Action
-from pipezoo.cost import Cost
 from pipezoo.data.batch import Batch
 from pipezoo.runtime.checkpoint import Saved
-from pipezoo.runtime.faults import Fault
+from pipezoo.runtime.fault_injection import Fault
 from pipezoo.runtime.stages import Stages
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.action import Action
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.cost import Cost
 
 
 @dataclass(frozen=True)

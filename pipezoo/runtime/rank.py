@@ -13,20 +13,20 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipezoo.cost import Cost
 from pipezoo.errors import NonFiniteError, VerificationError
+from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
+from pipezoo.runtime.activation_memory import Meter
 from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_random, write_part
 from pipezoo.runtime.emulation import Emulation
-from pipezoo.runtime.faults import Armed
-from pipezoo.runtime.link import Link, Phase
+from pipezoo.runtime.fault_injection import Armed
+from pipezoo.runtime.microbatching import first_nonfinite, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.recorder import NoRecorder, Recorder, recorder_for
-from pipezoo.runtime.saved import Meter
 from pipezoo.runtime.stages import inputs_of, to_dtype
-from pipezoo.runtime.step import first_nonfinite, scaled, total
-from pipezoo.runtime.ties import Tie, find_ties, join, sum_tied_gradients
-from pipezoo.runtime.torch_schedule import Stage, TorchSchedule
-from pipezoo.runtime.world import enter_world
+from pipezoo.runtime.tied_parameters import Tie, find_ties, join, sum_tied_gradients
+from pipezoo.runtime.torch_runtime import Stage, TorchSchedule
+from pipezoo.simulator.cost import Cost
+from pipezoo.supervisor.process_group import enter_world
+from pipezoo.supervisor.worker_channel import Link, Phase
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
     It leaves its spans in ``pipeline.scratch``, and for the verdict its gradients and parameters.
 
     Returns:
-        ``memory``: what its stages kept for the backward, in bytes (:meth:`pipezoo.runtime.saved.Meter.read`).
+        ``memory``: what its stages kept for the backward, in bytes (:meth:`pipezoo.runtime.activation_memory.Meter.read`).
         ``rest``: seconds of a step outside its actions: batch, optimizer, finite check; median of the recorded steps.
     """
     link = armed(link, pipeline, rank)

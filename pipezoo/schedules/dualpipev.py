@@ -17,9 +17,9 @@ DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, and the cut-in-ha
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_equal, check_int
-from pipezoo.patterns.phases import Steps, unroll
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.phases import Steps, unroll
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_equal, check_int
 
 
 def dualpipev(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -> Schedule:

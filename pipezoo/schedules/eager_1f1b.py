@@ -18,9 +18,9 @@ Zhuang et al., "On Optimizing the Communication of Model Parallelism", MLSys 202
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_equal, check_int
-from pipezoo.patterns.phases import Steps, unroll
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.phases import Steps, unroll
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_equal, check_int
 
 
 def eager_1f1b(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1, ahead: int = 2) -> Schedule:

@@ -14,9 +14,9 @@ Huang et al., "GPipe: Efficient Training of Giant Neural Networks using Pipeline
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_equal, check_int
-from pipezoo.patterns.phases import unroll
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.phases import unroll
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_equal, check_int
 
 
 def gpipe(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1) -> Schedule:

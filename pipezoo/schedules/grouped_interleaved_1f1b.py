@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipezoo.action import Op
-from pipezoo.arguments import check_int
-from pipezoo.patterns.phases import Steps, unroll
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.builders.phases import Steps, unroll
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_int
 
 
 def grouped_interleaved_1f1b(

@@ -27,9 +27,9 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from pipezoo.action import Op
-from pipezoo.arguments import check_int
-from pipezoo.schedule import Columns, Schedule
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.schedule import Columns, Schedule
+from pipezoo.validators import check_int
 
 _UNITS = {Op.F: 1, Op.B: 2}
 

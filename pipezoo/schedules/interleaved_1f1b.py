@@ -15,10 +15,10 @@ Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_int
-from pipezoo.patterns.phases import Steps, unroll
-from pipezoo.patterns.rounds import microbatches_per_round, take_turns
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.interleaving import microbatches_per_round, take_turns
+from pipezoo.schedule.builders.phases import Steps, unroll
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_int
 
 
 def interleaved_1f1b(num_ranks: int, num_microbatches: int, stages_per_rank: int | None = 2) -> Schedule:

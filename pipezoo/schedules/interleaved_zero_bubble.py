@@ -17,11 +17,11 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, over the stages
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_int
-from pipezoo.patterns.phases import Steps
-from pipezoo.patterns.put_off import put_off
-from pipezoo.patterns.rounds import microbatches_per_round, take_turns
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.delayed_weight import put_off
+from pipezoo.schedule.builders.interleaving import microbatches_per_round, take_turns
+from pipezoo.schedule.builders.phases import Steps
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_int
 
 
 def interleaved_zero_bubble(num_ranks: int, num_microbatches: int, stages_per_rank: int | None = 2) -> Schedule:

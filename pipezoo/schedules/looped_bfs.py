@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipezoo.action import Op
-from pipezoo.arguments import check_int
-from pipezoo.patterns.phases import Steps
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.builders.phases import Steps
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_int
 
 
 def looped_bfs(num_ranks: int, num_microbatches: int, stages_per_rank: int | None = 2) -> Schedule:

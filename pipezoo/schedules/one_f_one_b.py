@@ -15,9 +15,9 @@ optimizer step as "PipeDream-Flush", arXiv:2006.09503
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_equal, check_int
-from pipezoo.patterns.phases import unroll
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.phases import unroll
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_equal, check_int
 
 
 def one_f_one_b(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1) -> Schedule:

@@ -19,9 +19,9 @@ Qi et al., "Pipeline Parallelism with Controllable Memory", arXiv:2405.15362
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_equal, check_int
-from pipezoo.patterns.building_block import weave
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.building_block import weave
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_equal, check_int
 
 
 def v_half(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -> Schedule:

@@ -16,9 +16,9 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 2.3 (ha
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_equal, check_int
-from pipezoo.patterns.put_off import put_off
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.delayed_weight import put_off
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_equal, check_int
 
 
 def zb_h1(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1) -> Schedule:

@@ -15,9 +15,9 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 6; torc
 
 from __future__ import annotations
 
-from pipezoo.arguments import check_equal, check_int
-from pipezoo.patterns.phases import Steps, unroll
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.builders.phases import Steps, unroll
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.validators import check_equal, check_int
 
 
 def zbv(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -> Schedule:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.distributed.pipelining import SplitPoint, pipe_split
 
-from pipezoo.cutting.dry_run import twin_of
-from pipezoo.cutting.module_names import find_module
-from pipezoo.cutting.tracing import stages, trace
+from pipezoo.splitters._dry_run import twin_of
+from pipezoo.splitters._names import find_module
+from pipezoo.splitters._tracing import stages, trace
 
 PLACES = {"beginning": SplitPoint.BEGINNING, "end": SplitPoint.END}
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipezoo.cutting.dry_run import twin_of
-from pipezoo.cutting.module_chain import check_covered, stages_of
-from pipezoo.cutting.module_names import chain_of
-from pipezoo.cutting.tracing import join, trace
-from pipezoo.partition import group_balanced
+from pipezoo.splitters._chain import check_covered, stages_of
+from pipezoo.splitters._dry_run import twin_of
+from pipezoo.splitters._names import chain_of
+from pipezoo.splitters._partition import group_balanced
+from pipezoo.splitters._tracing import join, trace
 
 MEASURES = ("parameters", "flops", "time")
 WARM_UP = 2  # runs before those that count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pipezoo.cutting.tracing import stages, trace
+from pipezoo.splitters._tracing import stages, trace
 
 
 def split(model: nn.Module, num_stages: int | None, example: tuple[Tensor, ...]) -> list[nn.Module]:

@@ -16,9 +16,9 @@ from itertools import chain
 
 from torch import Tensor, nn
 
-from pipezoo.cutting.module_chain import check_covered, stages_of
-from pipezoo.cutting.module_names import chain_of, find_module, opened_names
-from pipezoo.partition import group_evenly
+from pipezoo.splitters._chain import check_covered, stages_of
+from pipezoo.splitters._names import chain_of, find_module, opened_names
+from pipezoo.splitters._partition import group_evenly
 
 
 def split(

@@ -23,20 +23,20 @@ import yaml  # type: ignore[import-untyped]
 
 import pipezoo
 from pipezoo.errors import ConfigError
-from pipezoo.experiment import Experiment
-from pipezoo.exports.blueprint import Blueprint
-from pipezoo.parts.part import Part
+from pipezoo.experiment.component import Part
+from pipezoo.experiment.derive import MICROBATCHES
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.exports.spec import Blueprint
+from pipezoo.planner.options import Wishes, amount
 from pipezoo.planner.plan import make_plans
-from pipezoo.planner.ranked import Plan, Plans
-from pipezoo.planner.wishes import Wishes, amount
-from pipezoo.report.axis import time_text
-from pipezoo.report.folder import RESULT, SCHEDULE, TIMELINE, write_json, write_text
-from pipezoo.report.perfetto import write_timeline
-from pipezoo.report.text import draw
-from pipezoo.simulator import simulate
-from pipezoo.sizes import MICROBATCHES
-from pipezoo.tasks.costs import check_rows, costs_of, measures, time_unit
-from pipezoo.tasks.exporting import make_exports, write_exports
+from pipezoo.planner.plans import Plan, Plans
+from pipezoo.report.ascii import draw
+from pipezoo.report.scales import time_text
+from pipezoo.results.chrome_trace import write_timeline
+from pipezoo.results.run_dir import RESULT, SCHEDULE, TIMELINE, write_json, write_text
+from pipezoo.simulator.simulate import simulate
+from pipezoo.tasks.export import make_exports, write_exports
+from pipezoo.tasks.measure_costs import check_rows, costs_of, measures, time_unit
 
 Say = Callable[[str], None]
 TABLE = "table.csv"

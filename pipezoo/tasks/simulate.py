@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pipezoo
-from pipezoo.analysis.critical_path import Leg
-from pipezoo.cost import Cost
 from pipezoo.errors import ConfigError
-from pipezoo.experiment import Experiment
-from pipezoo.exports.blueprint import Blueprint
-from pipezoo.report.axis import time_text
-from pipezoo.report.folder import RESULT, SCHEDULE, TIMELINE, write_json, write_text
-from pipezoo.report.perfetto import write_timeline
-from pipezoo.report.text import draw
-from pipezoo.simulator import run as play
-from pipezoo.sizes import Sizes, derive, resolve
-from pipezoo.tasks.costs import costs_of, time_unit
-from pipezoo.tasks.exporting import make_exports, write_exports
-from pipezoo.tasks.neighbour import is_own, lines, neighbour
-from pipezoo.timeline import Timeline
+from pipezoo.experiment.derive import Sizes, derive, resolve
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.exports.spec import Blueprint
+from pipezoo.report.ascii import draw
+from pipezoo.report.scales import time_text
+from pipezoo.results.chrome_trace import write_timeline
+from pipezoo.results.run_dir import RESULT, SCHEDULE, TIMELINE, write_json, write_text
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.critical_path import Leg
+from pipezoo.simulator.simulate import run as play
+from pipezoo.simulator.timeline import Timeline
+from pipezoo.tasks.export import make_exports, write_exports
+from pipezoo.tasks.measure_costs import costs_of, time_unit
+from pipezoo.tasks.nearest_schedule import is_own, lines, neighbour
 
 Say = Callable[[str], None]
 UNNAMED = "task=simulate builds no model; task=train and task=verify name its modules"

@@ -13,26 +13,35 @@ from typing import Any
 import torch
 
 import pipezoo
-from pipezoo.cutting.stage_modules import names_by_stage, stack_of
 from pipezoo.errors import OutputError, VerificationError
-from pipezoo.experiment import Experiment, Virtual
-from pipezoo.exports.blueprint import Blueprint
-from pipezoo.report.folder import METRICS, RESULT, SCHEDULE, TIMELINE, MetricsFile, read_result, write_json, write_text
-from pipezoo.report.perfetto import write_timeline
+from pipezoo.experiment.derive import Sizes
+from pipezoo.experiment.experiment import Experiment, Virtual
+from pipezoo.exports.spec import Blueprint
+from pipezoo.results.chrome_trace import write_timeline
+from pipezoo.results.run_dir import (
+    METRICS,
+    RESULT,
+    SCHEDULE,
+    TIMELINE,
+    MetricsFile,
+    read_result,
+    write_json,
+    write_text,
+)
+from pipezoo.runtime.build import prepare
 from pipezoo.runtime.checkpoint import FOLDER, Keeper
-from pipezoo.runtime.launch import Handlers, Limits, launch
-from pipezoo.runtime.measured import Steps, measured_cost, peak_bytes, timelines, virtual_timelines
+from pipezoo.runtime.measurements import Steps, measured_cost, peak_bytes, timelines, virtual_timelines
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.prepare import prepare
 from pipezoo.runtime.rank import run_rank
-from pipezoo.runtime.rebuilt import start_method, target
-from pipezoo.runtime.scratch import scratch_in
-from pipezoo.runtime.verdict import judge
-from pipezoo.simulator import predict, simulate
-from pipezoo.sizes import Sizes
-from pipezoo.tasks.exporting import make_exports, write_exports
-from pipezoo.tasks.terminal import Say, conclude, count, introduce, progress, show
-from pipezoo.timeline import Timeline
+from pipezoo.runtime.start_method import start_method, target
+from pipezoo.simulator.simulate import predict, simulate
+from pipezoo.simulator.timeline import Timeline
+from pipezoo.splitters._stage_modules import names_by_stage, stack_of
+from pipezoo.supervisor.rendezvous_dir import scratch_in
+from pipezoo.supervisor.supervisor import Handlers, Limits, launch
+from pipezoo.tasks.console import Say, conclude, count, introduce, progress, show
+from pipezoo.tasks.export import make_exports, write_exports
+from pipezoo.verify.verify import judge
 
 LOG = "ranks.log"  # what the ranks print
 FAILURE = "failure.json"  # where every rank stood when a run failed

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipezoo.experiment import Experiment
+from pipezoo.experiment.experiment import Experiment
 from pipezoo.tasks import train
 
 

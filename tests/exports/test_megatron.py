@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from pipezoo.exports.blueprint import Blueprint
 from pipezoo.exports.megatron import megatron
-from pipezoo.schedule import Schedule
+from pipezoo.exports.spec import Blueprint
+from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.gpipe import gpipe
 from pipezoo.schedules.grouped_interleaved_1f1b import grouped_interleaved_1f1b
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.pipelining import PipelineStage
 
-from pipezoo.exports.blueprint import Blueprint
+from pipezoo.exports.spec import Blueprint
 from pipezoo.exports.torch import torch as export
-from pipezoo.schedule import Schedule
-from pipezoo.schedules.csv import csv
+from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.dualpipev import dualpipev
+from pipezoo.schedules.from_csv import csv
 from pipezoo.schedules.grouped_interleaved_1f1b import grouped_interleaved_1f1b
 from pipezoo.schedules.hanayo import hanayo
 from pipezoo.schedules.one_f_one_b import one_f_one_b

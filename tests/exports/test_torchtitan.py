@@ -6,9 +6,9 @@ import ast
 
 import pytest
 
-from pipezoo.exports.blueprint import Blueprint
+from pipezoo.exports.spec import Blueprint
 from pipezoo.exports.torchtitan import torchtitan
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.dualpipev import dualpipev
 from pipezoo.schedules.hanayo import hanayo
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipezoo.cost import Cost
 from pipezoo.costs.unit import unit
+from pipezoo.planner.options import Wishes, amount
 from pipezoo.planner.plan import make_plans
-from pipezoo.planner.ranked import ranked
-from pipezoo.planner.wishes import Wishes, amount
-from pipezoo.planner.zoo import fixed_orders, generators
+from pipezoo.planner.plans import ranked
+from pipezoo.schedules import fixed_orders, generators
+from pipezoo.simulator.cost import Cost
 
 
 def real(num_stages, v, m=None):

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from pipezoo.cost import Cost
 from pipezoo.costs.unit import unit
 from pipezoo.planner.problem import Problem, items_of
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zb_h1 import zb_h1
 from pipezoo.schedules.zbv import zbv
+from pipezoo.simulator.cost import Cost
 
 
 def in_a_line(p, m, limit=math.inf, **costs):

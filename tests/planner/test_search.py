@@ -6,7 +6,7 @@ from pipezoo.costs.unit import unit
 from pipezoo.planner.problem import Problem
 from pipezoo.planner.search import Search
 from pipezoo.schedules.zbv import zbv
-from pipezoo.simulator import predict
+from pipezoo.simulator.simulate import predict
 
 # arXiv:2401.10241, tables 5 and 9: span bubbles; what I frees follows from 32 and 34 + 5as/h bytes per element
 PUBLISHED = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipezoo.action import Op
-from pipezoo.clock import play
-from pipezoo.schedule import Schedule
-from pipezoo.timeline import Timeline
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.event_loop import play
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.timeline import Timeline
 
 UNIT = {Op.F: 1.0, Op.B: 2.0, Op.I: 1.0, Op.W: 1.0}
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipezoo.report.folder import write_json, write_text
-from pipezoo.report.perfetto import write_timeline
+from pipezoo.results.chrome_trace import write_timeline
+from pipezoo.results.run_dir import write_json, write_text
 
 from .pipelines import timeline
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipezoo.report.compare import to_page
-from pipezoo.report.folder import write_text
-from pipezoo.report.page import run_page, write_report
-from pipezoo.report.run import Run, read_run
+from pipezoo.report.html import run_page, write_report
 from pipezoo.report.sweep_page import write_sweep_report
+from pipezoo.results.run import Run, read_run
+from pipezoo.results.run_dir import write_text
 
 from .browser import CHROMIUM, Browser
 from .pipelines import timeline

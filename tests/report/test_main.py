@@ -8,7 +8,7 @@ import pytest
 
 from pipezoo.report.__main__ import main
 from pipezoo.report.compare import differences
-from pipezoo.report.run import read_run
+from pipezoo.results.run import read_run
 
 from .runs import run_folder
 

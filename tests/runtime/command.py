@@ -13,7 +13,7 @@ from pathlib import Path
 import torch  # noqa: F401 - all of these: before the fork
 
 import pipezoo.__main__
-import pipezoo.config
+import pipezoo.config.compose
 import pipezoo.models
 import pipezoo.splitters.modules
 import pipezoo.tasks.train

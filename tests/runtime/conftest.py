@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from pipezoo.data.regression import batches
-from pipezoo.lowering import lower
-from pipezoo.runtime.launch import Handlers, Limits, launch
+from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, try_out
-from pipezoo.runtime.step import scaled
-from pipezoo.runtime.verdict import judge
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.lowering import lower
+from pipezoo.schedule.schedule import Schedule
 from pipezoo.splitters.modules import split as split_modules
+from pipezoo.supervisor.supervisor import Handlers, Limits, launch
+from pipezoo.verify.verify import judge
 
 ROWS = 4  # of a microbatch
 WIDTH = 16

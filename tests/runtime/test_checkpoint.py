@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pipezoo.errors import ConfigError, OutputError
-from pipezoo.report.folder import read_metrics, read_result
+from pipezoo.results.run_dir import read_metrics, read_result
 from pipezoo.runtime import checkpoint
 from pipezoo.runtime.checkpoint import (
     Keeper,

@@ -10,15 +10,15 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from pipezoo.action import Action, Op
 from pipezoo.costs.unit import unit
 from pipezoo.models import MultiMLP
 from pipezoo.runtime.emulation import Emulation
-from pipezoo.runtime.measured import measured_cost, timelines
+from pipezoo.runtime.measurements import measured_cost, timelines
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.schedule.action import Action, Op
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
-from pipezoo.simulator import simulate
+from pipezoo.simulator.simulate import simulate
 
 from .conftest import WIDTH, train
 

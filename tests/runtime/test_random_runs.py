@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
-from pipezoo.report.folder import read_result
+from pipezoo.results.run_dir import read_result
 
 from .command import Command
 

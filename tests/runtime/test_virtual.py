@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipezoo.clock import play
-from pipezoo.cost import Hop
-from pipezoo.lowering import lower
 from pipezoo.models import ModelWithParamAlias, MultiMLP, MultiMLPWithDw
-from pipezoo.runtime.measured import measured_cost, timelines, virtual_timelines
+from pipezoo.runtime.measurements import measured_cost, timelines, virtual_timelines
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.schedule.event_loop import play
+from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
-from pipezoo.simulator import simulate
+from pipezoo.simulator.cost import Hop
+from pipezoo.simulator.simulate import simulate
 from pipezoo.splitters.marked import split as split_marked
 
 from .conftest import WIDTH, train

@@ -5,7 +5,7 @@ import pytest
 from pipezoo.costs.unit import unit
 from pipezoo.schedules.eager_1f1b import eager_1f1b
 from pipezoo.schedules.one_f_one_b import one_f_one_b
-from pipezoo.simulator import predict
+from pipezoo.simulator.simulate import predict
 
 
 @pytest.mark.parametrize(("p", "m"), [(1, 3), (2, 4), (4, 4), (4, 12), (8, 24)])

@@ -5,7 +5,7 @@ import pytest
 from pipezoo.costs.unit import unit
 from pipezoo.schedules.grouped_interleaved_1f1b import grouped_interleaved_1f1b
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
-from pipezoo.simulator import predict
+from pipezoo.simulator.simulate import predict
 
 
 @pytest.mark.parametrize("p", [1, 2, 4])

@@ -4,7 +4,7 @@ import pytest
 
 from pipezoo.costs.unit import unit
 from pipezoo.schedules.hanayo import hanayo
-from pipezoo.simulator import predict
+from pipezoo.simulator.simulate import predict
 
 
 def ones(schedule, v):

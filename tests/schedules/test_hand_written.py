@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.action import Op
-from pipezoo.schedule import Schedule
-from pipezoo.schedules.csv import csv
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.schedules.from_csv import csv
 
 from . import zoo
 

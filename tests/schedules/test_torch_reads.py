@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch.distributed.pipelining.schedules as torch_schedules
 
-from pipezoo.lowering import with_messages
-from pipezoo.schedules.csv import csv
+from pipezoo.schedule.lowering import with_messages
+from pipezoo.schedules.from_csv import csv
 
 from . import zoo
 from .torch_orders import stub

@@ -5,7 +5,7 @@ import pytest
 from pipezoo.costs.unit import unit
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.v_half import v_half
-from pipezoo.simulator import predict
+from pipezoo.simulator.simulate import predict
 
 # makespan bubbles at equal costs
 KNOWN = {

@@ -5,7 +5,7 @@ import pytest
 from pipezoo.costs.unit import unit
 from pipezoo.schedules.v_half import v_half
 from pipezoo.schedules.v_min import v_min
-from pipezoo.simulator import predict
+from pipezoo.simulator.simulate import predict
 
 # makespan bubbles at equal costs
 KNOWN = {

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipezoo.action import Op
-from pipezoo.clock import play
+from pipezoo.schedule.action import Op
+from pipezoo.schedule.event_loop import play
 from pipezoo.schedules.interleaved_zero_bubble import interleaved_zero_bubble
 from pipezoo.schedules.zb_h1 import zb_h1
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipezoo.costs.unit import unit
 from pipezoo.schedules.zb_h2 import zb_h2
-from pipezoo.simulator import predict, simulate
+from pipezoo.simulator.simulate import predict, simulate
 
 
 def test_three_ranks_as_drawn():

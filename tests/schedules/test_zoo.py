@@ -8,7 +8,7 @@ import re
 import pytest
 
 from pipezoo.errors import ScheduleError
-from pipezoo.schedule import Schedule
+from pipezoo.schedule.schedule import Schedule
 
 from . import zoo
 

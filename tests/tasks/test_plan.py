@@ -9,11 +9,11 @@ import sys
 import pytest
 import yaml
 
-from pipezoo.config import compose, load
+from pipezoo.config.compose import compose, load
 from pipezoo.errors import ConfigError
-from pipezoo.parts.trust import Trust
-from pipezoo.report.folder import read_result
-from pipezoo.schedule import Schedule
+from pipezoo.experiment.allowlist import Trust
+from pipezoo.results.run_dir import read_result
+from pipezoo.schedule.schedule import Schedule
 from pipezoo.tasks.plan import run
 
 WORDS = ["task=plan", "ranks=4", "plan.budget=1", "plan.moves=5"]

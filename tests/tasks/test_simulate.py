@@ -8,11 +8,11 @@ import pytest
 
 from pipezoo.costs.unit import unit
 from pipezoo.errors import ConfigError
-from pipezoo.experiment import Experiment, Processes
-from pipezoo.parts.part import Part
-from pipezoo.report.folder import read_result
-from pipezoo.report.perfetto import read_timelines
-from pipezoo.schedule import Schedule
+from pipezoo.experiment.component import Part
+from pipezoo.experiment.experiment import Experiment, Processes
+from pipezoo.results.chrome_trace import read_timelines
+from pipezoo.results.run_dir import read_result
+from pipezoo.schedule.schedule import Schedule
 from pipezoo.tasks import simulate
 
 NONE = Part("model", "none", "never.called")

@@ -1,1 +1,0 @@
-"""What a schedule means at a cost: its memory, the bound that no order beats, its critical path."""

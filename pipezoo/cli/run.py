@@ -1,0 +1,211 @@
+"""One run, from its settings to its exit code: claim the folder, write down what runs, run it, say how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import importlib
+import importlib.util
+import math
+import pkgutil
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+import pipezoo.tasks
+from pipezoo.cli.signals import interrupted
+from pipezoo.config.resolve import Settings, build, check_parts
+from pipezoo.errors import ConfigError, OutputError, PipezooError
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.results.run_dir import RESULT, claim, read_result, write_json, write_text
+from pipezoo.results.sanitize import printable
+from pipezoo.suggest import unknown
+
+DEFECT = 1  # exit code of an error that nobody foresaw
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be run, and where: plain values, so that one process may ask another for it.
+
+    Args:
+        settings: what the config says, or why it says nothing that could be run.
+        folder: of this run.
+        files: what is written into the folder beforehand as YAML, by name: the config as composed, in plain values.
+        title: what tells a run of a sweep from the others.
+        sweep: the folder of the sweep that it is one of.
+        goes_on: the sweep was begun before, and what is done stays.
+        since: when it was asked for, in seconds of ``time.time``; the folder was made just before.
+    """
+
+    settings: Settings | ConfigError
+    folder: Path
+    files: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    sweep: Path | None = None
+    goes_on: bool = False
+    since: float = field(default_factory=time.time)
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return {} if isinstance(self.settings, ConfigError) else self.settings.values
+
+    @property
+    def objective(self) -> str:
+        """The key of the result that a sweeper wants."""
+        return str(self.values.get("objective", "step_seconds"))
+
+    def experiment(self) -> Experiment:
+        """Raises ConfigError, before torch is imported where that can be."""
+        if isinstance(self.settings, ConfigError):
+            raise self.settings
+        return build(self.settings)
+
+    def hide(self, text: str) -> str:
+        """``text`` without what came from the environment."""
+        return text if isinstance(self.settings, ConfigError) else self.settings.hide(text)
+
+
+def run(request: Request, say: Say, claimed: bool = False) -> int:
+    """Run in this process and return the exit code. Errors are printed and written down, never raised.
+
+    Args:
+        say: prints a line for people.
+        claimed: the folder is this run's own already. Otherwise a config error leaves no folder behind.
+    """
+    try:
+        if claimed:
+            write_files(request)
+        experiment = request.experiment()
+        check_parts(experiment)
+        task = task_of(experiment.task)
+        if not claimed:
+            take(request.folder)
+            claimed = True
+            write_files(request)
+        gc.freeze()  # all that was imported stays
+        gc.enable()
+        task(experiment, request.folder, say)
+        _write_page(request.folder)
+    except BaseException as error:
+        code, line = ending(error)
+        line = request.hide(line)
+        if claimed and isinstance(error, KeyboardInterrupt):
+            line += f"; what was reached is in {request.folder}"
+        if request.values.get("debug") is True or code == DEFECT:
+            traceback.print_exception(error)
+        print(line, file=sys.stderr, flush=True)
+        if claimed:
+            record(request.folder, code, line)
+            if code != OutputError.exit_code:
+                _write_page(request.folder)
+        else:
+            _leave_no_folder(request)
+        return code
+    return 0
+
+
+def _write_page(folder: Path) -> None:
+    """``report.html``. It shows what the other files say, so a run without it has lost nothing."""
+    from pipezoo.report.html import write_report
+
+    try:
+        write_report(folder)
+    except Exception as error:
+        print(f"warning: no report.html: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
+
+
+def write_files(request: Request) -> None:
+    """Write down what runs. Raises OutputError."""
+    for name, content in request.files.items():
+        (request.folder / name).parent.mkdir(exist_ok=True)
+        write_text(request.folder / name, to_yaml(content))
+
+
+def to_yaml(content: Any) -> str:
+    """Plain values as YAML, in their own order."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(content, Dumper=dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    return text
+
+
+def task_of(name: str) -> Callable[[Experiment, Path, Say], Mapping[str, Any]]:
+    """The ``run`` of ``pipezoo/tasks/<name>.py``. Raises ConfigError where there is no such file."""
+    names = [module.name for module in pkgutil.iter_modules(pipezoo.tasks.__path__)]
+    if name not in names:
+        raise ConfigError(f"task={name}: {unknown('task', name, names)}")
+    run: Callable[[Experiment, Path, Say], Mapping[str, Any]] = importlib.import_module(f"pipezoo.tasks.{name}").run
+    return run
+
+
+def ending(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and its one line."""
+    text = printable(re.sub(r"[^\S ]+|[\x00-\x1f\x7f-\x9f]", " ", str(error)).strip())
+    if isinstance(error, KeyboardInterrupt):
+        return interrupted(error)
+    if isinstance(error, PipezooError):
+        return error.exit_code, f"error: {text}"
+    if isinstance(error, SystemExit):
+        return DEFECT, f"error: something in this run called sys.exit({text}) before its end"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return OutputError.exit_code, f"error: {error.filename or 'a file'}: cannot be written: {error.strerror}"
+    return DEFECT, f"error: {type(error).__name__}: {text}"
+
+
+def record(folder: Path, code: int, line: str) -> None:
+    """Write down in ``result.json`` that the run ended with ``code``; what the run wrote there itself stays."""
+    result = result_of(folder)
+    result["status"] = "interrupted" if code in (130, 143) else "failed"
+    result["exit_code"] = code
+    result["error"] = line.removeprefix("error: ")
+    with contextlib.suppress(OutputError, OSError):  # a full disk was the error, or it hides the one that was
+        write_json(folder / RESULT, result)
+
+
+def objective(result: Mapping[str, Any], path: str) -> float:
+    """The number that ``path`` leads to in a result; of several (median, min, max) the median. NaN where none is."""
+    value: Any = None if result.get("exit_code") else result
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping):
+        value = value.get("median")
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def take(folder: Path) -> None:
+    """Make a folder this run's own. One whose run was refused for its config never held a run, and is free.
+
+    Raises:
+        OutputError: it holds a run, or cannot be written.
+    """
+    if result_of(folder).get("exit_code") == ConfigError.exit_code:
+        (folder / RESULT).unlink(missing_ok=True)
+    claim(folder)
+
+
+def _leave_no_folder(request: Request) -> None:
+    """Remove the folder that was made for a run that did not come to be, and its day's, if nothing is in them."""
+    folder = request.folder
+    with contextlib.suppress(OSError):
+        if folder.stat().st_mtime >= request.since - 1.0:
+            folder.rmdir()
+            if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name):
+                folder.parent.rmdir()
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """``result.json`` of a folder; empty where there is none that can be read."""
+    try:
+        return dict(read_result(folder))
+    except (OSError, ValueError, PipezooError):
+        return {}

@@ -1,0 +1,219 @@
+"""The only door to OmegaConf: a composed config goes in, plain values come out.
+
+    conf/*.yaml + command line  --Hydra-->  DictConfig  --settings_of-->  Settings     nothing past this knows of Hydra
+
+What may stand in a config is what ``conf/config.yaml`` shows; what a part takes is what its function takes. Both are
+looked up, not listed here, so that a new model or schedule needs no edit of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env
+
+from pipezoo.config.config_errors import explain
+from pipezoo.config.help import help_text
+from pipezoo.config.resolve import GIVEN, OPTIONAL, Settings, build, check_parts, conf_dir, part_of
+from pipezoo.errors import ConfigError
+from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.component import show
+from pipezoo.experiment.derive import asked_stages
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.suggest import unknown
+
+OF_THE_COMMAND = ("trust", "sweep")  # keys that say how to run, and describe no experiment
+
+
+def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experiment:
+    """The experiment that a composed config describes, its parts looked at.
+
+    Args:
+        cfg: as Hydra hands it over, interpolations and all.
+        choices: which option of each group was chosen, by group.
+        trust: what the command line trusts.
+
+    Raises:
+        ConfigError: one line, before anything was started. Errors that need no model are found without torch.
+    """
+    experiment = build(settings_of(cfg, choices, trust))
+    check_parts(experiment)
+    return experiment
+
+
+def settings_of(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Settings:
+    """What a composed config says, in plain values. Raises ConfigError: an unknown key, a value that leads nowhere."""
+    plain, shown = _plain_and_shown(cfg)
+    _check_trust(plain["trust"], trust)
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(raw, dict)
+    sources = {group: found for group in GIVEN if (found := _sources(raw, group))}
+    values = {key: value for key, value in plain.items() if key not in OF_THE_COMMAND}
+    return Settings(values, dict(choices), trust, sources, shown)
+
+
+def compose(words: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, dict[str, Any]]:
+    """The config that a command line describes, and the chosen options by group. Raises ConfigError."""
+    if config_dir is not None:
+        words = [*words, f"hydra.searchpath=[file://{config_dir.absolute()}]"]
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra_compose("config", list(words), return_hydra_config=True)
+    except Exception as error:
+        raise explain(error, words, [conf_dir()]) or error from error
+    choices = dict(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, choices
+
+
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain values, interpolations resolved, keys checked."""
+    known = keys()
+    for key in map(str, cfg):
+        if key not in (*known, *OPTIONAL):
+            raise ConfigError(f"{key}={_typed(cfg, key)}: {unknown('key', key, known)}")
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise _unresolved(cfg, error) from error
+    assert isinstance(plain, dict)
+    if gone := [key for key in known if key not in plain]:
+        raise ConfigError(f"{gone[0]}: was deleted, and a run needs it")
+    return {str(key): value for key, value in plain.items()}
+
+
+def shown_config(cfg: DictConfig) -> dict[str, Any]:
+    """The config as it is written down: resolved, but a value that came from the environment stands as it was typed."""
+    return _plain_and_shown(cfg)[1]
+
+
+def _plain_and_shown(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    FROM_ENVIRONMENT.clear()
+    plain = plain_config(cfg)
+    return plain, _shown(cfg, plain) if FROM_ENVIRONMENT else plain
+
+
+@cache
+def keys() -> tuple[str, ...]:
+    """The keys of ``conf/config.yaml``, groups included."""
+    own = OmegaConf.load(conf_dir() / "config.yaml")
+    assert isinstance(own, DictConfig)
+    return (*GIVEN, *(str(key) for key in own if key not in ("defaults", "hydra")))
+
+
+def fresh_folder() -> Path:
+    """Where a run goes that was not told where: a folder of its own."""
+    return Path("outputs") / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-{secrets.token_hex(2)}"
+
+
+def _sources(raw: Mapping[Any, Any], group: str) -> dict[str, str]:
+    """The arguments of a group whose value is that of another key, like ``${model.d_hid}``, with that key."""
+    node = raw.get(group)
+    sources = {}
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if match := re.fullmatch(r"\$\{([a-z_]+(?:\.[a-z_]+)*)\}", str(value)):
+            sources[str(name)] = match[1]
+        elif str(value).startswith("${stages_") and raw.get("stages") is not None:
+            sources[str(name)] = "stages"
+    return sources
+
+
+def _shown(node: Any, plain: Any) -> Any:
+    raw: Any = OmegaConf.to_container(node, resolve=False)
+    shown: Any = dict(plain) if isinstance(plain, dict) else list(plain)
+    for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw):
+        if isinstance(value, (dict, list)):
+            shown[key] = _shown(node[key], plain[key])
+        elif "${" in str(value):
+            FROM_ENVIRONMENT.clear()
+            found = node[key]
+            if OmegaConf.is_config(found):
+                OmegaConf.to_container(found, resolve=True)
+            shown[key] = value if FROM_ENVIRONMENT else plain[key]
+    return shown
+
+
+def _check_trust(asked: Any, trust: Trust) -> None:
+    """Whatever a file says about trust is refused; the command line was read before any file."""
+    names = [asked] if isinstance(asked, str) else asked or []
+    if extra := [name for name in names if name not in trust.packages]:
+        raise ConfigError(f"trust={extra[0]}: is only taken from the command line, never from a file")
+
+
+def _typed(cfg: DictConfig, key: str) -> str:
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    value = raw.get(key) if isinstance(raw, dict) else None
+    return "{...}" if isinstance(value, dict) else show(value)
+
+
+def _unresolved(cfg: DictConfig, error: OmegaConfBaseException) -> ConfigError:
+    """A value that is missing, or that refers to something that is not there."""
+    key = str(error.full_key or "?")
+    parent, _, name = key.rpartition(".")
+    holder = OmegaConf.select(cfg, parent) if parent else cfg
+    node = holder._get_node(name) if isinstance(holder, DictConfig) else None
+    value = getattr(node, "_value", lambda: None)()
+    if value == "???":
+        return ConfigError(f"{key}: is missing; give it a value")
+    text = str(error).splitlines()[0]
+    if match := re.fullmatch(r"Interpolation key '(.*)' not found", text):
+        return ConfigError(f"{key}={value}: there is no {match[1]}; give {key} a value")
+    if match := re.fullmatch(r'KeyError raised while resolving interpolation: "(.*)"', text):
+        text = f"{match[1][:1].lower()}{match[1][1:]}"
+    return ConfigError(f"{key}={value}: {text}")
+
+
+def _stages_asked(root: DictConfig) -> int | None:
+    """The number of stages that the command line asks for, for models whose arguments follow it."""
+    try:
+        stages, ranks = (count if type(count := root.get(key)) is int else None for key in ("stages", "ranks"))
+        node = OmegaConf.to_container(root.schedule, resolve=True)
+        part = part_of("schedule", node, Settings({}, trust=current_trust()))
+        written = None if part.takes("num_ranks") else part()
+        return asked_stages(part, stages, ranks, written)[0]
+    except (ConfigError, OmegaConfBaseException, AttributeError):
+        return None  # `load` meets the same defect, and can say what it is
+
+
+def _stages_or(default: int, *, _root_: DictConfig) -> int:
+    return _stages_asked(_root_) or default
+
+
+def _stages_at_least(least: int, *, _root_: DictConfig) -> int:
+    return max(least, _stages_asked(_root_) or least)
+
+
+def current_trust() -> Trust:
+    """What this process's command line trusts; the processes it starts inherit it."""
+    said = json.loads(os.environ.get("PIPEZOO_TRUST", "{}"))
+    return Trust(tuple(said.get("packages", ())), bool(said.get("third_party")))
+
+
+FROM_ENVIRONMENT: list[str] = []  # the variables that resolving a config has read
+
+
+def _environment(key: str, *default: Any) -> str | None:
+    """OmegaConf's own ``oc.env``, noted down."""
+    FROM_ENVIRONMENT.append(key)
+    return env(key, *default)
+
+
+OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+OmegaConf.register_new_resolver("help_text", lambda: help_text(conf_dir() / "config.yaml"), replace=True)
+OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
+OmegaConf.register_new_resolver("run_token", lambda: secrets.token_hex(2), replace=True, use_cache=True)
+OmegaConf.register_new_resolver("stages_or", _stages_or, replace=True)
+OmegaConf.register_new_resolver("stages_at_least", _stages_at_least, replace=True)

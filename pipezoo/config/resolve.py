@@ -1,0 +1,172 @@
+"""What a config came to, in plain values, and the experiment that it describes. Nothing here knows of Hydra.
+
+DictConfig  --config.settings_of-->  Settings  --build-->  Experiment
+                                     picklable: may be composed in one process and run in another
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipezoo.errors import ConfigError
+from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.component import Part, show
+from pipezoo.experiment.derive import derive, resolve
+from pipezoo.experiment.experiment import COUNTS, Experiment
+
+# What the caller adds to each part's arguments, and the class that its target must be a subclass of.
+GIVEN = {
+    "model": (),
+    "data": ("batch_size", "seed"),
+    "split": ("model", "num_stages", "example"),
+    "schedule": ("num_ranks", "num_microbatches"),
+    "optimizer": ("params",),
+    "loss": (),
+    "cost": ("num_stages", "stages_per_rank"),
+    "launch": (),
+    "plan": (),
+    "checkpoint": (),
+}
+OPTIONAL: dict[str, tuple[str, ...]] = {"fault": (), "export": ("blueprint",)}  # that may have no option chosen
+ROLES = {
+    "model": "torch.nn.modules.module.Module",
+    "optimizer": "torch.optim.optimizer.Optimizer",
+    "loss": "torch.nn.modules.module.Module",
+}
+SECRET = 4  # characters that a value from the environment has at least, to be looked for in what is printed
+WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
+NOT_NUMBERS = (
+    "task",
+    "launch",
+    "checkpoint",
+    "cost",
+    "plan",
+    "verify",
+    "tolerance",
+    "record_steps",
+    "objective",
+    "on_nonfinite",
+    "debug",
+)
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
+    here = Path(__file__).resolve().parent.parent
+    clone = here.parent / "conf"
+    if (here.parent / "pyproject.toml").is_file() and (clone / "config.yaml").is_file():
+        return clone
+    return here / "conf"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A config, resolved.
+
+    Args:
+        values: by key; those of a group are a dict with ``_target_``.
+        choices: which option of each group was chosen, by group.
+        trust: whose code may be named besides ours.
+        sources: by group, the arguments that repeat another key of the config, with that key.
+        shown: the values as they are written down: what came from the environment stands as it was typed.
+    """
+
+    values: Mapping[str, Any]
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    trust: Trust = field(default_factory=Trust)
+    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def task(self) -> str:
+        return str(self.values.get("task"))
+
+    def hide(self, text: str) -> str:
+        """``text`` with what came from the environment as it was typed."""
+        for value, typed in _unlike(self.values, self.shown):
+            text = text.replace(value, typed)
+        return text
+
+
+def build(settings: Settings) -> Experiment:
+    """The experiment that a config describes. Imports no torch.
+
+    Raises:
+        ConfigError: one line. What only the code of a model or an optimizer can refuse, :func:`check_parts` finds.
+    """
+    plain = dict(settings.values)
+    exports = export_parts(plain.pop("export", {}), settings)
+    groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
+    parts = {group: part_of(group, plain.pop(group), settings) for group in groups}
+    launch, checkpoint, fault = parts.pop("launch"), parts.pop("checkpoint"), parts.pop("fault", None)
+    values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
+    values |= parts | {"launch": launch(), "launch_name": launch.choice, "config_hash": config_hash(plain, parts)}
+    values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports}
+    experiment = Experiment(**values)
+    for part in (parts["schedule"], parts["cost"], *exports):
+        part.check()
+    if experiment.task == "plan":
+        parts["plan"]()
+    if experiment.task in WITH_MODEL:
+        asked = derive(experiment)
+        if asked.num_stages is not None:
+            resolve(experiment, asked, asked.num_stages)
+    return experiment
+
+
+def check_parts(experiment: Experiment) -> None:
+    """Look at the code of every part that the task needs. Imports torch for a task with a model; raises ConfigError."""
+    if experiment.task in WITH_MODEL:
+        for group in GIVEN:
+            if isinstance(part := getattr(experiment, group), Part):
+                part.check()
+
+
+def part_of(group: str, node: Any, settings: Settings) -> Part:
+    """The part that a node of the config describes."""
+    choice = str(settings.choices.get(group) or "?")
+    if not isinstance(node, dict):
+        raise ConfigError(f"{group}={show(node)}: must be an option of the group, chosen with {group}=")
+    arguments = {str(name): value for name, value in node.items()}
+    target = arguments.pop("_target_", None)
+    if not isinstance(target, str):
+        raise ConfigError(f"{group}._target_={show(target)}: must be the dotted name of a function or a class")
+    role, given = ROLES.get(group, ""), (GIVEN | OPTIONAL).get(group, ())
+    return Part(group, choice, target, arguments, role, given, settings.trust, settings.sources.get(group, {}))
+
+
+def export_parts(nodes: Any, settings: Settings) -> tuple[Part, ...]:
+    """A part for each chosen option of ``export``, of which there may be several."""
+    if not isinstance(nodes, dict):
+        raise ConfigError(f"export={show(nodes)}: must be options of the group, chosen with export=")
+    parts = []
+    for name, node in nodes.items():
+        sources = {key: f"export.{name}.{key}" for key in node} if isinstance(node, dict) else {}
+        own = replace(settings, choices={"export": name}, sources={"export": sources})
+        parts.append(part_of("export", node, own))
+    return tuple(parts)
+
+
+def _unlike(values: Any, shown: Any) -> Iterator[tuple[str, str]]:
+    """The texts that are not shown, and what is shown for them."""
+    if isinstance(values, dict) and isinstance(shown, dict):
+        for key in values:
+            yield from _unlike(values[key], shown.get(key))
+    elif isinstance(values, list) and isinstance(shown, list):
+        for pair in zip(values, shown, strict=True):
+            yield from _unlike(*pair)
+    elif isinstance(values, str) and isinstance(shown, str) and values != shown and len(values) >= SECRET:
+        yield values, shown
+
+
+def config_hash(values: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
+    """A hash of what determines the numbers of a run; the same for the same config in another checkout."""
+    content = {key: value for key, value in values.items() if key not in NOT_NUMBERS}
+    content |= {group: [part.target, part.arguments] for group, part in parts.items() if group not in NOT_NUMBERS}
+    text = json.dumps(content, sort_keys=True, default=str).replace(str(conf_dir()), "conf")
+    return hashlib.sha256(text.encode()).hexdigest()

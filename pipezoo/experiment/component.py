@@ -1,0 +1,212 @@
+"""A part of an experiment: what ``_target_`` and its arguments in a YAML file say, not yet called.
+
+    model:                                   Part("model", "example_code", "pipezoo.models.ExampleCode", {...})
+      _target_: pipezoo.models.ExampleCode
+      d_hid: 512                             experiment.model()             -> ExampleCode(d_hid=512, splits=6)
+      splits: 9                              ConfigError  model.splits=9: must be an int in 2..8
+
+Its target is imported when it is needed and not before, so that a config whose error is elsewhere answers at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.experiment.allowlist import Trust, resolve
+from pipezoo.experiment.type_check import expected_by, fit, hints_of
+from pipezoo.suggest import unknown
+
+KEYS = {"num_stages": "stages", "num_ranks": "ranks", "num_microbatches": "microbatches"}  # as the user spells them
+
+
+@dataclass(frozen=True)
+class Part:
+    """Call it as the function or class it stands for; the arguments of the config are filled in.
+
+    Args:
+        group: the config group, like ``model``.
+        choice: the word of the command line, like ``example_code``.
+        target: dotted name of a function or class.
+        arguments: what the YAML file and the command line say; plain values.
+        role: dotted name of the class that the target must be a subclass of, or "" for none.
+        given: names of the arguments that the caller will add.
+        trust: whose code may be named besides ours.
+        sources: for arguments that repeat another key of the config, that key: ``{"d_hid": "model.d_hid"}``.
+
+    Calling, ``check`` and ``parameters`` raise ConfigError in the user's spelling.
+    """
+
+    group: str
+    choice: str
+    target: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    role: str = ""
+    given: tuple[str, ...] = ()
+    trust: Trust = field(default_factory=Trust)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def function(self) -> Callable[..., Any]:
+        """The target itself, imported and judged."""
+        found = resolve(f"{self.group}._target_", self.target, self.trust)
+        if not callable(found):
+            raise ConfigError(f"{self.group}._target_={self.target}: is neither a function nor a class")
+        if self.role and self.role not in _ancestors(found):
+            raise ConfigError(f"{self.group}._target_={self.target}: is not a subclass of {self.role}")
+        function: Callable[..., Any] = found
+        return function
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters of the target by name."""
+        function = self.function
+        try:
+            return inspect.signature(function).parameters
+        except (TypeError, ValueError):  # a callable written in C
+            return {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To another process go the fields; what was looked up is looked up there again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def takes(self, name: str) -> bool:
+        """Whether the target has a parameter of this name."""
+        return name in self.parameters
+
+    def check(self) -> None:
+        """Refuse a target that is not allowed, arguments it does not have, and missing ones. Calls nothing."""
+        kinds = {parameter.kind for parameter in self.parameters.values()}
+        anything = inspect.Parameter.VAR_KEYWORD in kinds
+        names = [name for name, p in self.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        own = [name for name in names if name not in self.given]
+        for name, value in self.arguments.items():
+            if name not in own and not anything:
+                raise ConfigError(f"{self.group}.{name}={show(value)}: {unknown('key', name, own)}")
+        for name in own:
+            if name not in self.arguments and self.parameters[name].default is inspect.Parameter.empty:
+                raise ConfigError(f"{self.group}.{name}: is missing, and {self.group}={self.choice} needs it")
+
+    def __call__(self, **given: Any) -> Any:
+        """Call the target with the arguments of the config and those ``given``, which win.
+
+        A part of pipezoo says itself which values it takes, as it knows the range; what its annotation does not allow
+        is refused all the same, so nothing slips through where it forgot.
+        """
+        self.check()
+        arguments = {**self._built(), **given}
+        misfit = self._misfit()
+        if misfit and not self.target.startswith("pipezoo."):
+            raise misfit
+        try:
+            made = self.function(**arguments)
+        except Exception as error:
+            if isinstance(error, ValueError) and (spelled := self._spell(error, given)):
+                raise spelled from error
+            if misfit:
+                raise misfit from error
+            if isinstance(error, PipezooError) and type(error) is not ConfigError:
+                raise
+            raise self.blame(error, given) from error
+        if misfit:
+            raise misfit
+        return made
+
+    def blame(self, error: Exception, given: Mapping[str, Any] | None = None) -> ConfigError:
+        """``error``, which this part raised, as one line in the user's spelling."""
+        if type(error) is ConfigError:
+            return error
+        text = " ".join(str(error).split()) or "no reason given"
+        if spelled := self._spell(error, given or {}):
+            return spelled
+        for name, value in self.arguments.items():
+            if text.endswith(f": {value}"):  # as torch says it: "Invalid learning rate: -1"
+                return ConfigError(f"{self._key(name)}={show(value)}: {text}")
+        if isinstance(error, ValueError):
+            return ConfigError(f"{self.group}={self.choice}: {text}")
+        return ConfigError(f"{self.group}={self.choice}: {type(error).__name__}: {text[:300]} ({_place(error)})")
+
+    def _spell(self, error: Exception, given: Mapping[str, Any]) -> ConfigError | None:
+        """An error that begins with ``argument=value:``, with the key that the user knows the argument by."""
+        text = re.sub(r"^(\w+)=(None|True|False)(?=:)", _as_typed, " ".join(str(error).split()))
+        name = match[1] if (match := re.match(r"([A-Za-z_]\w*)(?=[=\[.])", text)) else ""
+        if name in self.arguments or (name in self.parameters and name not in given):
+            return ConfigError(self._key(name) + text[len(name) :])
+        if name in given and name in KEYS:
+            return ConfigError(KEYS[name] + text[len(name) :])
+        return None
+
+    def _key(self, name: str) -> str:
+        """The key that an argument's value was typed at."""
+        return self.sources.get(name, f"{self.group}.{name}")
+
+    def _misfit(self) -> ConfigError | None:
+        """The first argument whose value is not what its annotation says."""
+        hints = hints_of(self.function)
+        for name, value in self.arguments.items():
+            if name in hints and not _is_part(value) and not fit(value, hints[name]):
+                return ConfigError(f"{self._key(name)}={show(value)}: must be {expected_by(hints[name])}")
+        return None
+
+    def _built(self) -> dict[str, Any]:
+        """The arguments, those that are parts themselves (a dict with ``_target_``) called."""
+        hints = hints_of(self.function)
+        built = {name: self._build(name, value) for name, value in self.arguments.items()}
+        return {name: tuple(value) if _wants_tuple(hints.get(name), value) else value for name, value in built.items()}
+
+    def _build(self, name: str, value: Any) -> Any:
+        if not _is_part(value):
+            return value
+        inner = {key: item for key, item in value.items() if key != "_target_"}
+        return Part(f"{self.group}.{name}", self.choice, value["_target_"], inner, trust=self.trust)()
+
+
+def show(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value if value and not _reads_as_other(value) else repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(show, value))}]"
+    return str(value)
+
+
+def _as_typed(value: re.Match[str]) -> str:
+    """``name=None`` in Python's spelling, as ``name=null`` in YAML's."""
+    return f"{value[1]}={show({'None': None, 'True': True, 'False': False}[value[2]])}"
+
+
+def _reads_as_other(text: str) -> bool:
+    """True for text that would be a number or a word of YAML if it stood without quotes."""
+    return bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|null|\s.*|.*\s", text, re.IGNORECASE))
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("_target_"), str)
+
+
+def _wants_tuple(hint: Any, value: Any) -> bool:
+    return isinstance(value, list) and not fit(value, hint, exactly=True) and fit(tuple(value), hint, exactly=True)
+
+
+def _ancestors(found: Any) -> set[str]:
+    return {f"{base.__module__}.{base.__qualname__}" for base in getattr(found, "__mro__", ())}
+
+
+def _place(error: Exception) -> str:
+    """File and line that raised, for a person who wrote that file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = str(Path(__file__).parent)
+    theirs = [frame for frame in frames if "site-packages" not in frame.filename and __file__ != frame.filename]
+    theirs = [frame for frame in theirs if not frame.filename.startswith(ours)] or theirs or list(frames)
+    return f"{Path(theirs[-1].filename).name}:{theirs[-1].lineno}; debug=true shows the traceback"

@@ -1,0 +1,232 @@
+"""The numbers that follow from what was asked.
+
+asked                            derived
+  ranks=2  schedule=zbv     ->   stages=4                2 stages per rank is what zbv runs
+  stages=4                  ->   ranks=4                 1f1b runs 1
+  stages=4 ranks=2          ->   2 stages per rank       if the schedule can
+  neither                   ->   as many stages as the splitter finds in the model
+  -                         ->   microbatches=8, batch_size=32 (4 rows per microbatch)
+
+``derive`` decides what can be decided without the model, ``resolve`` the rest once the split is known. Neither needs
+torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pipezoo.errors import ConfigError
+from pipezoo.experiment.component import Part
+from pipezoo.experiment.experiment import COUNTS, Experiment
+from pipezoo.schedule.schedule import Schedule
+
+MICROBATCHES = 8
+ROWS_PER_MICROBATCH = 4
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is known before the model is built.
+
+    Args:
+        num_stages: how many stages to cut; None: as many as the splitter finds.
+        because: what asked for that number, as the user typed it, like ``ranks=2``; "" where nothing did.
+        schedule: the schedule where it says all numbers itself (a file), else None.
+        lines: what was derived, in words.
+    """
+
+    num_stages: int | None
+    because: str
+    num_microbatches: int
+    batch_size: int
+    schedule: Schedule | None
+    lines: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of one microbatch."""
+        return self.batch_size // self.num_microbatches
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Every number of the pipeline, and its schedule. ``lines`` say what nobody typed."""
+
+    num_stages: int
+    num_ranks: int
+    stages_per_rank: int
+    num_microbatches: int
+    batch_size: int
+    schedule: Schedule
+    lines: tuple[str, ...]
+
+
+def derive(experiment: Experiment) -> Asked:
+    """All that follows from the config without the model. Raises ConfigError for numbers that contradict each other."""
+    written = None if experiment.schedule.takes("num_ranks") else experiment.schedule()
+    if written is not None:
+        _check_written(experiment, written)
+    num_stages, because = asked_stages(experiment.schedule, experiment.num_stages, experiment.num_ranks, written)
+    _check_splits(experiment, num_stages, because)
+    lines = []
+    num_microbatches = experiment.num_microbatches
+    if num_microbatches is None:
+        num_microbatches = written.num_microbatches if written is not None else MICROBATCHES
+        lines.append(f"microbatches={num_microbatches}" + (" (the schedule's)" if written is not None else ""))
+    batch_size = experiment.batch_size
+    if batch_size is None:
+        batch_size = ROWS_PER_MICROBATCH * num_microbatches
+        lines.append(f"batch_size={batch_size} ({ROWS_PER_MICROBATCH} rows per microbatch)")
+    if batch_size % num_microbatches:
+        raise ConfigError(
+            f"batch_size={batch_size}: is not divisible by microbatches={num_microbatches}; "
+            f"valid microbatches: {_divisors(batch_size)}"
+        )
+    return Asked(num_stages, because, num_microbatches, batch_size, written, tuple(lines))
+
+
+def resolve(experiment: Experiment, asked: Asked, num_stages: int) -> Sizes:
+    """All numbers and the schedule of a pipeline of ``num_stages`` stages, the number that the splitter made.
+
+    Raises ConfigError when that is not what was asked for, or when the schedule cannot run it.
+    """
+    _check_found(experiment, asked, num_stages)
+    if asked.schedule is not None:
+        schedule = asked.schedule
+        per_rank = num_stages // schedule.num_ranks if num_stages % schedule.num_ranks == 0 else 0
+        source = f"stages={num_stages} ranks={schedule.num_ranks} (the schedule's)"
+        return _sizes(asked, schedule, per_rank, (source,))
+    num_ranks = experiment.num_ranks
+    default = _stages_per_rank(experiment.schedule)
+    lines = []
+    if experiment.num_stages is None:
+        lines.append(f"stages={num_stages}" + (f" ({asked.because})" if asked.because else ""))
+    if num_ranks is None:
+        if num_stages % default:
+            raise ConfigError(_uneven(experiment, asked, num_stages, default))
+        num_ranks, per_rank = num_stages // default, default
+        lines.append(f"ranks={num_ranks} ({default} stage{'s' * (default > 1)} per rank)")
+    else:
+        per_rank = num_stages // num_ranks
+    schedule = _build_schedule(experiment, num_stages, num_ranks, per_rank, asked.num_microbatches)
+    return _sizes(asked, schedule, per_rank, tuple(lines))
+
+
+def asked_stages(
+    schedule: Part, num_stages: int | None, num_ranks: int | None, written: Schedule | None = None
+) -> tuple[int | None, str]:
+    """How many stages ``stages=``, ``ranks=`` or a schedule that says so itself ask for, and which of them it was."""
+    if written is not None:
+        return written.num_stages, _written_as(schedule)
+    if num_stages is not None and num_ranks is not None:
+        if num_stages < num_ranks:
+            raise ConfigError(f"ranks={num_ranks}: there are only stages={num_stages}; valid: {_divisors(num_stages)}")
+        if num_stages % num_ranks:
+            valid = ", ".join(str(num_ranks * per_rank) for per_rank in range(1, 5))
+            raise ConfigError(f"stages={num_stages}: is not a multiple of ranks={num_ranks}; valid: {valid} ...")
+    if num_stages is not None:
+        return num_stages, f"stages={num_stages}"
+    if num_ranks is not None:
+        return num_ranks * _stages_per_rank(schedule), f"ranks={num_ranks}"
+    return None, ""
+
+
+def _stages_per_rank(schedule: Part) -> int:
+    """What the config says, else what the schedule runs when nobody says; 1 where it has no choice."""
+    value = schedule.arguments.get("stages_per_rank")
+    if value is None and schedule.takes("stages_per_rank"):
+        value = schedule.parameters["stages_per_rank"].default
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
+
+
+def _build_schedule(
+    experiment: Experiment, num_stages: int, num_ranks: int, per_rank: int, num_microbatches: int
+) -> Schedule:
+    part = experiment.schedule
+    given = {"num_ranks": num_ranks, "num_microbatches": num_microbatches}
+    if part.takes("stages_per_rank"):
+        given["stages_per_rank"] = per_rank
+    elif per_rank != 1:
+        raise ConfigError(f"stages={num_stages}: {part.choice} runs one stage on each of the {num_ranks} ranks")
+    try:
+        schedule = part(**given)
+    except ConfigError as error:
+        _, _, text = str(error).partition(f"stages_per_rank={per_rank!r}: ")
+        if not text:
+            raise
+        why, _, valid = text.partition("; valid: ")
+        counts = [int(word) * num_ranks for word in valid.split(", ") if word.isdigit()]
+        wanted = f"; valid: {', '.join(map(str, counts))}" if counts else f"; valid: {valid} per rank" if valid else ""
+        raise ConfigError(f"stages={num_stages}: on ranks={num_ranks}: {why}{wanted}") from error
+    if not isinstance(schedule, Schedule):
+        raise ConfigError(f"schedule={part.choice}: {part.target} made a {type(schedule).__name__}, no Schedule")
+    made = (schedule.num_stages, schedule.num_ranks, schedule.num_microbatches)
+    if made != (num_stages, num_ranks, num_microbatches):
+        raise ConfigError(
+            f"schedule={part.choice}: {part.target} was asked for {num_stages} stages, {num_ranks} ranks and "
+            f"{num_microbatches} microbatches, and made {made[0]}, {made[1]} and {made[2]}"
+        )
+    return schedule
+
+
+def _sizes(asked: Asked, schedule: Schedule, per_rank: int, lines: tuple[str, ...]) -> Sizes:
+    return Sizes(
+        schedule.num_stages,
+        schedule.num_ranks,
+        per_rank,
+        asked.num_microbatches,
+        asked.batch_size,
+        schedule,
+        lines + asked.lines,
+    )
+
+
+def _check_written(experiment: Experiment, written: Schedule) -> None:
+    """A schedule that says its numbers itself allows no others."""
+    for key, name in COUNTS.items():
+        count, has = getattr(experiment, name), getattr(written, name)
+        if count is not None and count != has:
+            raise ConfigError(f"{key}={count}: {_written_as(experiment.schedule)} has {key}={has}; valid: {has}")
+
+
+def _check_splits(experiment: Experiment, num_stages: int | None, because: str) -> None:
+    """A model that is told its number of stages by ``model.splits`` is not told another one elsewhere."""
+    splits = _splits(experiment)
+    if splits is not None and num_stages is not None and splits != num_stages:
+        raise ConfigError(
+            f"model.splits={splits}: {because} asks for {num_stages} stages (both count stages, not cuts); "
+            f"give one of them; valid: {num_stages}"
+        )
+
+
+def _check_found(experiment: Experiment, asked: Asked, num_stages: int) -> None:
+    made = f"split={experiment.split_name} made {num_stages} of model={experiment.model_name}; valid: {num_stages}"
+    if asked.num_stages is not None and asked.num_stages != num_stages:
+        raise ConfigError(f"{asked.because}: asks for {asked.num_stages} stages, but {made}")
+    splits = _splits(experiment)
+    if splits is not None and splits != num_stages:
+        raise ConfigError(f"model.splits={splits}: asks for as many stages, but {made}")
+
+
+def _uneven(experiment: Experiment, asked: Asked, num_stages: int, default: int) -> str:
+    low = num_stages // default * default
+    valid = ", ".join(str(count) for count in (low, low + default, low + 2 * default) if count)
+    key = asked.because or ("model.splits" if _splits(experiment) else "stages") + f"={num_stages}"
+    return f"{key}: {experiment.schedule_name} puts {default} stages on every rank; valid: {valid} ..."
+
+
+def _splits(experiment: Experiment) -> int | None:
+    """The number of stages that the model itself is told, where its constructor has such an argument."""
+    splits = experiment.model.arguments.get("splits")
+    return splits if isinstance(splits, int) and not isinstance(splits, bool) else None
+
+
+def _written_as(schedule: Part) -> str:
+    file = schedule.arguments.get("file")
+    return f"schedule={schedule.choice}" if file is None else f"schedule.file={file}"
+
+
+def _divisors(number: int) -> str:
+    small = [size for size in range(1, math.isqrt(number) + 1) if number % size == 0]
+    return ", ".join(map(str, sorted({*small, *(number // size for size in small)})))

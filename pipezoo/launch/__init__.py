@@ -1,0 +1,1 @@
+"""How the ranks of a pipeline run, one strategy a file."""

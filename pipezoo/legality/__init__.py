@@ -1,1 +1,0 @@
-"""What makes a table of actions a schedule: its order, its messages, and that they meet."""

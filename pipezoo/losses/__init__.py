@@ -1,0 +1,5 @@
+"""Losses that torch.nn does not have in the shape a pipeline needs, one per file."""
+
+from pipezoo.losses.token_cross_entropy import TokenCrossEntropy
+
+__all__ = ["TokenCrossEntropy"]

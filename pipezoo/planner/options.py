@@ -1,0 +1,91 @@
+"""What a plan may look like: memory, what may vary, and how long to search (``conf/plan``)."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from pipezoo.validators import check_int
+
+OBJECTIVES = ("step", "span")
+UNITS = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The arguments of ``conf/plan/search.yaml``.
+
+    Args:
+        memory: the most activations that a rank may hold, in the unit of the costs: a number, or text like ``2GB``.
+            None: no limit.
+        budget: seconds of search after the fixed schedules.
+        moves: how many changes of good orders each search tries at most.
+        schedules: names of the fixed schedules to look at; None: all.
+        stages_per_rank: which numbers of stages a rank may have.
+        microbatches: which numbers of microbatches; None: the one that the run has.
+        place_weights: whether fixed schedules are also tried with their weight halves placed anew.
+        generate: whether orders are searched for, besides the fixed ones.
+        objective: ``step``, or ``span`` for an optimizer without a barrier.
+        rows: how many rows of the table are shown.
+
+    Raises:
+        ValueError: a value out of range, by name.
+    """
+
+    memory: float | str | None = None
+    budget: float = 10.0
+    moves: int = 200
+    schedules: tuple[str, ...] | None = None
+    stages_per_rank: tuple[int, ...] = (1, 2)
+    microbatches: tuple[int, ...] | None = None
+    place_weights: bool = True
+    generate: bool = True
+    objective: str = "step"
+    rows: int = 15
+
+    def __post_init__(self) -> None:
+        _ = self.limit
+        if not _is_number(self.budget) or not self.budget > 0:
+            raise ValueError(
+                f"budget={self.budget!r}: must be a number > 0, of seconds; generate=false searches nothing"
+            )
+        check_int("moves", self.moves, 0)
+        check_int("rows", self.rows, 1)
+        for name in ("stages_per_rank", "microbatches"):
+            counts = getattr(self, name)
+            if counts is not None and not counts:
+                raise ValueError(f"{name}=[]: needs at least one number; valid: >= 1")
+            for count in counts or ():
+                check_int(name, count, 1)
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective={self.objective}: unknown word; valid: {', '.join(OBJECTIVES)}")
+
+    @property
+    def limit(self) -> float:
+        """The memory as a number; infinity for none."""
+        if self.memory is None:
+            return math.inf
+        value = self.memory
+        if isinstance(value, str) and (match := re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([a-zA-Z]*)\s*", value)):
+            number, unit = match.groups()
+            if unit in UNITS and number.count(".") <= 1:
+                value = float(number) * UNITS[unit]
+        if not _is_number(value) or not value > 0:  # type: ignore[operator]
+            words = "a number > 0, or text like 2GB, 512MiB"
+            raise ValueError(f"memory={self.memory}: must be {words}; null: no limit")
+        return float(value)
+
+
+def amount(value: float, unit: str = "B") -> str:
+    """Bytes as people say them; other units as plain numbers."""
+    if unit != "B":
+        return f"{value:.4g}"
+    for name, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:.0f} B"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

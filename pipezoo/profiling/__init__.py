@@ -1,0 +1,1 @@
+"""What stages and messages cost on this machine, measured alone."""

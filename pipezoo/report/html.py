@@ -1,0 +1,286 @@
+"""``report.html``: one self-contained page per run or sweep. It asks the network for nothing and runs no code but ours.
+
+    run's folder --> Run --> facts, tables (autoescaped HTML)      \\
+                             timelines (packed arrays, as JSON)     |--> base.html --> report.html
+                             page.css, lanes.js (allowed by hash)  /
+
+Whatever a config or an error says is text: templates escape it, JSON inside the page has no ``<``, and the page's
+policy forbids every script but the one whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from pipezoo.report.chart import line_chart
+from pipezoo.report.colors import MEANING
+from pipezoo.report.scales import bytes_text, time_text
+from pipezoo.results.run import Run, flat, read_run
+from pipezoo.results.run_dir import REPORT, write_text
+from pipezoo.results.sanitize import printable
+from pipezoo.results.sweep_table import inner, number
+from pipezoo.simulator.timeline import Timeline
+
+MOST_SPANS = 1_000_000  # of one timeline on a page; of more, evenly chosen ranks are shown
+ASSETS = Path(__file__).parent / "assets"
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write ``report.html`` into a run's folder, from its files, and return its path.
+
+    Raises:
+        ConfigError: there is no run in the folder.
+        OutputError: the folder cannot be written.
+    """
+    path = Path(folder) / REPORT
+    write_text(path, run_page(read_run(folder)))
+    return path
+
+
+def run_page(run: Run) -> str:
+    """The page of one run."""
+    losses = {"loss": list(enumerate(run.losses))}
+    return render(
+        "run.html",
+        title=run.title,
+        data=packed([(timeline, run) for timeline in numbered(run.timelines)]),
+        verdict=_verdict(run.result),
+        error=_error(run.result),
+        problems=run.problems,
+        facts=_facts(run),
+        derived=_derived(run.result),
+        memory_unit=run.memory_unit,
+        losses=line_chart(losses, "loss by step", from_zero=False) if run.losses else None,
+        memory=_memory(run),
+        commands=_commands(run),
+        config_text=run.config_text,
+        everything=list(flat(run.result)),
+    )
+
+
+def numbered(timelines: Sequence[Timeline]) -> list[Timeline]:
+    """The same, with ``measured 1``, ``measured 2`` ... as source where several steps were recorded."""
+    sources = [timeline.source for timeline in timelines]
+    return [
+        replace(line, source=f"{line.source} {sources[: i + 1].count(line.source)}")
+        if sources.count(line.source) > 1
+        else line
+        for i, line in enumerate(timelines)
+    ]
+
+
+def render(template: str, title: str, data: Any = None, script: str = "lanes.js", **values: Any) -> str:
+    """A page from a template; ``data`` is for its script, and everything else is escaped unless it is ``Markup``."""
+    style, code = _asset("page.css"), _asset(script)
+    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(code)}'; "
+    policy += "base-uri 'none'; form-action 'none'"
+    used = {op for line in (data or {}).get("timelines", ()) for op in line["ops"]}
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            title=title,
+            policy=policy,
+            style=Markup(style),
+            script=Markup(code),
+            data=_script_json(data),
+            has_timelines=bool(data),
+            unit_note="Times are in units of the cost." if data and data["unit"] != "s" else "",
+            **{"legend": legend(used)} | values,
+        )
+    )
+
+
+def legend(used: set[int]) -> list[dict[str, str]]:
+    """Letters and meanings of the ops that a picture shows."""
+    return [{"name": op.name, "meaning": meaning} for op, meaning in MEANING.items() if op in used]
+
+
+def packed(timelines: Sequence[tuple[Timeline, Run]]) -> dict[str, Any] | None:
+    """Timelines and their runs for ``lanes.js``: arrays in order of rank and time, as base64 of the smallest unsigned
+    ints. None where there is no timeline."""
+    if not timelines:
+        return None
+    known = all(any(_kept(run)[0]) for _, run in timelines)
+    return {
+        "unit": timelines[0][1].unit,
+        "held": timelines[0][1].memory_unit if known else "stage inputs",
+        "timelines": [_packed_timeline(line, *(_kept(run) if known else ([], []))) for line, run in timelines],
+    }
+
+
+def _packed_timeline(timeline: Timeline, keeps: list[float], frees: list[float]) -> dict[str, Any]:
+    bubble, makespan = timeline.bubble(), timeline.makespan
+    first = float(timeline.start.min(initial=np.inf)) if timeline.num_spans else 0.0
+    every = math.ceil(timeline.num_spans / MOST_SPANS) or 1
+    ranks = np.arange(0, timeline.num_ranks, every)
+    order = np.lexsort((timeline.start, timeline.rank))
+    order = order[timeline.rank[order] % every == 0]
+    tick = (makespan or 1.0) / (2**32 - 1)
+    start = np.rint((timeline.start[order] - first) / tick)
+    end = np.rint((timeline.end[order] - first) / tick)
+    return {
+        "name": timeline.source + (f", every {every}th rank" if every > 1 else ""),
+        "keeps": keeps,
+        "frees": frees,
+        "makespan": makespan,
+        "bubble": [f"{100 * bubble[key]:.1f}" for key in ("makespan", "span")],
+        "tick": tick,
+        "ranks": ranks.tolist(),
+        "offsets": np.searchsorted(timeline.rank[order], [*ranks.tolist(), timeline.num_ranks]).tolist(),
+        "ops": np.unique(timeline.op).tolist(),
+        "start": _base64(start),
+        "length": _base64(end - start),
+        "stage": _base64(np.maximum(timeline.stage[order], 0)),
+        "op": _base64(timeline.op[order]),
+        "microbatch": _base64(timeline.microbatch[order].astype(np.int64) + 1),
+    }
+
+
+def _base64(values: NDArray[Any]) -> dict[str, str]:
+    most = int(values.max(initial=0))
+    kind = next(kind for kind, bits in (("u1", 8), ("u2", 16), ("u4", 32)) if most < 2**bits)
+    return {"type": kind, "data": base64.b64encode(values.astype(f"<{kind}").tobytes()).decode("ascii")}
+
+
+def _kept(run: Run) -> tuple[list[float], list[float]]:
+    """What the forward of each stage keeps for the backward, and what of it the I half gives back."""
+    keeps, frees = ([number(inner(stage, key)) or 0.0 for stage in run.costs] for key in ("keeps", "I_frees"))
+    return keeps, frees
+
+
+def _verdict(result: dict[str, Any]) -> dict[str, str]:
+    status, verified = str(result.get("status", "unknown")), result.get("verified")
+    if status != "ok":
+        return {"kind": "bad" if status != "running" else "", "word": status, "text": ""}
+    if result.get("task") == "simulate":
+        return {"kind": "", "word": "simulated", "text": "nothing was trained"}
+    if verified is None:
+        return {"kind": "", "word": "not verified", "text": "against one device"}
+    difference = number(result.get("max_relative_difference"))
+    text = "" if difference is None else f"max relative difference {difference:.3g}"
+    known = {"exact": "bit for bit what one device computes", "close": text, "failed": text}
+    return {
+        "kind": "bad" if verified == "failed" else "good",
+        "word": f"verified {verified}" if verified != "failed" else "verification failed",
+        "text": known.get(str(verified), text),
+    }
+
+
+def _error(result: dict[str, Any]) -> str:
+    error = result.get("error") or result.get("first_difference")
+    return "" if not error else error if isinstance(error, str) else "\n".join(f"{k}: {v}" for k, v in flat(error))
+
+
+Fact = tuple[str, str, str]  # name, value, note
+
+
+def _facts(run: Run) -> list[dict[str, str]]:
+    facts = [*_times(run), *_bubbles(run), *_prediction(run)]
+    for key in ("num_stages", "num_ranks", "num_microbatches", "batch_size", "dtype", "device", "launch"):
+        if isinstance(value := run.result.get(key), (str, int)):
+            facts.append((key.removeprefix("num_").replace("_", " "), str(value), ""))
+    return [{"name": name, "value": value, "note": note} for name, value, note in facts]
+
+
+def _times(run: Run) -> Iterator[Fact]:
+    step = {key: number(inner(run.result, "step_seconds", key)) for key in ("median", "min", "max")}
+    if step["median"] is not None:
+        extremes = [f"{key} {time_text(value, run.unit)}" for key in ("min", "max") if (value := step[key]) is not None]
+        yield "step, median" if extremes else "step", time_text(step["median"], run.unit), ", ".join(extremes)
+    if (rate := number(run.result.get("samples_per_second"))) is not None:
+        yield "samples per second", f"{rate:.4g}", ""
+
+
+def _bubbles(run: Run) -> Iterator[Fact]:
+    for source in ("measured", "predicted"):
+        bubble = inner(run.result, "bubble", source)
+        if (makespan := number(inner(bubble, "makespan"))) is not None:
+            span = number(inner(bubble, "span"))
+            note = "of the makespan" + ("" if span is None else f"; {100 * span:.1f} % of the span")
+            yield f"bubble, {source}", f"{100 * makespan:.1f} %", note
+
+
+def _prediction(run: Run) -> Iterator[Fact]:
+    prediction = run.result.get("prediction")
+    if (error := number(inner(prediction, "step_error"))) is not None:
+        yield "prediction error", f"{100 * error:+.1f} %", "predicted over measured step"
+    if (bound := number(inner(prediction, "lower_bound", "bubble"))) is not None:
+        gap = number(inner(prediction, "gap"))
+        note = "no order of this work has less" + ("" if gap is None else f"; gap {100 * gap:.1f} points")
+        yield "bubble, lower bound", f"{100 * bound:.1f} %", note
+    path = inner(prediction, "critical_path")
+    if (actions := number(inner(path, "num_actions"))) is not None:
+        messages = number(inner(path, "num_messages")) or 0
+        seconds = inner(path, "compute_seconds_by_op")
+        parts = [(op, number(value)) for op, value in seconds.items()] if isinstance(seconds, dict) else []
+        note = ", ".join(f"{op} {time_text(value, run.unit)}" for op, value in parts if value is not None)
+        yield "critical path", f"{actions:.0f} actions, {messages:.0f} messages", note
+    if isinstance(name := inner(run.result, "nearest", "schedule"), str):
+        crossed = number(inner(run.result, "nearest", "distance"))
+        note = "" if crossed is None else f"{100 * crossed:.2g} % of the pairs of actions run the other way round"
+        yield "nearest fixed schedule", name, "the same order" if crossed == 0 else note
+
+
+def _derived(result: dict[str, Any]) -> str:
+    """Everything that nobody typed, in one line."""
+    derived = result.get("derived")
+    if isinstance(derived, dict):
+        return ", ".join(f"{key}={value}" for key, value in flat(derived))
+    return ", ".join(map(str, derived)) if isinstance(derived, list) else ""
+
+
+def _memory(run: Run) -> list[tuple[str, str]]:
+    predicted, measured = run.memory("predicted"), run.memory("measured")
+    num_ranks = max(len(predicted), len(measured))
+    columns = [values + [None] * (num_ranks - len(values)) for values in (predicted, measured)]
+    spelled = bytes_text if run.memory_unit == "bytes" else "{:.6g}".format
+    texts = [["" if value is None else spelled(value) for value in column] for column in columns]
+    return list(zip(*texts, strict=True))
+
+
+def _commands(run: Run) -> str:
+    """What to type to see the run again: its repetition from the folder, and the command as it was given."""
+    return f"python -m pipezoo.cli.rerun {shlex.quote(printable(run.folder))}\n{printable(run.command)}"
+
+
+@cache
+def compile_templates() -> None:
+    """Compile what pages are made from, so that processes that are forked from this one need not."""
+    for name in _templates().list_templates(extensions=["html"]):
+        _templates().get_template(name)
+
+
+@cache
+def _templates() -> Environment:
+    loader = PackageLoader("pipezoo.report", "assets")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+@cache
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
+
+
+def _script_json(data: Any) -> Markup:
+    """JSON that no HTML parser can take for markup."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,242 @@
+"""Everything that is decided before a process starts: the model is built, split, tried out, and its order lowered.
+
+What is wrong with a run is found here, in the parent, and said in one line.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipezoo.errors import ConfigError
+from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
+from pipezoo.experiment.experiment import Experiment, Virtual
+from pipezoo.runtime.checkpoint import Saved, read, restore_model, restore_optimizer
+from pipezoo.runtime.microbatching import scaled
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype, try_out
+from pipezoo.schedule.action import Action, Op
+from pipezoo.schedule.lowering import lower, receives_first
+from pipezoo.schedule.nccl_order import check_queues
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.simulate import simulate
+from pipezoo.splitters._dry_run import output_of
+
+COSTED_STEPS = 8  # so many of the last steps are recorded for the costs of the stages, however few are shown
+
+
+def prepare(experiment: Experiment, scratch: Path, checkpoints: Path | None = None) -> tuple[Pipeline, Sizes]:
+    """The pipeline of an experiment, ready to launch, and the numbers that were derived for it.
+
+    Args:
+        scratch: a private folder that the processes of the run share.
+        checkpoints: where its checkpoints go, if it is to write some.
+
+    Raises:
+        ConfigError: the experiment cannot run, in the user's spelling.
+    """
+    torch.set_num_threads(1)  # a pool of threads would not survive the fork
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # nor would CUDA, which tracing asks for otherwise
+    asked = derive(experiment)
+    dtype = getattr(torch, experiment.dtype)
+    data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
+    loss = experiment.loss()
+    saved = None if experiment.resume is None else read(experiment.resume)
+    model = _fresh(experiment, dtype, saved)
+    stages, sizes = _split(experiment, asked, model, data, loss, dtype)
+    schedule = sizes.schedule
+    virtual = isinstance(experiment.launch, Virtual)
+    placed = (0,) * sizes.num_stages if virtual else schedule.stage_to_rank
+    num_processes = max(placed) + 1
+    _check_devices(experiment, num_processes)
+    if experiment.device == "cuda" and not virtual and schedule.has_messages:
+        check_queues(schedule)
+    _check_weight_gradient(experiment, stages, schedule)
+    _check_dropout(experiment, model)
+    pipeline = Pipeline(
+        stages=stages,
+        schedule=schedule,
+        actions=_actions(experiment, schedule, placed),
+        stage_to_rank=placed,
+        fresh_model=partial(_fresh, experiment, dtype, saved),
+        batch=data,
+        loss=loss,
+        optimizer=lambda parameters: experiment.optimizer(params=parameters),
+        scratch=scratch,
+        steps=experiment.steps,
+        seed=experiment.seed,
+        dtype=dtype,
+        device=experiment.device,
+        threads=experiment.launch.threads or (1 if virtual else max(1, num_cores() // num_processes)),
+        record_steps=experiment.steps if virtual else _record_steps(experiment),
+        own_weight_gradient=experiment.weight_grad == "module",
+        verify=experiment.verify,
+        on_nonfinite=experiment.on_nonfinite,
+        timeout=max(experiment.launch.first_step_timeout, experiment.launch.step_timeout) + 60.0,
+        identity=_identity(experiment, schedule),
+        emulated=_emulated(experiment, sizes),
+        fault=experiment.fault,
+        saved=saved,
+        checkpoints=checkpoints if experiment.checkpoint.every else None,
+        checkpoint_every=experiment.checkpoint.every or 1,
+    )
+    _check_start(pipeline, model)
+    return pipeline, sizes
+
+
+def _check_start(pipeline: Pipeline, model: nn.Module) -> None:
+    """What the first step would refuse, it refuses here: a step that is done, a fault nowhere, the optimizer."""
+    if not pipeline.steps_to_do:
+        done = pipeline.steps_to_do.start
+        raise ConfigError(f"steps={pipeline.steps}: the checkpoint has {done} behind it already; valid: > {done}")
+    if pipeline.fault is not None:
+        pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
+    optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
+    if pipeline.saved is not None:
+        restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
+
+
+def _record_steps(experiment: Experiment) -> int:
+    """Those that are shown, and enough of them for the costs; not the first, which warms up."""
+    return max(experiment.record_steps, min(COSTED_STEPS, experiment.steps - 1))
+
+
+def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Saved | None) -> nn.Module:
+    """The unsplit model as it is before this run's first step."""
+    model = make_model(experiment.model, experiment.seed, dtype)
+    return model if saved is None else restore_model(model, saved)
+
+
+def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...]) -> list[list[Action]]:
+    """What each process executes. Who writes messages out has them where they are written.
+
+    Measured over gloo (``benchmarks/step.py``): receives posted first shorten the step of a rank with several stages by
+    3 to 10 %, and lengthen that of 1F1B, whose neighbours then write to each other at the same moment.
+    """
+    actions = lower(schedule, placed)
+    has_several = schedule.num_stages > schedule.num_ranks
+    if experiment.device == "cpu" and has_several and not schedule.has_messages:
+        return [receives_first(of_process) for of_process in actions]
+    return actions
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _split(
+    experiment: Experiment, asked: Asked, model: nn.Module, data: object, loss: nn.Module, dtype: torch.dtype
+) -> tuple[Stages, Sizes]:
+    batch = data(0)  # type: ignore[operator]
+    try:
+        inputs = inputs_of(model, batch, dtype)
+        for tensor in (*inputs, batch.target):
+            if not tensor.dim() or tensor.shape[0] != asked.batch_size:
+                raise ValueError(
+                    f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch"
+                )
+    except ValueError as error:
+        raise experiment.data.blame(error) from error
+    example = first_rows(inputs, asked.rows)
+    try:
+        modules = experiment.split(model=model, num_stages=asked.num_stages, example=example)
+    except ConfigError:
+        _check_data(experiment, model, example)
+        raise
+    sizes = resolve(experiment, asked, len(modules))
+    try:
+        scale = scaled(loss, asked.num_microbatches)
+    except ValueError as error:
+        raise experiment.loss.blame(error) from error
+    try:
+        target = to_dtype(batch.target[: asked.rows], dtype)
+        return Stages.of(model, modules, try_out(modules, example, target, scale)), sizes
+    except ValueError as error:
+        raise experiment.model.blame(error) from error
+
+
+def _check_data(experiment: Experiment, model: nn.Module, example: Tensors) -> None:
+    """Where the whole model cannot take the data either, no cut of it is to blame."""
+    try:
+        output_of(model, example)
+    except ValueError as error:
+        raise experiment.data.blame(error) from error
+
+
+def _check_devices(experiment: Experiment, num_ranks: int) -> None:
+    if experiment.device != "cuda":
+        return
+    found = torch.cuda.device_count()
+    if found < num_ranks:
+        raise ConfigError(
+            f"device=cuda: ranks={num_ranks} need {num_ranks} GPUs, and this machine has {found}; "
+            f"valid: {'launch=virtual, ' if found else ''}device=cpu{f', ranks <= {found}' if found else ''}"
+        )
+
+
+def _check_weight_gradient(experiment: Experiment, stages: Stages, schedule: Schedule) -> None:
+    if experiment.weight_grad != "module":
+        return
+    for index, module in enumerate(stages.modules):
+        if not callable(getattr(module, "compute_dW", None)) or not callable(getattr(module, "toggle", None)):
+            raise ConfigError(
+                f"weight_grad=module: stage {index} of model={experiment.model_name}, split={experiment.split_name} "
+                "has no toggle() and compute_dW() of its own; valid: weight_grad=autograd, "
+                "or a model that has them (multi_mlp_with_dw) with split=modules"
+            )
+        inputs, weights = (schedule.microbatches_in_order(index, op, Op.B) for op in (Op.I, Op.W))
+        if inputs != weights:
+            raise ConfigError(
+                f"weight_grad=module: compute_dW works through the microbatches in the order of the input halves, but "
+                f"schedule={experiment.schedule_name} has {weights} after {inputs} on stage {index}; "
+                "valid: weight_grad=autograd"
+            )
+
+
+def _check_dropout(experiment: Experiment, model: nn.Module) -> None:
+    drops = [
+        name for name, module in model.named_modules() if getattr(module, "p", 0) and "Dropout" in type(module).__name__
+    ]
+    if experiment.verify and drops:
+        raise ConfigError(
+            f"verify=true: {drops[0]} drops values at random, in another order on ranks than on one device; "
+            "valid: dropout off, or verify=false"
+        )
+
+
+def _emulated(experiment: Experiment, sizes: Sizes) -> Cost | None:
+    """What actions take where the run is to take that long; None where they take what they take."""
+    if not getattr(experiment.launch, "emulate", False):
+        return None
+    if experiment.device != "cpu":
+        raise ConfigError(
+            f"launch.emulate=true: devices of their own need no emulation; valid: device=cpu, "
+            f"or launch.emulate=false with device={experiment.device}"
+        )
+    cost = experiment.cost(num_stages=sizes.num_stages, stages_per_rank=max(1, sizes.stages_per_rank))
+    if not isinstance(cost, Cost):
+        raise ConfigError(
+            f"launch.emulate=true: cost={experiment.cost.choice} is not known before the run; "
+            "valid: cost=unit, cost=table, cost=file"
+        )
+    if not cost.overlap or cost.overlap_gain:
+        raise ConfigError(
+            "launch.emulate=true: only messages that travel while ranks compute are emulated; "
+            "valid: cost.overlap=true, cost.overlap_gain=0"
+        )
+    try:
+        simulate(sizes.schedule, cost)
+    except ValueError as error:
+        raise experiment.cost.blame(error) from error
+    return cost
+
+
+def _identity(experiment: Experiment, schedule: Schedule) -> str:
+    """What all ranks must agree on besides the parameters: 64 bytes in hex."""
+    return (experiment.config_hash or "0" * 64).ljust(64, "0")[:64] + schedule.digest()

@@ -1,0 +1,197 @@
+"""What a run measured: its steps as the ranks told them, its timeline from their spans, its costs from both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.schedule.action import COMPUTE
+from pipezoo.schedule.event_loop import play
+from pipezoo.simulator.cost import Cost, Hop
+from pipezoo.simulator.timeline import Timeline
+
+Floats = NDArray[np.float64]
+
+
+class Steps:
+    """The steps of a run, each put together once all processes have told their part.
+
+    ``losses``: ``[steps][num_microbatches + 1]``, scaled losses of the microbatches and last their total.
+    ``seconds``: ``[steps]``; a step takes from the end of the one before, where that ended last, to its own end there.
+    """
+
+    def __init__(self, num_processes: int, tell: Callable[[int, float, float], None]) -> None:
+        """``tell(step, loss, seconds)`` is called at the end of each step."""
+        self._num_processes, self._tell = num_processes, tell
+        self._heard: dict[int, list[dict[str, Any]]] = {}
+        self._ended: float | None = None
+        self.losses: list[list[float]] = []
+        self.seconds: list[float] = []
+
+    def hear(self, name: str, message: dict[str, Any]) -> None:
+        """One process ended a step."""
+        heard = self._heard.setdefault(message["step"], [])
+        heard.append(message)
+        if len(heard) == self._num_processes:
+            self._complete(message["step"], self._heard.pop(message["step"]))
+
+    def _complete(self, step: int, heard: list[dict[str, Any]]) -> None:
+        self.losses += [message["losses"] for message in heard if message["losses"]]
+        began = min(message["began"] for message in heard) if self._ended is None else self._ended
+        self._ended = max(message["ended"] for message in heard)
+        self.seconds.append(self._ended - began)
+        self._tell(step, self.losses[-1][-1], self.seconds[-1])
+
+    def steady(self) -> list[float]:
+        """Seconds of all steps but the first, which also warms up."""
+        return self.seconds[1:] or self.seconds
+
+
+def timelines(pipeline: Pipeline) -> list[Timeline]:
+    """The measured timeline of each recorded step, on the clock that the ranks share."""
+    parts = []
+    for rank in range(pipeline.num_processes):
+        spans = _spans(pipeline, rank)
+        parts.append(np.column_stack([spans[:, 0], np.full(len(spans), rank), spans[:, 1:]]))
+    all_spans = np.concatenate(parts)
+    return [_timeline(all_spans[all_spans[:, 0] == step, 1:], pipeline) for step in np.unique(all_spans[:, 0])]
+
+
+def virtual_timelines(pipeline: Pipeline, hop: Hop) -> list[Timeline]:
+    """The timeline of each recorded step as its ranks would have run it, had each had a device of its own.
+
+    Every action takes what it took alone in the one process, and starts on the virtual clock when its rank is free and
+    its input has arrived over ``hop``.
+    """
+    schedule, lag = pipeline.schedule.compute_only(), _lags(pipeline, hop)
+    found = []
+    for real in timelines(pipeline):
+        start, end = _by_action(pipeline, real)
+        ended = play(schedule.offsets, schedule.source, end - start, lag)
+        found.append(Timeline.of(schedule, ended - (end - start), ended, "measured"))
+    return found
+
+
+def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[Hop, NDArray[np.float64]]:
+    """What a run spent between its actions: the hop, and ``[num_stages, 4]`` seconds before each stage's op.
+
+        rank 0 |--0F0--|                      a rank that waits for a message starts one hop after it was made
+        rank 1    hop   ~~~~|--1F0--|g|--1F1  a rank whose input is there needs g to begin: messages, Python, torch
+
+    Both are medians over the recorded steps; the hop is what remains when g is taken off it.
+    """
+    schedule = pipeline.schedule.compute_only()
+    first = np.zeros(schedule.num_actions, dtype=bool)
+    first[schedule.offsets[:-1]] = True
+    source = schedule.source
+    crosses = (source >= 0) & (schedule.rank[source] != schedule.rank)
+    before = np.zeros((schedule.num_stages, len(COMPUTE)))
+    gaps, delays, kinds = [], [], []
+    for timeline in measured:
+        start, end = _by_action(pipeline, timeline)
+        free = np.where(first, -np.inf, np.roll(end, 1))
+        arrived = np.where(source < 0, -np.inf, end[source])
+        ready, waited = ~first & (arrived <= free), crosses & (arrived > free)
+        gaps.append((start - free)[ready])
+        kinds.append((schedule.stage.astype(np.int64) * len(COMPUTE) + schedule.op)[ready])
+        delays.append((start - arrived)[waited])
+    gap, kind, delay = np.concatenate(gaps), np.concatenate(kinds), np.concatenate(delays)
+    for code in np.unique(kind):
+        before.ravel()[code] = np.median(gap[kind == code])
+    typical = float(np.median(gap)) if len(gap) else 0.0
+    latency = max(0.0, float(np.median(delay)) - typical) if len(delay) else 0.0
+    return Hop(latency), before
+
+
+def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[str, Any]], hop: Hop | None) -> Cost:
+    """What this run's stages cost: medians of their actions' times, and the bytes that they kept and sent.
+
+    Emulated stages cost what they were told to; what is measured of them is how well messages kept up.
+
+    Args:
+        told: what each process returned (:func:`pipezoo.runtime.rank.run_rank`).
+        hop: of virtual ranks, as configured. None: real ranks, whose hop and whose time between actions are measured;
+            the latter is part of what an action costs.
+    """
+    num_stages = pipeline.stages.num_stages
+    seconds = measured_seconds(measured, num_stages)
+    keeps, frees, optimizer = np.zeros(num_stages), np.zeros(num_stages), np.zeros(num_stages)
+    if hop is None:
+        hop, before = waits(pipeline, measured)
+        seconds += before
+        for rank, words in enumerate(told):
+            optimizer[pipeline.stages_of(rank)[0]] = words["rest"]
+    for account in (words["memory"] for words in told):
+        for stage in account["keeps"]:
+            keeps[stage] = account["keeps"][stage]
+            frees[stage] = min(keeps[stage], max(0.0, account["I_frees"][stage]))
+    sends = np.array([float(pipeline.stages.message_bytes(stage + 1)) for stage in range(num_stages)])
+    sends[-1] = 0.0
+    if pipeline.emulated is not None:
+        return replace(pipeline.emulated, keeps=keeps, I_frees=frees)
+    return Cost(seconds, keeps, frees, sends, optimizer, hop)
+
+
+def peak_bytes(told: list[dict[str, Any]]) -> list[int]:
+    """``[num_ranks]``: the most that autograd kept at once on each rank."""
+    peaks = {rank: int(num_bytes) for words in told for rank, num_bytes in words["memory"]["peak"].items()}
+    return [peaks[rank] for rank in sorted(peaks)]
+
+
+def _spans(pipeline: Pipeline, rank: int) -> NDArray[np.float64]:
+    """``[num_spans, 6]``: step, stage, op, microbatch, start, end."""
+    spans: NDArray[np.float64] = np.load(pipeline.file(f"spans{rank}.npy"), allow_pickle=False)
+    return spans
+
+
+def _timeline(columns: NDArray[np.float64], pipeline: Pipeline) -> Timeline:
+    rank, stage, op, microbatch, start, end = columns.T
+    ints = (rank.astype(np.int32), stage.astype(np.int32), op.astype(np.int8), microbatch.astype(np.int32))
+    return Timeline(*ints, start, end, pipeline.schedule.num_ranks, "measured").shifted()
+
+
+def _by_action(pipeline: Pipeline, timeline: Timeline) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Start and end of every action of the schedule, in its order; the timeline has its spans in any order."""
+    schedule = pipeline.schedule.compute_only()
+    index = _index(schedule.stage, schedule.op, schedule.microbatch, pipeline)
+    place = np.argsort(index)
+    at = place[np.searchsorted(index[place], _index(timeline.stage, timeline.op, timeline.microbatch, pipeline))]
+    start, end = np.empty(schedule.num_actions), np.empty(schedule.num_actions)
+    start[at], end[at] = timeline.start, timeline.end
+    return start, end
+
+
+def _index(stage: NDArray, op: NDArray, microbatch: NDArray, pipeline: Pipeline) -> NDArray[np.int64]:
+    """One number for each action."""
+    num_stages, num_microbatches = pipeline.schedule.num_stages, pipeline.schedule.num_microbatches
+    index: NDArray[np.int64] = (op.astype(np.int64) * num_stages + stage) * num_microbatches + microbatch
+    return index
+
+
+def _lags(pipeline: Pipeline, hop: Hop) -> NDArray[np.float64]:
+    """``[num_actions]``: what the message that brings each action's input takes; 0 within a rank."""
+    schedule = pipeline.schedule.compute_only()
+    source = schedule.source
+    crosses = (source >= 0) & (schedule.rank[source] != schedule.rank)
+    boundary = np.minimum(schedule.stage, schedule.stage[source]) + 1
+    num_bytes = np.array([float(pipeline.stages.message_bytes(stage)) for stage in range(schedule.num_stages + 1)])
+    return np.where(crosses, hop.seconds(num_bytes[boundary]), 0.0)
+
+
+def measured_seconds(timelines: Sequence[Timeline], num_stages: int) -> Floats:
+    """``[num_stages, 4]``: median time of every stage's F, B, I and W in measured timelines, NaN for what never ran."""
+    seconds = np.full((num_stages, len(COMPUTE)), np.nan)
+    stage = np.concatenate([timeline.stage for timeline in timelines])
+    op = np.concatenate([timeline.op for timeline in timelines])
+    took = np.concatenate([timeline.end - timeline.start for timeline in timelines])
+    for at in range(num_stages):
+        for code in COMPUTE:
+            chosen = (stage == at) & (op == code)
+            if chosen.any():
+                seconds[at, code] = np.median(took[chosen])
+    return seconds

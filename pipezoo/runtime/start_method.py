@@ -1,0 +1,48 @@
+"""How a process comes by its pipeline: a forked one inherits it, a spawned one starts from nothing and rebuilds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipezoo.errors import ConfigError
+from pipezoo.experiment.component import Part
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.runtime.build import prepare
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.supervisor.processes import unsafe_to_fork
+from pipezoo.supervisor.worker_channel import Link
+
+Work = Callable[[Pipeline, Link], Any]
+
+
+def start_method(asked: str | None) -> tuple[str, str]:
+    """``fork`` or ``spawn``, and why it is not fork where nobody asked. Raises ConfigError."""
+    unsafe = unsafe_to_fork()
+    if asked == "fork" and unsafe:
+        raise ConfigError(f"launch.start_method=fork: {unsafe}; valid: spawn, null")
+    if asked is not None:
+        return asked, ""
+    return ("spawn", unsafe) if unsafe else ("fork", "")
+
+
+def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) -> Callable[[Link], Any]:
+    """``work`` for a process that is started by ``method``; it must be picklable where that is spawn."""
+    if method == "fork":
+        return partial(work, pipeline)
+    return partial(_rebuild_and_work, _picklable(experiment), pipeline.scratch, pipeline.checkpoints, work)
+
+
+def _picklable(experiment: Experiment) -> Experiment:
+    """The same without what its parts have looked up, which each process looks up for itself."""
+    values = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
+    parts: dict[str, Any] = {name: replace(value) for name, value in values.items() if isinstance(value, Part)}
+    return replace(experiment, **parts)
+
+
+def _rebuild_and_work(experiment: Experiment, scratch: Path, checkpoints: Path | None, work: Work, link: Link) -> Any:
+    pipeline, _ = prepare(experiment, scratch, checkpoints)
+    return work(pipeline, link)

@@ -1,0 +1,72 @@
+"""Tied parameters: one tensor of the model that stages on different ranks hold.
+
+model      embed.weight is head.weight
+rank 0     embed.weight   gradient g0 ┐ summed over the ranks that hold it, before the optimizer:
+rank 3     head.weight    gradient g3 ┘ both then hold g0 + g3, and stay equal for ever
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pipezoo.runtime.microbatching import total
+
+
+@dataclass(frozen=True)
+class Tie:
+    """One tied parameter: its name in the unsplit model, the ranks that hold it, and their process group."""
+
+    name: str
+    ranks: tuple[int, ...]
+    group: dist.ProcessGroup | None = None
+
+
+def find_ties(parameters: Sequence[dict[str, nn.Parameter]], stage_to_rank: Sequence[int]) -> list[Tie]:
+    """The parameters that more than one rank holds.
+
+    Args:
+        parameters: for each stage, its parameters by their names in the unsplit model.
+        stage_to_rank: where each stage is.
+    """
+    holders: dict[str, set[int]] = {}
+    for stage, named in enumerate(parameters):
+        for name in (name for name, parameter in named.items() if parameter.requires_grad):
+            holders.setdefault(name, set()).add(stage_to_rank[stage])
+    return [Tie(name, tuple(sorted(ranks))) for name, ranks in sorted(holders.items()) if len(ranks) > 1]
+
+
+def join(ties: Sequence[Tie]) -> list[Tie]:
+    """The same ties with a process group each; every rank of the world must call this."""
+    groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
+    for tie in ties:
+        if tie.ranks not in groups:
+            groups[tie.ranks] = dist.new_group(list(tie.ranks))
+    return [Tie(tie.name, tie.ranks, groups[tie.ranks]) for tie in ties]
+
+
+def sum_tied_gradients(ties: Sequence[Tie], parameters: dict[str, nn.Parameter], rank: int) -> None:
+    """Replace the gradient of each tied parameter that this rank holds by the sum over its holders.
+
+    A holder whose stage did not use the parameter contributes zeros; where nobody used it, it has no gradient. The
+    shares are added in the order of the ranks, so that the sum has the same bits on each of them.
+    """
+    for tie in ties:
+        if rank in tie.ranks:
+            parameter = parameters[tie.name]
+            used = torch.tensor([parameter.grad is not None], dtype=torch.uint8, device=parameter.device)
+            if not any(_gathered(used, tie)):
+                continue
+            share = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = total(_gathered(share.detach().contiguous(), tie))
+
+
+def _gathered(share: torch.Tensor, tie: Tie) -> list[torch.Tensor]:
+    """What each holder of a tied parameter has, in the order of their ranks."""
+    shares = [torch.empty_like(share) for _ in tie.ranks]
+    dist.all_gather(shares, share, group=tie.group)
+    return shares

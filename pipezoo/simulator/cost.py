@@ -1,0 +1,232 @@
+"""What a pipeline costs: seconds by stage and op, bytes kept and sent, and what a hop between two ranks takes.
+
+As a plain dict (a YAML file written by hand, or a part of ``result.json``) it reads
+
+    stages:                        one entry a stage; a single entry (no list) stands for every stage
+      - F: 0.0185                  seconds of one microbatch's forward
+        I: 0.0181                  ... of the input half of its backward
+        W: 0.0093                  ... of the weight half
+        B: 0.0274                  ... of the whole backward; left out: I + W
+        keeps: 3.1e8               bytes that F keeps for the backward
+        I_frees: 1.9e8             bytes of them that I frees; W frees the rest, and B all of them
+        sends: 6.3e6               bytes of the output (its gradient, on the way back, has as many)
+        optimizer: 0.002           seconds of the optimizer step
+    hop: {latency: 2.0e-5, bandwidth: 2.5e10}
+
+A stage that was only ever seen with a whole backward has no I and W: they are unknown (NaN here), not guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipezoo.schedule.action import COMPUTE, Op
+from pipezoo.validators import check_int, check_number
+
+Floats = NDArray[np.float64]
+
+BYTES_AND_OPTIMIZER = ("keeps", "I_frees", "sends", "optimizer")
+STAGE_KEYS = (*(op.name for op in COMPUTE), *BYTES_AND_OPTIMIZER)
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A message between two ranks takes ``latency`` seconds and its bytes over ``bandwidth`` (bytes per second)."""
+
+    latency: float = 0.0
+    bandwidth: float = math.inf
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "latency", check_number("latency", self.latency))
+        object.__setattr__(self, "bandwidth", check_number("bandwidth", self.bandwidth, infinite=True))
+        if self.bandwidth == 0:
+            raise ValueError(f"bandwidth={self.bandwidth}: must be a number > 0, in bytes per second")
+
+    def seconds(self, num_bytes: Floats) -> Floats:
+        return self.latency + num_bytes / self.bandwidth
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """The costs of all stages and of the hops between ranks, for one microbatch.
+
+    Args:
+        seconds: ``[num_stages, 4]`` in the order of ``COMPUTE`` (F, B, I, W). NaN: not known; an unknown B becomes
+            I + W, and ``derived`` says so.
+        keeps: ``[num_stages]`` bytes that F keeps until the end of B, or of I and W.
+        I_frees: ``[num_stages]`` bytes of these that the end of I frees.
+        sends: ``[num_stages]`` bytes that a stage's output has, and the gradient that comes back for it.
+        optimizer: ``[num_stages]`` seconds of the optimizer step, once a batch.
+        hop: what a message between two ranks takes.
+        hop_in_node: the same between ranks of one node, where that differs; needs ``ranks_per_node``.
+        ranks_per_node: ranks ``0 .. n-1`` share the first node, the next ``n`` the second, and so on.
+        overlap: True: messages travel while their ranks compute. False: a message keeps its sender busy right after
+            the action that made it, and its receiver right before the action that needs it.
+        overlap_gain: share of the shorter half of an ``OVERLAP_F_B`` that is hidden behind the longer one, in 0..1,
+            where one of them is a forward and the other is not.
+
+    Raises:
+        ValueError: names the entry, like ``stages[2].F=-1.0: must be a number >= 0``.
+    """
+
+    seconds: Floats
+    keeps: Floats
+    I_frees: Floats
+    sends: Floats
+    optimizer: Floats
+    hop: Hop = field(default_factory=Hop)
+    hop_in_node: Hop | None = None
+    ranks_per_node: int | None = None
+    overlap: bool = True
+    overlap_gain: float = 0.0
+    whole_is_derived: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        given = np.array(self.seconds, dtype=np.float64)
+        if given.ndim != 2 or given.shape[1] != len(COMPUTE) or not len(given):
+            raise ValueError(f"seconds.shape={given.shape}: must be [num_stages, 4], a column for each of F, B, I, W")
+        self._set("seconds", given)
+        for key in BYTES_AND_OPTIMIZER:
+            self._set(key, np.array(np.broadcast_to(getattr(self, key), len(given)), dtype=np.float64))
+        self._check_stages()
+        whole, halves = given[:, Op.B], given[:, Op.I] + given[:, Op.W]
+        derived = np.isnan(whole)
+        given[derived, Op.B] = halves[derived]
+        self._set("whole_is_derived", derived)
+        for key in ("seconds", "whole_is_derived", *BYTES_AND_OPTIMIZER):
+            getattr(self, key).flags.writeable = False
+        if not isinstance(self.overlap, bool):
+            raise ValueError(f"overlap={self.overlap!r}: must be true or false")
+        self._set("overlap_gain", check_number("overlap_gain", self.overlap_gain))
+        if self.overlap_gain > 1:
+            raise ValueError(f"overlap_gain={self.overlap_gain}: must be a number in 0..1")
+        if self.overlap_gain and not self.overlap:
+            raise ValueError(f"overlap_gain={self.overlap_gain}: needs overlap=true")
+        if (self.hop_in_node is None) != (self.ranks_per_node is None):
+            raise ValueError(f"ranks_per_node={self.ranks_per_node}: hop_in_node and ranks_per_node come together")
+        if self.ranks_per_node is not None:
+            check_int("ranks_per_node", self.ranks_per_node, 1)
+
+    def _set(self, key: str, value: object) -> None:
+        object.__setattr__(self, key, value)
+
+    def _check_stages(self) -> None:
+        values = np.column_stack([self.seconds, *(getattr(self, key) for key in BYTES_AND_OPTIMIZER)])
+        optional = np.isnan(values) & np.isin(STAGE_KEYS, ("B", "I", "W"))
+        for stage, column in np.argwhere(~optional & ~((values >= 0) & np.isfinite(values))):
+            value = float(values[stage, column])
+            name = f"stages[{stage}].{STAGE_KEYS[column]}"
+            raise ValueError(f"{name}: is missing" if math.isnan(value) else f"{name}={value}: must be a number >= 0")
+        _, whole, inputs, weight = np.isnan(self.seconds).T
+        for stage in np.flatnonzero(inputs != weight):
+            raise ValueError(f"stages[{stage}]: I and W are the two halves of a backward and come together")
+        for stage in np.flatnonzero(whole & inputs):
+            raise ValueError(f"stages[{stage}].B: is missing; give B, or I and W, or all three")
+        for stage in np.flatnonzero(self.I_frees > self.keeps):
+            frees, keeps = self.I_frees[stage], self.keeps[stage]
+            raise ValueError(f"stages[{stage}].I_frees={frees:g}: F keeps only {keeps:g} bytes")
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.seconds)
+
+    @property
+    def derived(self) -> list[str]:
+        """What nobody gave, in words: for the start-up lines."""
+        stages = np.flatnonzero(self.whole_is_derived)
+        if not len(stages):
+            return []
+        which = "every stage" if len(stages) == self.num_stages else f"stage {', '.join(map(str, stages))}"
+        return [f"B = I + W on {which}"]
+
+    def hop_seconds(self, stage_to_rank: Sequence[int]) -> Floats:
+        """``[num_stages - 1]``: what a message between stages ``i`` and ``i + 1`` takes; 0 where they share a rank."""
+        ranks, sends = np.asarray(stage_to_rank), self.sends[:-1]
+        taken = self.hop.seconds(sends)
+        if self.hop_in_node is not None and self.ranks_per_node is not None:
+            node = ranks // self.ranks_per_node
+            taken = np.where(node[1:] == node[:-1], self.hop_in_node.seconds(sends), taken)
+        return np.where(ranks[1:] == ranks[:-1], 0.0, taken)
+
+    @classmethod
+    def from_dict(cls, data: object, num_stages: int | None = None) -> Cost:
+        """Read the form shown on top of this file; numbers may be spelled as text, as YAML leaves ``1e-3``.
+
+        Args:
+            data: the dict.
+            num_stages: how many stages a single entry stands for; given a list, the length that it must have.
+
+        Raises:
+            ValueError: one line that names the entry, its value and what would be right.
+        """
+        fields = _mapping("cost", data, ("stages", "hop", "hop_in_node", "ranks_per_node", "overlap", "overlap_gain"))
+        entries = _entries(fields.pop("stages", None), num_stages)
+        fields |= {key: np.array([entry.get(key, 0.0) for entry in entries]) for key in BYTES_AND_OPTIMIZER}
+        seconds = np.array([[entry.get(op.name, math.nan) for op in COMPUTE] for entry in entries])
+        for key in ("hop", "hop_in_node"):
+            if fields.get(key) is None:
+                fields.pop(key, None)
+                continue
+            try:
+                fields[key] = Hop(**_mapping(key, fields[key], ("latency", "bandwidth")))
+            except ValueError as error:
+                text = str(error)
+                raise ValueError(text if text.startswith(key) else f"{key}.{text}") from None
+        return cls(seconds, **fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`from_dict` reads: plain numbers, lists and dicts; what is 0 or derived is left out."""
+        seconds = self.seconds.copy()
+        seconds[self.whole_is_derived, Op.B] = math.nan
+        stages = []
+        for stage in range(self.num_stages):
+            entry = {op.name: float(seconds[stage, op]) for op in COMPUTE if not math.isnan(seconds[stage, op])}
+            amounts = {key: float(getattr(self, key)[stage]) for key in BYTES_AND_OPTIMIZER}
+            stages.append(entry | {key: amount for key, amount in amounts.items() if amount})
+        data: dict[str, Any] = {"stages": stages, "hop": _hop_dict(self.hop)}
+        if self.hop_in_node is not None:
+            data |= {"hop_in_node": _hop_dict(self.hop_in_node), "ranks_per_node": self.ranks_per_node}
+        return data | {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cost) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.seconds.tobytes())
+
+
+def _entries(stages: object, num_stages: int | None) -> list[dict[str, float]]:
+    if isinstance(stages, Mapping):
+        if num_stages is None:
+            raise ValueError("stages: a single entry for every stage needs the number of stages; or write a list")
+        return [_entry("stages", stages)] * num_stages
+    if not isinstance(stages, Sequence) or isinstance(stages, str) or not stages:
+        raise ValueError(f"stages={stages!r}: must be a list of entries, one a stage, or a single entry for all stages")
+    if num_stages is not None and len(stages) != num_stages:
+        what = "is missing" if len(stages) < num_stages else "is one too many"
+        first = min(len(stages), num_stages)
+        raise ValueError(f"stages[{first}]: {what}; {len(stages)} entries, but the pipeline has {num_stages} stages")
+    return [_entry(f"stages[{stage}]", entry) for stage, entry in enumerate(stages)]
+
+
+def _entry(name: str, entry: object) -> dict[str, float]:
+    return {key: check_number(f"{name}.{key}", value) for key, value in _mapping(name, entry, STAGE_KEYS).items()}
+
+
+def _mapping(name: str, value: object, valid: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}={value!r}: must be a table of keys; valid: {', '.join(valid)}")
+    for key in value:
+        if key not in valid:
+            raise ValueError(f"{name}.{key}={value[key]!r}: no such key; valid: {', '.join(valid)}")
+    return dict(value)
+
+
+def _hop_dict(hop: Hop) -> dict[str, float]:
+    return {"latency": hop.latency} | ({} if math.isinf(hop.bandwidth) else {"bandwidth": hop.bandwidth})

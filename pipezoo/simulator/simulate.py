@@ -1,0 +1,175 @@
+"""Schedule x Cost -> Timeline: an action starts when its rank is free and its input has arrived.
+
+    rank 0 |0F0|0F1|                   overlap: the message of 0F0 is under way while rank 0 goes on with 0F1
+    rank 1      ~~~|1F0|               ~~~ the hop
+
+    rank 0 |0F0|~~~|0F1|~~~            no overlap: a message keeps the sender busy right after the action that made
+    rank 1     |~~~|1F0|               it, and the receiver right before the action that needs it; where the receiver
+                                       was waiting, both are the same moment
+
+Messages never wait for one another, and two stages of one rank hand over in no time. Memory, what no order can
+beat, and who waited for whom are in ``analysis/``; ``predict`` gathers all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipezoo.schedule.action import COMPUTE, Op
+from pipezoo.schedule.event_loop import play
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.bounds import lower_bound
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.critical_path import CriticalPath, trace
+from pipezoo.simulator.memory import peak_memory
+from pipezoo.simulator.timeline import Timeline
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A played schedule; all arrays are ``[num_actions]``, times in the unit of the costs, from the first start at 0.
+
+    Args:
+        schedule: what was played, computations only.
+        start, end: when each action ran.
+        done: when its rank could go on, which is ``end`` but for pairs that overlap and messages that do not.
+        lag: how long after ``done`` of its source the input of each action was there, or one number for all.
+        into: where messages keep their ranks busy, how long each action's own did; else 0.
+    """
+
+    schedule: Schedule
+    cost: Cost
+    start: Floats
+    end: Floats
+    done: Floats
+    lag: Floats | float
+    into: Floats | float
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        return Timeline.of(self.schedule, self.start, self.end, "predicted")
+
+    def waits(self, i: int) -> tuple[float, float]:
+        """When action ``i`` could have started for its rank's sake, and for its input's (-inf: it needs none)."""
+        source, is_first = int(self.schedule.source[i]), i in self.schedule.offsets
+        lag, into = (x if isinstance(x, float) else float(x[i]) for x in (self.lag, self.into))
+        free = 0.0 if is_first else float(self.done[i - 1])
+        return free + into, float(self.done[source]) + lag + into if source >= 0 else -math.inf
+
+    def critical_path(self) -> CriticalPath:
+        """The chain of actions that made the last one end when it did."""
+        return trace(self.schedule, self.start, self.end, self.waits)
+
+    def result(self) -> dict[str, Any]:
+        """What is known of the run, as plain numbers for ``result.json``.
+
+        ``step_seconds`` ends when the slowest rank has done its optimizer step; ``lower_bound`` holds for every order
+        of the same work on the same ranks (``analysis/``) and ``gap`` is the bubble's distance to it; ``peak_memory``
+        is per rank, in the unit of the costs.
+        """
+        schedule, timeline = self.schedule, self.timeline
+        ends = self.end[schedule.offsets[1:] - 1]
+        optimizer = np.bincount(schedule.stage_to_rank, weights=self.cost.optimizer, minlength=schedule.num_ranks)
+        bubble, work = timeline.bubble(), float(timeline.busy().sum())
+        bound = lower_bound(self.cost, schedule.stage_to_rank, schedule.num_microbatches)
+        least = max(0.0, 1.0 - work / (schedule.num_ranks * bound)) if bound else 0.0
+        return {
+            "step_seconds": float((ends + optimizer).max()),
+            "makespan_seconds": timeline.makespan,
+            "bubble": bubble,
+            "lower_bound": {"makespan_seconds": bound, "bubble": least},
+            "gap": bubble["makespan"] - least,
+            "peak_memory": peak_memory(schedule, self.cost).tolist(),
+            "critical_path": self.critical_path().summary(),
+        }
+
+
+def simulate(schedule: Schedule, cost: Cost) -> Timeline:
+    """When every action of the schedule runs if it costs what ``cost`` says.
+
+    Messages written out in the schedule are left out of the timeline: the hops of ``cost`` stand for them.
+
+    Raises:
+        ValueError: the cost has another number of stages, or does not know an op that the schedule uses.
+    """
+    return run(schedule, cost).timeline
+
+
+def run(schedule: Schedule, cost: Cost) -> Simulation:
+    """As :func:`simulate`, with what every action waited for."""
+    schedule = schedule.compute_only()
+    _check(schedule, cost)
+    code = schedule.stage * len(COMPUTE) + schedule.op
+    take = cost.seconds.take(code)
+    into_table, out_table = _hops(schedule, cost)
+    into = into_table.take(code) if into_table.any() else 0.0
+    busy, lag = take, into
+    if cost.overlap:
+        into = 0.0
+    else:
+        busy, lag = take + into + out_table.take(code), -into
+    hidden = _hidden(schedule, cost, take)
+    if hidden is not None:  # the first of a pair lets the second start early, yet its own result is there no sooner
+        busy, lag = take - hidden, lag + np.where(schedule.source < 0, 0.0, hidden[schedule.source])
+    done = play(schedule.offsets, schedule.source, busy, lag)
+
+    start = done.take(schedule.source)
+    start += lag
+    start[schedule.source < 0] = 0.0
+    free = done[:-1].copy()
+    free[schedule.offsets[1:-1] - 1] = 0.0
+    np.maximum(start[1:], free, out=start[1:])
+    start += into
+    end = done if busy is take else start + take
+    return Simulation(schedule, cost, start, end, done, lag, into)
+
+
+def predict(schedule: Schedule, cost: Cost) -> dict[str, Any]:
+    """:meth:`Simulation.result` of a schedule at a cost. Raises what :func:`simulate` raises."""
+    return run(schedule, cost).result()
+
+
+def _check(schedule: Schedule, cost: Cost) -> None:
+    if cost.num_stages != schedule.num_stages:
+        raise ValueError(
+            f"cost: it has {cost.num_stages} stages, but schedule {schedule.name!r} has {schedule.num_stages}"
+        )
+    used = np.zeros_like(cost.seconds, dtype=bool)
+    used[schedule.stage, schedule.op] = True
+    for stage, op in np.argwhere(used & np.isnan(cost.seconds)).tolist():
+        raise ValueError(
+            f"stages[{stage}].{Op(op).name}: is missing; schedule {schedule.name!r} splits the backward, "
+            "which these costs have only as a whole (B)"
+        )
+
+
+def _hops(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
+    """``[num_stages, 4]`` each: what the message into, and out of, a stage's F, B, I, W takes."""
+    hops = cost.hop_seconds(schedule.stage_to_rank)
+    into, out = np.zeros((2, schedule.num_stages, len(COMPUTE)))
+    into[1:, Op.F] = out[:-1, Op.F] = hops
+    for op in (Op.B, Op.I):
+        into[:-1, op] = out[1:, op] = hops
+    return into, out
+
+
+def _hidden(schedule: Schedule, cost: Cost, take: Floats) -> Floats | None:
+    """``[num_actions]``: for the first of an overlapped pair, the seconds by which the second may start early.
+
+    Only a forward and a part of a backward hide each other: they use the machine differently.
+    """
+    if schedule.overlap is None or not cost.overlap_gain:
+        return None
+    first = np.flatnonzero(schedule.overlap)
+    first = first[(schedule.op[first] == Op.F) != (schedule.op[first + 1] == Op.F)]
+    hidden = np.zeros_like(take)
+    hidden[first] = cost.overlap_gain * np.minimum(take[first], take[first + 1])
+    return hidden

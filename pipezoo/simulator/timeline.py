@@ -1,0 +1,110 @@
+"""A timeline: when each action ran on its rank. Predicted and measured are the same thing, told apart by ``source``.
+
+rank 0 |0F0|0F1|   .   |0B0|0B1|          span = one action with its start and end
+rank 1 |   |1F0|1B0|1F1|1B1|   .          bubble = the idle share of all ranks' time
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipezoo.schedule.schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Spans as arrays, all ``[num_spans]``; times in seconds (or in the unit of the costs that made it).
+
+    Args:
+        rank, stage, op, microbatch: what ran where; ``op`` holds codes of :class:`~pipezoo.schedule.action.Op`.
+        start, end: when it ran, counted from any one moment that all ranks share.
+        num_ranks: how many ranks there were, those without a span included.
+        source: ``"predicted"`` or ``"measured"``.
+    """
+
+    rank: NDArray[np.int32]
+    stage: NDArray[np.int32]
+    op: NDArray[np.int8]
+    microbatch: NDArray[np.int32]
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
+    num_ranks: int
+    source: str
+
+    @classmethod
+    def of(cls, schedule: Schedule, start: NDArray[np.float64], end: NDArray[np.float64], source: str) -> Timeline:
+        """The timeline of a schedule whose ``i``-th action ran from ``start[i]`` to ``end[i]``."""
+        return cls(
+            schedule.rank,
+            schedule.stage,
+            schedule.op,
+            schedule.microbatch,
+            start,
+            end,
+            schedule.num_ranks,
+            source,
+        )
+
+    @property
+    def num_spans(self) -> int:
+        return len(self.start)
+
+    @property
+    def makespan(self) -> float:
+        """From the first start to the last end of the whole pipeline."""
+        return float(self.end.max() - self.start.min()) if self.num_spans else 0.0
+
+    def busy(self) -> NDArray[np.float64]:
+        """``[num_ranks]``: how long each rank computed; where two of its spans overlap, that time counts once."""
+        start = self.start
+        if not self._one_at_a_time():
+            start = start.copy()
+            for rank in range(self.num_ranks):
+                own = np.flatnonzero(self.rank == rank)
+                own = own[np.argsort(start[own], kind="stable")]
+                covered = np.maximum.accumulate(self.end[own])
+                start[own[1:]] = np.clip(covered[:-1], start[own[1:]], np.maximum(self.end[own[1:]], start[own[1:]]))
+        return np.bincount(self.rank, weights=self.end - start, minlength=self.num_ranks).astype(np.float64)
+
+    def _one_at_a_time(self) -> bool:
+        """True where spans come by rank and by time and none starts before the one before it ended."""
+        later = (self.start[1:] >= self.end[:-1]) & (self.rank[1:] == self.rank[:-1])
+        return bool((later | (self.rank[1:] > self.rank[:-1])).all())
+
+    def own_span(self) -> NDArray[np.float64]:
+        """``[num_ranks]``: from each rank's own first start to its own last end."""
+        first = np.full(self.num_ranks, np.inf)
+        last = np.full(self.num_ranks, -np.inf)
+        np.minimum.at(first, self.rank, self.start)
+        np.maximum.at(last, self.rank, self.end)
+        return np.where(np.isfinite(first), last - first, 0.0)
+
+    def bubble(self) -> dict[str, float]:
+        """Both idle shares, in [0, 1).
+
+        ``makespan``: of ``num_ranks`` times the makespan; what a step with one synchronous optimizer pays. ``span``: of
+        ``num_ranks`` times the longest time from a rank's own first start to its own last end (the zero-bubble papers'
+        bubble rate).
+        """
+        work = float(self.busy().sum())
+        shares = {}
+        for key, length in (("makespan", self.makespan), ("span", float(self.own_span().max(initial=0.0)))):
+            shares[key] = max(0.0, 1.0 - work / (self.num_ranks * length)) if length > 0 else 0.0
+        return shares
+
+    def shifted(self) -> Timeline:
+        """The same with its first start at 0."""
+        zero = self.start.min() if self.num_spans else 0.0
+        return Timeline(
+            self.rank,
+            self.stage,
+            self.op,
+            self.microbatch,
+            self.start - zero,
+            self.end - zero,
+            self.num_ranks,
+            self.source,
+        )

@@ -1,0 +1,112 @@
+"""What a training run says to the person in front of it: what runs, how far it is, what came out."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+import pipezoo
+from pipezoo.experiment.derive import Sizes
+from pipezoo.experiment.experiment import Experiment, Virtual
+from pipezoo.report.ascii import draw_together
+from pipezoo.runtime.build import num_cores
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.simulator.timeline import Timeline
+
+Say = Callable[[str], None]
+PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
+
+
+def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, say: Say) -> None:
+    """The start-up lines: every number, those that nobody typed included."""
+    stages = pipeline.stages
+    counts = [sum(p.numel() for p in stages.parameters(stage).values()) for stage in range(sizes.num_stages)]
+    spread = f"{counts[0]:,}" if len(set(counts)) == 1 else f"{min(counts):,} to {max(counts):,}"
+    used = {name for names in stages.names for name in names.values()}
+    unused = sum(name not in used for name, _ in stages.model.named_parameters())
+    rows = sizes.batch_size // sizes.num_microbatches
+    say(f"pipezoo   {pipezoo.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    say(
+        f"model     {experiment.model_name}: {count(sizes.num_stages, 'stage')} by split={experiment.split_name}, "
+        f"{spread} parameters in each" + (f"; {count(unused, 'tensor')} that forward does not use" if unused else "")
+    )
+    say(
+        f"schedule  {experiment.schedule_name}: {count(sizes.num_stages, 'stage')} "
+        f"on {count(sizes.num_ranks, 'rank')}, {count(sizes.num_microbatches, 'microbatch')} of {count(rows, 'row')}"
+    )
+    if sizes.lines:
+        say(f"derived   {', '.join(sizes.lines)}")
+    say(f"launch    {_processes(experiment, pipeline)}; {experiment.steps} steps of {experiment.optimizer_name}")
+
+
+def progress(stack: ExitStack, total: int) -> Callable[[int, float], None]:
+    """A bar with the loss, called with step and loss, where a person looks; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        return lambda step, loss: None
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"))
+    shown = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)  # no thread: we fork
+    bar = stack.enter_context(shown)
+    task = bar.add_task("training", total=total, loss=float("nan"))
+    return lambda step, loss: bar.update(task, completed=step + 1, loss=loss, refresh=True)
+
+
+def show(predicted: Timeline, measured: Timeline, say: Say) -> None:
+    """Both timelines on one axis."""
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
+    say("")
+    say(draw_together([predicted, measured], width, colour=terminal))
+    say("")
+
+
+def conclude(result: dict[str, Any], say: Say) -> None:
+    """Loss, time, memory, and the verdict."""
+    seconds, losses = result["step_seconds"]["median"], result["losses"]
+    error, peaks = result["prediction"]["step_error"], result["memory"]["measured"]
+    source = f"cost={result['emulated_cost']}" if result["emulated_cost"] else "the measured stages"
+    say(f"loss      {losses[0]:.6g} -> {losses[-1]:.6g} in {count(len(losses), 'step')}")
+    say(
+        f"step      {seconds * 1e3:.1f} ms, {result['samples_per_second']:.0f} samples/s; "
+        f"predicted from {source} {(1 + error) * 1e2:.0f} % of that"
+    )
+    say(f"memory    at most {max(peaks) / 2**20:.1f} MiB of activations on a rank")
+    if result["verified"] in ("exact", "close"):
+        say(f"verified  {_verdict(result)}")
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    tensors = count(result["num_compared"], "tensor")
+    whole = result["full_batch_difference"]
+    beside = f"; the whole batch in one piece differs by {whole:.1g}" if whole else ""
+    if result["verified"] == "exact":
+        return f"exact: {tensors} equal to one device's, bit for bit{beside}"
+    difference, tolerance = result["max_relative_difference"], result["tolerance"]
+    return f"close: {tensors} within {difference:.2g} of one device's (tolerance {tolerance:g}){beside}"
+
+
+def _processes(experiment: Experiment, pipeline: Pipeline) -> str:
+    threads = f"threads={pipeline.threads} each on {count(num_cores(), 'core')}"
+    if isinstance(experiment.launch, Virtual):
+        device = "the GPU" if experiment.device == "cuda" else "the CPU"
+        return f"{count(pipeline.schedule.num_ranks, 'virtual rank')} in one process on {device}, {threads}"
+    backend = "nccl, a GPU each" if experiment.device == "cuda" else "gloo"
+    if pipeline.emulated is not None:
+        return (
+            f"{count(pipeline.num_processes, 'process')} over {backend}, as slow as cost={experiment.cost.choice} says"
+        )
+    crowd = "" if experiment.device == "cuda" or pipeline.num_processes <= num_cores() else ", which they share"
+    return f"{count(pipeline.num_processes, 'process')} over {backend}, {threads}{crowd}"
+
+
+def count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun.endswith(("ss", "ch")) else "s")
+    return f"{number} {noun if number == 1 else plural}"

@@ -1,0 +1,1 @@
+"""Is what the pipeline computed what one device computes?"""

@@ -1,0 +1,134 @@
+"""The same training on one device, without a pipeline: the numbers that a run is held against.
+
+    fresh model, same seed      for every microbatch, in the schedule's order:  loss(model(x), t).backward()
+
+Floating-point sums depend on their order, so the gradients are accumulated in the order in which the schedule
+accumulates them: per stage, the order of its B (or W) actions. With that, a correct pipeline agrees bit for bit.
+The sums of tied parameters are those of ``shares.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pipezoo.runtime.checkpoint import restore_optimizer
+from pipezoo.runtime.microbatching import LossFunction, Tensors, microbatches, scaled, total
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.stages import inputs_of, to_dtype
+from pipezoo.schedule.action import Op
+from pipezoo.verify.compare import Difference, compare
+from pipezoo.verify.tied_gradients import Shares
+
+Values = dict[str, torch.Tensor | None]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one device computed.
+
+    Args:
+        losses: ``[steps][num_microbatches + 1]``: the scaled loss of every microbatch, and last their total.
+        gradients: of the first step, by the parameter's name; None where the model did not use it.
+        last: parameters and buffers after the last step.
+        ties: in each step, how far the gradient of each tied parameter is from the sum of its stages' shares.
+    """
+
+    losses: list[list[float]]
+    gradients: Values
+    last: Values
+    ties: list[Difference]
+
+
+def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Reference:
+    """Train a fresh model; ``beat(step)`` is called before each step."""
+    device = pipeline.rank_device(0)
+    model = pipeline.fresh_model().to(device)
+    loss = scaled(pipeline.loss.to(device), pipeline.schedule.num_microbatches)
+    optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
+    if pipeline.saved is not None:
+        restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
+    groups = _accumulation_orders(pipeline, model)
+    forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
+    shares = Shares(pipeline, device)
+    history, gradients, ties = [], {}, []
+    for step in pipeline.steps_to_do:
+        beat(step)
+        optimizer.zero_grad(set_to_none=True)
+        inputs, target = _on(device, pipeline, model, step)
+        cut = microbatches((*inputs, target), pipeline.schedule.num_microbatches)
+        tied = shares.gradients(model, cut, loss)
+        losses = _backward(model, loss, cut, forwards, groups)
+        history.append([value.item() for value in (*losses, total(losses))])
+        if step == pipeline.steps_to_do.start:
+            gradients = {
+                n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters() if p.requires_grad
+            }
+        parameters = dict(model.named_parameters())
+        for name, gradient in tied.items():
+            ties.append(compare(f"gradient of {name} in step {step}, by stages", None, gradient, parameters[name].grad))
+            parameters[name].grad = gradient
+        optimizer.step()
+    last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return Reference(history, gradients, last, ties)
+
+
+def full_batch_gradients(pipeline: Pipeline) -> Values:
+    """The gradients of the first step without microbatches: one forward and one backward of the whole batch."""
+    device = pipeline.rank_device(0)
+    model = pipeline.fresh_model().to(device)
+    inputs, target = _on(device, pipeline, model, pipeline.steps_to_do.start)
+    pipeline.loss.to(device)(model(*inputs), target).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def mixes_rows(model: nn.Module) -> bool:
+    """True where a row's result depends on the other rows of its microbatch, so that the full batch gives other
+    numbers."""
+    return any(isinstance(module, BATCH_NORMS) for module in model.modules())
+
+
+def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:
+    """The parameters, grouped by the order of microbatches in which their stage adds up their gradients."""
+    order_of: dict[str, tuple[int, ...]] = {}
+    for stage in reversed(range(pipeline.stages.num_stages)):
+        order = tuple(pipeline.schedule.microbatches_in_order(stage, Op.B, Op.W))
+        order_of.update(dict.fromkeys(pipeline.stages.parameters(stage), order))
+    groups: dict[tuple[int, ...], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name in order_of and parameter.requires_grad:
+            groups.setdefault(order_of[name], []).append(parameter)
+    return [(list(order), parameters) for order, parameters in groups.items()]
+
+
+def _backward(
+    model: nn.Module,
+    loss: LossFunction,
+    cut: Sequence[Tensors],
+    forwards: list[int],
+    groups: list[tuple[list[int], list[nn.Parameter]]],
+) -> list[torch.Tensor]:
+    """All microbatches forwards and backwards; the scaled losses by microbatch, detached."""
+    if [order for order, _ in groups] == [forwards]:
+        losses = {}
+        for index in forwards:
+            *inputs, target = cut[index]
+            value = loss(model(*inputs), target)
+            value.backward()  # type: ignore[no-untyped-call]
+            losses[index] = value
+    else:
+        losses = {index: loss(model(*cut[index][:-1]), cut[index][-1]) for index in forwards}
+        for number, (order, parameters) in enumerate(groups, start=1):
+            for index in order:
+                losses[index].backward(inputs=parameters, retain_graph=number < len(groups))  # type: ignore[no-untyped-call]
+    return [losses[index].detach() for index in sorted(losses)]
+
+
+def _on(device: torch.device, pipeline: Pipeline, model: nn.Module, step: int) -> tuple[Tensors, torch.Tensor]:
+    batch = pipeline.batch(step)
+    inputs = tuple(tensor.to(device) for tensor in inputs_of(model, batch, pipeline.dtype))
+    return inputs, to_dtype(batch.target, pipeline.dtype).to(device)

@@ -1,0 +1,94 @@
+"""The gradient of a tied parameter, added up on one device as the pipeline adds it up.
+
+    unsplit model     autograd adds both uses of the parameter microbatch by microbatch:     (a0 + b0) + (a1 + b1)
+    pipeline          each process adds the shares of its stages as its actions come,
+                      then the processes' sums are added in the order of their numbers:      (a0 + a1) + (b0 + b1)
+
+Both are the same sum to within rounding, and no more. That alone would be harmless, but an optimizer that divides by
+the size of the gradient (Adam) turns the last bit of a gradient near zero into a step of full size, and from there on
+the two runs drift apart, right as both are. So the reference takes the pipeline's order for its own next step, after
+the sum was found close to the unsplit model's. To tell the shares apart, each stage is run with parameters of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from pipezoo.runtime.microbatching import LossFunction, Tensors, total
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.stages import copies
+from pipezoo.schedule.action import Op
+
+
+class Shares:
+    """The stages of a pipeline, one after the other on one device, with nothing tied between them."""
+
+    def __init__(self, pipeline: Pipeline, device: torch.device) -> None:
+        self._pipeline = pipeline
+        self._holders = _stages_of_tied(pipeline)
+        self._untied = [copies([module])[0].to(device) for module in pipeline.stages.modules if self._holders]
+
+    def gradients(self, model: nn.Module, cut: Sequence[Tensors], loss: LossFunction) -> dict[str, torch.Tensor]:
+        """The gradient of every tied parameter that is used, by its name, for these microbatches and the values in
+        ``model``."""
+        if not self._holders:
+            return {}
+        self._load(model)
+        losses = [loss(self._forward(inputs), target) for *inputs, target in cut]
+        of_processes = [self._sums_of(process, losses) for process in range(self._pipeline.num_processes)]
+        used = [name for name in self._holders if any(name in sums for sums in of_processes)]
+        return {name: total(self._by_process(name, of_processes)) for name in used}
+
+    def _by_process(self, name: str, of_processes: Sequence[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+        """What each holder has of a gradient; zeros where its stages did not use the parameter."""
+        placed = self._pipeline.stage_to_rank
+        nothing = torch.zeros_like(next(sums[name] for sums in of_processes if name in sums))
+        return [of_processes[at].get(name, nothing) for at in sorted({placed[stage] for stage in self._holders[name]})]
+
+    def _load(self, model: nn.Module) -> None:
+        values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        with torch.no_grad():
+            for module, names in zip(self._untied, self._pipeline.stages.names, strict=True):
+                for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                    if name in names:
+                        tensor.copy_(values[names[name]])
+
+    def _forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        value: torch.Tensor | Tensors = tuple(inputs)
+        for module in self._untied:
+            value = module(*value) if isinstance(value, tuple) else module(value)
+        return value[0] if isinstance(value, tuple) else value
+
+    def _sums_of(self, process: int, losses: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What one process adds up, action after action, of what its stages use."""
+        sums: dict[str, torch.Tensor] = {}
+        for action in self._pipeline.actions[process]:
+            if action.op not in (Op.B, Op.W) or action.microbatch is None:
+                continue
+            own = {n: p for n, p in self._parameters(action.stage).items() if action.stage in self._holders.get(n, ())}
+            if not own:
+                continue
+            shares = torch.autograd.grad(
+                losses[action.microbatch], list(own.values()), retain_graph=True, allow_unused=True
+            )
+            for name, share in zip(own, shares, strict=True):
+                if share is not None:
+                    sums[name] = share if name not in sums else sums[name] + share
+        return sums
+
+    def _parameters(self, stage: int) -> dict[str, nn.Parameter]:
+        names = self._pipeline.stages.names[stage]
+        return {names[name]: parameter for name, parameter in self._untied[stage].named_parameters()}
+
+
+def _stages_of_tied(pipeline: Pipeline) -> dict[str, list[int]]:
+    """The parameters that learn and that more than one stage holds, with those stages."""
+    holders: dict[str, list[int]] = {}
+    for stage in range(pipeline.stages.num_stages):
+        for name, parameter in pipeline.stages.parameters(stage).items():
+            if parameter.requires_grad:
+                holders.setdefault(name, []).append(stage)
+    return {name: stages for name, stages in holders.items() if len(stages) > 1}

@@ -1,0 +1,84 @@
+"""Every fault of a rank: how the run ends, what is said, how soon, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pipezoo.errors import ConfigError
+from pipezoo.results.run_dir import read_metrics
+from pipezoo.runtime.fault_injection import Fault, Kill
+
+from .command import command
+from .fault_rows import DEADLINE, FAST, ROWS, Row, seconds_after
+
+LOADED = 2.0  # how much longer things may take where the tests share the machine
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what.replace(" ", "-"))
+def test_a_run_ends_as_it_must_when_a_rank(tmp_path: Path, row: Row, ranks: int) -> None:
+    ended = command(tmp_path, *row.typed(ranks)).wait()
+    ended.gone_after(0.5)
+    assert ended.code == row.code, ended.err
+    assert len(ended.err.splitlines()) == (1 if row.code else 0), ended.err
+    assert re.search(row.line.format(last=ranks - 1), ended.err.strip()), ended.err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == ("failed" if row.code else "ok")
+    assert not (tmp_path / "run" / ".scratch").exists()
+    if not row.code:
+        return
+    assert (seconds_after(ended) or 0.0) < (DEADLINE + 2.0 if row.hangs else FAST) + LOADED
+    assert result["exit_code"] == row.code
+    assert result["losses"] == [line["loss"] for line in read_metrics(tmp_path / "run")]
+    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+    assert failure["error"] in ended.err
+    assert [process["name"] for process in failure["processes"]] == [f"rank {rank}" for rank in range(ranks)]
+    if "starts with other" not in row.line:
+        assert failure["culprit"] == re.search(r"rank \d", row.line.format(last=ranks - 1) + f"rank {ranks - 1}")[0]  # type: ignore[index]
+
+
+def test_the_log_has_the_traceback_the_follow_up_errors_and_the_stacks(tmp_path: Path) -> None:
+    command(tmp_path, "stages=4", "fault=raise", "fault.rank=2", "fault.at=2B1").wait()
+    log = (tmp_path / "run" / "ranks.log").read_text()
+    assert "----- rank 2, step 0: failed\nTraceback" in log
+    assert "RuntimeError: this error was asked for by fault=raise" in log
+    command(tmp_path / "again", "stages=2", "fault=hang", "fault.at=0B1", "launch.first_step_timeout=1").wait()
+    log = (tmp_path / "again" / "run" / "ranks.log").read_text()
+    assert "----- rank 0, stage 0, step 0, at 0B1: where it stands" in log
+    assert re.search(r'rank 0.*where it stands\n.*File ".*faults.py", line \d+ in strike', log, re.DOTALL)
+
+
+def test_the_last_actions_of_every_rank_are_kept(tmp_path: Path) -> None:
+    command(tmp_path, "stages=2", "fault=kill", "fault.rank=1", "fault.at=1F2", "fault.step=1").wait()
+    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+    assert failure["processes"][1]["last_actions"][-3:] == ["1B1", "1SEND_B1", "1F2"]
+    assert failure["processes"][1]["last_actions"][0] == "1RECV_F0"
+    assert failure["processes"][1]["state"] == "was killed by SIGKILL (out of memory?)"
+
+
+ACTIONS = [["0F0", "0SEND_F0", "0RECV_B0", "0B0"], ["1RECV_F0", "1F0", "1B0", "1SEND_B0"]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Kill(rank=2), "fault.rank=2: there are 2 ranks; valid: 0..1"),
+        (Kill(step=3), "fault.step=3: is no step of this run; valid: 0..2"),
+        (
+            Kill(rank=1, at="0F0"),
+            "fault.at=0F0: rank 1 never comes there; valid: start, join, build, batch, update, save, leave, "
+            "or one of its actions: 1RECV_F0, 1F0, 1B0, 1SEND_B0",
+        ),
+    ],
+)
+def test_a_fault_that_cannot_happen_is_refused(fault: Fault, message: str) -> None:
+    from pipezoo.schedule.action import Action
+
+    actions = [[Action.parse(word) for word in words] for words in ACTIONS]
+    with pytest.raises(ConfigError) as refused:
+        fault.moment(actions, range(3))
+    assert str(refused.value) == message

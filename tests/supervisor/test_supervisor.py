@@ -1,0 +1,380 @@
+"""Starting and watching processes: signals, silence, messages, and what is left when it is over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipezoo.errors import NoProgressError, OutputError, RankError
+from pipezoo.results.run_dir import read_metrics, read_result
+from pipezoo.runtime.start_method import start_method
+from pipezoo.supervisor.supervisor import Handlers, Limits, launch
+from pipezoo.supervisor.worker_channel import Inbox, Link
+
+from ..conftest import CommandLine
+from .command import SMALL, Command, command
+from .fault_rows import DEADLINE
+
+LONG = ("stages=2", "steps=100000")
+LIMITS = Limits(5.0, 5.0)
+
+
+def running(folder: Path, *words: str) -> Command:
+    """A run that has done some steps."""
+    started = command(folder, *LONG, *words)
+    until = time.time() + 30.0
+    while len(read_metrics(folder / "run")) < 3:
+        assert time.time() < until, started.err
+        time.sleep(0.01)
+    return started
+
+
+# Signals to the command -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "interrupted by SIGTERM")]
+)
+def test_one_signal_ends_a_run_in_good_order(tmp_path: Path, number: int, code: int, line: str) -> None:
+    run = running(tmp_path)
+    sent = time.time()
+    os.kill(run.pid, number)
+    run.wait()
+    run.gone_after(0.5)
+    assert run.code == code
+    assert run.ended - sent < 2.0
+    assert run.err == f"{line}; what was reached is in {tmp_path / 'run'}\n"
+    result = read_result(tmp_path / "run")
+    assert result["status"] == "interrupted"
+    assert result["exit_code"] == code
+    assert len(result["losses"]) >= 3
+    assert result["losses"] == [entry["loss"] for entry in read_metrics(tmp_path / "run")]
+
+
+def test_a_ctrl_c_of_the_terminal_reaches_everybody_and_still_ends_well(tmp_path: Path) -> None:
+    run = running(tmp_path)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait().code == 130
+    assert run.err == f"interrupted; what was reached is in {tmp_path / 'run'}\n"
+
+
+def test_the_second_ctrl_c_ends_it_now(tmp_path: Path) -> None:
+    run = running(tmp_path)
+    os.kill(run.pid, signal.SIGINT)
+    os.kill(run.pid, signal.SIGINT)
+    assert run.wait().code == 130
+    run.gone_after(1.0)
+
+
+def test_nobody_outlives_a_killed_parent(tmp_path: Path) -> None:
+    run = running(tmp_path)
+    assert len(run.processes()) == 3
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    run.gone_after(1.0)
+    assert len(read_metrics(tmp_path / "run")) >= 3
+    assert read_result(tmp_path / "run")["status"] == "running"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nobody_outlives_a_killed_sweep(tmp_path: Path, number: int) -> None:
+    sweep = Command(
+        tmp_path, ("-m", *SMALL[:-2], *LONG[1:], "verify=false", "hydra.sweep.dir=sweep", "stages=2,3")
+    ).start()
+    until = time.time() + 30.0
+    while len(read_metrics(tmp_path / "sweep" / "0")) < 2:
+        assert time.time() < until, sweep.err
+        time.sleep(0.01)
+    assert len(sweep.processes()) == 4
+    os.kill(sweep.pid, number)
+    sweep.wait()
+    sweep.gone_after(1.0)
+    assert sweep.code == (-number if number == signal.SIGKILL else 143)
+
+
+def test_a_run_that_was_halted_as_a_whole_goes_on(tmp_path: Path) -> None:
+    run = running(tmp_path, f"launch.step_timeout={DEADLINE}", f"launch.first_step_timeout={DEADLINE}")
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        os.killpg(run.pid, number)
+        time.sleep(3 * DEADLINE if number == signal.SIGSTOP else 0.5)
+    done = len(read_metrics(tmp_path / "run"))
+    time.sleep(0.5)
+    assert len(read_metrics(tmp_path / "run")) > done
+    os.kill(run.pid, signal.SIGINT)
+    run.wait()
+
+
+def test_interrupted_while_torch_is_imported_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    words = [sys.executable, "-m", "pipezoo", "stages=2", "hydra.run.dir=run"]
+    for delay in (1.0, 2.0):
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30.0)
+        assert process.returncode == 130
+        assert err.splitlines()[0].startswith("interrupted")
+        assert len(err.splitlines()) == 1
+
+
+# Several at once --------------------------------------------------------------------------------------------------
+
+
+def test_three_runs_at_once_do_not_see_each_other(tmp_path: Path) -> None:
+    words = ("hydra.run.dir=outputs/${run_token:}", "stages=2", "verify=true")
+    runs = [command(tmp_path, *words, f"seed={seed}") for seed in range(3)]
+    assert [run.wait().code for run in runs] == [0, 0, 0]
+    results = [read_result(path.parent) for path in tmp_path.glob("outputs/*/result.json")]
+    assert len(results) == 3
+    assert {result["seed"] for result in results} == {0, 1, 2}
+    assert {result["verified"] for result in results} == {"exact"}
+
+
+def test_the_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
+    assert command(tmp_path, "stages=2").wait().code == 0
+    before = (tmp_path / "run" / "result.json").read_bytes()
+    again = command(tmp_path, "stages=2").wait()
+    assert again.code == 6
+    assert again.err.splitlines()[-1] == (
+        f"error: hydra.run.dir={tmp_path / 'run'}: already holds a run; choose a folder without result.json"
+    )
+    assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_a_name_with_special_characters_is_a_folder_like_others(tmp_path: Path) -> None:
+    run = command(tmp_path, "stages=2", "hydra.run.dir='a b#c?d%20e'").wait()
+    assert run.code == 0, run.err
+    assert read_result(tmp_path / "a b#c?d%20e")["status"] == "ok"
+
+
+# Spawned ranks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_spawned_ranks_compute_the_same(tmp_path: Path, cli: CommandLine) -> None:
+    words = ("model=multi_mlp", "model.d_hid=16", "split=modules", "stages=2", "steps=3")
+    ended = cli(*words, "launch.start_method=spawn", "hydra.run.dir=run")
+    assert ended.code == 0, ended.err
+    assert "spawned, each builds the pipeline anew\n" in ended.out
+    assert read_result(tmp_path / "run")["verified"] == "exact"
+
+
+def test_other_threads_are_a_reason_to_spawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert start_method(None) == ("fork", "")
+    monkeypatch.setattr("pipezoo.supervisor.processes.threading.enumerate", lambda: [FakeThread("reader")])
+    assert start_method(None) == ("spawn", "other threads run (reader)")
+    monkeypatch.delattr(os, "fork")
+    assert start_method(None) == ("spawn", "this system has no fork")
+    with pytest.raises(ValueError, match=r"launch.start_method=fork: this system has no fork; valid: spawn, null"):
+        start_method("fork")
+
+
+class FakeThread:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+# The supervisor alone ---------------------------------------------------------------------------------------------
+
+
+def start(folder: Path, *targets: Callable[[Link], Any], limits: Limits = LIMITS, **handlers: Any) -> dict[str, Any]:
+    named = {f"rank {i}": target for i, target in enumerate(targets)}
+    return launch(named, limits, folder / "log", handlers=Handlers(**handlers))
+
+
+def test_what_the_targets_return_comes_back(tmp_path: Path) -> None:
+    found = start(tmp_path, lambda link: {1: [2.5, None, float("inf")]}, lambda link: "text")
+    assert found == {"rank 0": {1: [2.5, None, float("inf")]}, "rank 1": "text"}
+
+
+def test_messages_arrive_in_order_and_whole(tmp_path: Path) -> None:
+    heard: list[int] = []
+
+    def talk(link: Link) -> None:
+        for step in range(200):
+            link.begin_step(step)
+            link.end_step(step, 0.0, 1.0, [float(step)] * 1000)
+
+    start(tmp_path, talk, step=lambda name, message: heard.append(int(message["losses"][-1])))
+    assert heard == list(range(200))
+
+
+def test_a_process_stopped_in_the_middle_of_a_message_keeps_nobody_waiting(tmp_path: Path) -> None:
+    def stop_halfway(link: Link) -> None:
+        link._line.sendall(b"\x00\x01\x00\x00 only the beginning")
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    began = time.monotonic()
+    with pytest.raises(NoProgressError, match="rank 0 is stopped"):
+        start(tmp_path, stop_halfway, limits=Limits(0.5, 0.5))
+    assert time.monotonic() - began < 2.5
+
+
+def test_pieces_of_messages_become_whole_ones() -> None:
+    ours, theirs = socket.socketpair()
+    sent = Sent()
+    Link(sent, [0] * 3, 0).send("step", losses=[1.0])  # type: ignore[arg-type]
+    inbox, seen = Inbox(ours), []
+    for byte in sent.data:
+        theirs.sendall(bytes([byte]))
+        seen.append(inbox.messages())
+    assert seen[-1] == [{"kind": "step", "losses": [1.0]}]
+    assert not any(seen[:-1])
+    theirs.close()
+    assert inbox.messages() == []
+    assert not inbox.open
+    ours.close()
+
+
+class Sent:
+    data = b""
+
+    def sendall(self, data: bytes) -> None:
+        self.data += data
+
+
+def test_the_first_of_several_errors_is_told_and_a_lost_connection_last(tmp_path: Path) -> None:
+    def fail(link: Link, text: str, after: float) -> None:
+        time.sleep(after)
+        raise RuntimeError(text)
+
+    lost = partial(fail, text="Connection closed by peer", after=0.0)
+    first, second = partial(fail, text="the first", after=0.05), partial(fail, text="the second", after=0.15)
+    with pytest.raises(RankError, match=r"rank 2 \(starting\): RuntimeError: the first; more in .*log"):
+        start(tmp_path, lost, second, first)
+    with pytest.raises(RankError, match=r"rank 0 .*Connection closed by peer"):
+        start(tmp_path, lost)
+
+
+def test_a_process_whose_child_holds_the_line_is_found_dead(tmp_path: Path) -> None:
+    def leave_a_child(link: Link) -> None:
+        if os.fork() == 0:
+            time.sleep(3.0)
+            os._exit(0)
+        os._exit(7)
+
+    began = time.monotonic()
+    with pytest.raises(RankError, match="rank 0 left early with exit code 7"):
+        start(tmp_path, leave_a_child)
+    assert time.monotonic() - began < 2.0
+
+
+def test_progress_resets_the_deadline(tmp_path: Path) -> None:
+    def slow(link: Link) -> str:
+        for action in range(8):
+            link.note(action)
+            time.sleep(0.2)
+        return "done"
+
+    assert start(tmp_path, slow, limits=Limits(0.9, 0.9)) == {"rank 0": "done"}
+
+
+def test_later_steps_have_their_own_deadline(tmp_path: Path) -> None:
+    def stuck(link: Link) -> None:
+        link.end_step(0, 0.0, 1.0, None)
+        time.sleep(30.0)
+
+    with pytest.raises(NoProgressError, match=r"nobody moved for launch.step_timeout=0.3 s"):
+        start(tmp_path, stuck, limits=Limits(60.0, 0.3))
+
+
+def test_an_error_of_the_parent_ends_the_children(tmp_path: Path) -> None:
+    def refuse(name: str, message: dict[str, Any]) -> None:
+        raise OutputError("metrics.jsonl: cannot be written")
+
+    def work(link: Link) -> None:
+        link.end_step(0, 0.0, 1.0, None)
+        time.sleep(30.0)
+
+    failures: list[dict[str, Any]] = []
+    began = time.monotonic()
+    with pytest.raises(OutputError):
+        start(tmp_path, work, step=refuse, failure=failures.append)
+    assert time.monotonic() - began < 2.0
+    assert failures[0]["error"] == "metrics.jsonl: cannot be written"
+    assert json.dumps(failures[0])
+
+
+def test_a_full_disk_under_the_metrics_ends_with_exit_code_6(tmp_path: Path) -> None:
+    run = running(tmp_path)
+    import resource
+
+    resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
+    assert run.wait().code == 6
+    assert run.err == f"error: {tmp_path / 'run' / 'metrics.jsonl'}: cannot be written: File too large\n"
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes().endswith(b"}\n")
+    assert read_result(tmp_path / "run")["exit_code"] == 6
+
+
+@pytest.mark.skipif(not Path("/proc/sys").exists(), reason="needs a folder that nobody can write")
+def test_a_folder_that_cannot_be_written_is_found_before_the_ranks_start(tmp_path: Path) -> None:
+    ended = Command(tmp_path, (*SMALL, "stages=2", "hydra.run.dir=/proc/sys/pipezoo")).start().wait()
+    assert ended.code == 6
+    assert ended.err == "error: hydra.run.dir=/proc/sys/pipezoo: cannot be made: No such file or directory\n"
+
+
+# Jobs of a sweep --------------------------------------------------------------------------------------------------
+
+WILD = '''
+import os, signal, sys
+from pipezoo.models import MultiMLP
+
+class Wild(MultiMLP):
+    """Does to its process what a user's model may do."""
+
+    def __init__(self, d_hid: int = 16, act: str = "nothing") -> None:
+        acts = {
+            "exit": lambda: sys.exit(0),
+            "leave": lambda: os._exit(0),
+            "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "raise": lambda: 1 / 0,
+            "nothing": lambda: None,
+        }
+        acts[act]()
+        super().__init__(d_hid, 2)
+'''
+YAML = "_target_: wild.Wild\nd_hid: 16\nact: nothing\n"
+
+
+def test_what_a_job_does_to_its_process_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "wild.yaml").write_text(YAML)
+    (tmp_path / "wild.py").write_text(WILD)
+    words = ("-m", "--config-dir", "conf", "model=wild", "split=modules", "stages=2", "steps=2", "verify=false")
+    acts = ("exit", "nothing", "leave", "die", "raise", "nothing")
+    sweep = Command(tmp_path, (*words, "hydra.sweep.dir=sweep", "model.act=" + ",".join(acts[:5]), "seed=0")).start()
+    assert sweep.wait().code == 4
+    sweep.gone_after(0.5)
+    results = [read_result(tmp_path / "sweep" / str(number)) for number in range(5)]
+    assert [result["status"] for result in results] == ["failed", "ok", "failed", "failed", "failed"]
+    assert [result.get("exit_code") for result in results] == [1, None, 1, 4, 2]
+    assert "sys.exit(0)" in results[0]["error"]
+    assert results[2]["error"] == "the run left with exit code 0 before its end"
+    assert results[3]["error"] == "the run was killed by SIGKILL"
+    table = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()
+    assert len(table) == 6
+
+
+def test_the_folder_of_a_job_cannot_leave_the_sweeps(tmp_path: Path) -> None:
+    words = ("-m", *SMALL, "stages=2", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=../elsewhere", "seed=0,1")
+    sweep = Command(tmp_path, words).start().wait()
+    assert sweep.code == 2
+    assert "error: hydra.sweep.subdir=../elsewhere: leads out of the sweep's folder" in sweep.err
+    assert not (tmp_path / "elsewhere").exists(), sweep.out
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    ended = command(tmp_path, "stages=2", "schedule=csv", "schedule.file='\x1b[31m\u202ered'").wait()
+    assert ended.code == 2
+    assert "\x1b" not in ended.err
+    assert "\u202e" not in ended.err

@@ -2,7 +2,7 @@
 
     python benchmarks/balanced.py            about two minutes
 
-Every round runs all splits in turn, on virtual ranks (each stage timed alone on this machine, predicted hops of 0).
+Every round runs all splits in turn, on virtual ranks (each stage timed alone on this machine, messages of 0 predicted).
 """
 
 from __future__ import annotations

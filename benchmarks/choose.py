@@ -1,6 +1,6 @@
 """Which schedule wins when: the tables and pictures of docs/how-to-choose.md.
 
-    python -m benchmarks.choose tables                 all tables; some of them: tables bubbles hops
+    python -m benchmarks.choose tables                 all tables; some of them: tables bubbles messages
     python -m benchmarks.choose pictures docs/pictures  all pictures, as SVG files in that folder
 
 All but ``halves`` and ``runs`` is simulated, and the same on every machine. A rank's F, I and W take 1 each for a
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from pipezoo.costs.unit import unit
-from pipezoo.planner.options import Wishes
+from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plan import make_plans
 from pipezoo.report.chart import line_chart
 from pipezoo.report.svg import lay_out, to_svg
@@ -106,23 +106,23 @@ def bubbles() -> None:
         print(f"| {name} | {max(prediction['peak_memory']) if prediction else math.nan:g} |")
 
 
-def hops() -> None:
+def messages() -> None:
     """The step time over what a message takes (a share of a rank's F), p = 8, m = 32; 96 would be no bubble at all."""
     shares = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5)
     columns = {
-        name: [step(play(name, 8, 32, lambda s, v, hop=hop: unit(s, v, hop=hop))) for hop in shares] for name in ALL
+        name: [step(play(name, 8, 32, lambda s, v, p2p=p2p: unit(s, v, p2p=p2p))) for p2p in shares] for name in ALL
     }
-    grid(columns, [f"hop {share:g}" for share in shares], ".1f")
+    grid(columns, [f"p2p message {share:g}" for share in shares], ".1f")
     print()
-    head("messages on the critical path", *(f"hop {share:g}" for share in shares[1:]))
+    head("messages on the critical path", *(f"p2p message {share:g}" for share in shares[1:]))
     for name in ALL:
-        found = [play(name, 8, 32, lambda s, v, hop=hop: unit(s, v, hop=hop)) for hop in shares[1:]]
+        found = [play(name, 8, 32, lambda s, v, p2p=p2p: unit(s, v, p2p=p2p)) for p2p in shares[1:]]
         counts = [prediction["critical_path"]["num_messages"] if prediction else "-" for prediction in found]
         print(f"| {name} | {' | '.join(map(str, counts))} |")
 
 
 def uneven() -> None:
-    """The step time over how much longer the last of the model's layers takes, p = 4, m = 32, hop .05.
+    """The step time over how much longer the last of the model's layers takes, p = 4, m = 32, p2p .05.
 
     The model has eight equal layers of 1/2; the last one takes so many times as long (a head of a large vocabulary).
     """
@@ -132,8 +132,8 @@ def uneven() -> None:
         layers = np.full(8, 0.5)
         layers[-1] *= factor
         of_stage = layers.reshape(num_stages, -1).sum(axis=1)
-        stages = [{"F": x, "I": x, "W": x, "keeps": x} for x in of_stage.tolist()]
-        return Cost.from_dict({"stages": stages, "hop": {"latency": 0.05}})
+        stages = [{"F": x, "I": x, "W": x, "activation_bytes": x} for x in of_stage.tolist()]
+        return Cost.from_dict({"stages": stages, "p2p": {"latency": 0.05}})
 
     columns = {
         name: [step(play(name, 4, 32, lambda s, v, f=factor: cost(s, v, f))) for factor in times] for name in ALL
@@ -146,7 +146,7 @@ def uneven() -> None:
 
 
 def split() -> None:
-    """How many times as fast as its unsplit cousin, over what I + W takes of a whole backward; p = 8, hop .05."""
+    """How many times as fast as its unsplit cousin, over what I + W takes of a full backward; p = 8, p2p .05."""
     ratios = (1.0, 1.05, 1.1, 1.2, 1.3, 1.5)
     head("", "m", *(f"I + W = {ratio:g} B" for ratio in ratios))
     for name, cousin in (("zb_h1", "1f1b"), ("zb_h2", "1f1b"), ("zbv", "interleaved_1f1b"), ("zbv", "1f1b")):
@@ -158,21 +158,21 @@ def split() -> None:
 
 
 def halves_cost(num_stages: int, v: int, ratio: float) -> Cost:
-    """A whole backward of 2; its halves take ``ratio`` times as long together."""
-    stage = {"F": 1 / v, "B": 2 / v, "I": ratio / v, "W": ratio / v, "keeps": 1 / v}
-    return Cost.from_dict({"stages": stage, "hop": {"latency": 0.05}}, num_stages)
+    """A full backward of 2; its halves take ``ratio`` times as long together."""
+    stage = {"F": 1 / v, "B": 2 / v, "I": ratio / v, "W": ratio / v, "activation_bytes": 1 / v}
+    return Cost.from_dict({"stages": stage, "p2p": {"latency": 0.05}}, num_stages)
 
 
 def with_hop(num_stages: int, v: int, num_microbatches: int) -> Cost:
-    return unit(num_stages, v, hop=0.05)
+    return unit(num_stages, v, p2p=0.05)
 
 
 def memory() -> None:
-    """The best plan in so much memory, p = 8, m = 32, hop .05: fixed schedules, and an order made for it."""
+    """The best plan in so much memory, p = 8, m = 32, p2p .05: fixed schedules, and an order made for it."""
     head("memory", "best fixed schedule", "step", "best plan", "step", "times as fast")
     for limit in (4, 5, 6, 7, 8, 9, 10, 12, 16, 32):
-        wishes = Wishes(memory=float(limit), budget=10.0, moves=100)
-        plans = make_plans(with_hop, 8, [32], wishes)
+        options = PlanOptions(memory=float(limit), time_limit_s=10.0, iterations=100)
+        plans = make_plans(with_hop, 8, [32], options)
         best, fixed = plans.ranked[0], plans.best_fixed
         known = [fixed.name, f"{fixed.step:.1f}"] if fixed else ["none fits", ""]
         faster = f"{fixed.step / best.step:.3f}" if fixed else ""
@@ -202,7 +202,7 @@ def halves() -> None:
 
 
 def runs(turns: int = 3) -> None:
-    """Steps of real runs, p = 4, m = 16, virtual ranks, hop of 0.1 ms and 2 GB/s: medians of three runs, in turns."""
+    """Steps of real runs, p = 4, m = 16, virtual ranks, messages of 0.1 ms, 2 GB/s: medians of three runs, in turns."""
     models = {
         "gpt, width 64, 10 blocks": "model=gpt model.depth=10 split=balanced",
         "multi_mlp, width 512, 8 layers": "model=multi_mlp model.d_hid=512 model.n_layers=8 batch_size=1024",
@@ -237,12 +237,14 @@ def _result(words: list[str]) -> dict[str, Any]:
 
 
 def drawn() -> str:
-    """Four ranks, eight microbatches: gpipe, 1f1b, interleaved_1f1b, zb_h1, zbv, v_half at equal costs, hop .1."""
+    """Four ranks, eight microbatches: gpipe, 1f1b, interleaved_1f1b, zb_h1, zbv, v_half at equal costs, p2p .1."""
     timelines = []
     for name in ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zbv", "v_half"):
         v = 1 if name in ONE else 2
-        timelines.append(replace(simulate(ALL[name](4, 8), unit(4 * v, v, hop=0.1)), source=name))
-    return to_svg(lay_out(timelines, 1000, "unit", "Four ranks, eight microbatches, a hop of a tenth of a forward"))
+        timelines.append(replace(simulate(ALL[name](4, 8), unit(4 * v, v, p2p=0.1)), source=name))
+    return to_svg(
+        lay_out(timelines, 1000, "unit", "Four ranks, eight microbatches, a p2p message of a tenth of a forward")
+    )
 
 
 def bubble_over_m() -> str:
@@ -253,13 +255,13 @@ def bubble_over_m() -> str:
     return chart(lines, "makespan bubble over the number of microbatches, 8 ranks", [str(m) for m in counts])
 
 
-def step_over_hop() -> str:
-    """The step over the hop, eight ranks, 32 microbatches."""
+def step_over_p2p() -> str:
+    """The step over the p2p message, eight ranks, 32 microbatches."""
     shares = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
     names = ("1f1b", "interleaved_1f1b", "zb_h1", "zb_h2", "dualpipev", "zbv")
     lines = {}
     for name in names:
-        steps = [step(play(name, 8, 32, lambda s, v, h=hop: unit(s, v, hop=h))) for hop in shares]
+        steps = [step(play(name, 8, 32, lambda s, v, h=p2p: unit(s, v, p2p=h))) for p2p in shares]
         lines[name] = [(float(i), value) for i, value in enumerate(steps)]
     what = "step time over a message's time (a share of a rank's forward), 8 ranks, 32 microbatches"
     return chart(lines, what, [f"{share:g}" for share in shares], from_zero=False)
@@ -271,10 +273,10 @@ def step_over_memory() -> str:
     best: list[tuple[float, float]] = []
     fixed: list[tuple[float, float]] = []
     for i, limit in enumerate(limits):
-        plans = make_plans(with_hop, 8, [32], Wishes(memory=float(limit), budget=10.0, moves=100))
+        plans = make_plans(with_hop, 8, [32], PlanOptions(memory=float(limit), time_limit_s=10.0, iterations=100))
         best.append((float(i), plans.ranked[0].step))
         fixed.append((float(i), plans.best_fixed.step if plans.best_fixed else float("nan")))
-    what = "step time over memory in microbatches of a rank, 8 ranks, 32 microbatches, hop .05"
+    what = "step time over memory in microbatches of a rank, 8 ranks, 32 microbatches, p2p .05"
     return chart(
         {"best fixed schedule": fixed, "best plan": best}, what, [str(limit) for limit in limits], from_zero=False
     )
@@ -300,8 +302,8 @@ def chart(lines: dict[str, list[tuple[float, float]]], what: str, labels: Sequen
     )
 
 
-TABLES = {table.__name__: table for table in (bubbles, hops, uneven, split, memory, halves, runs)}
-PICTURES = {picture.__name__: picture for picture in (drawn, bubble_over_m, step_over_hop, step_over_memory)}
+TABLES = {table.__name__: table for table in (bubbles, messages, uneven, split, memory, halves, runs)}
+PICTURES = {picture.__name__: picture for picture in (drawn, bubble_over_m, step_over_p2p, step_over_memory)}
 
 
 def main() -> None:

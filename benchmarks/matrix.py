@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.cli.run import Request
-from pipezoo.cli.sweep_worker import run_alone
-from pipezoo.config.compose import compose, settings_of
-from pipezoo.config.resolve import Settings
+from pipezoo.cli.sweep_worker import run_in_worker
+from pipezoo.config.compose import compose, resolved_config
+from pipezoo.config.resolve import ResolvedConfig
 from pipezoo.errors import ConfigError, VerificationError
-from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.results.run_dir import read_result
-from pipezoo.supervisor.processes import leave
+from pipezoo.supervisor.processes import exit_now
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "matrix.md"
 SCHEDULES = ("gpipe", "1f1b", "interleaved_1f1b", "looped_bfs", "interleaved_zero_bubble", "zbv", "dualpipev")
@@ -103,12 +103,12 @@ def is_verified(result: dict[str, Any], tied: bool) -> bool:
 
 def run_cell(words: Sequence[str], folder: Path, config_dir: Path | None = None) -> dict[str, Any]:
     """Run ``python -m pipezoo`` with these words in a forked process, and return its ``result.json``."""
-    settings: Settings | ConfigError
+    resolved: ResolvedConfig | ConfigError
     try:
-        settings = settings_of(*compose(words, config_dir), Trust(third_party=config_dir is not None))
+        resolved = resolved_config(*compose(words, config_dir), Allowlist(third_party=config_dir is not None))
     except ConfigError as error:
-        settings = error
-    run_alone(Request(settings, folder), lambda line: None)
+        resolved = error
+    run_in_worker(Request(resolved, folder), lambda line: None)
     return dict(read_result(folder))
 
 
@@ -185,4 +185,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    leave(main())  # torch takes its time to be torn down
+    exit_now(main())  # torch takes its time to be torn down

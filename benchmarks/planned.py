@@ -47,11 +47,17 @@ def pipezoo(words: list[str], folder: Path) -> dict[str, Any]:
 class Row:
     """One plan, and the orders that it is held against."""
 
-    def __init__(self, row: tuple[int, str, str, str], budget: float, folder: Path) -> None:
+    def __init__(self, row: tuple[int, str, str, str], time_limit_s: float, folder: Path) -> None:
         self.ranks, launch, self.memory, model = row
         self.folder = folder
         self.words = [*model.split(), f"launch={launch}", *(HOP if launch == "virtual" else [])]
-        plan = ["task=plan", f"ranks={self.ranks}", "cost=measured", "cost.steps=5", f"plan.budget={budget}"]
+        plan = [
+            "task=plan",
+            f"ranks={self.ranks}",
+            "cost=measured",
+            "cost.steps=5",
+            f"plan.time_limit_s={time_limit_s}",
+        ]
         memory = [f"plan.memory={self.memory}"] if self.memory else []
         self.plan = pipezoo([*plan, *memory, *self.words], folder / "plan")
         table = self.plan["plans"]
@@ -108,7 +114,7 @@ def main() -> None:
         if arguments.rows and row[0] not in arguments.rows:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            measure(Row(row, arguments.budget, Path(folder)), arguments.turns)
+            measure(Row(row, arguments.time_limit_s, Path(folder)), arguments.turns)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 

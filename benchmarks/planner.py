@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator
 
 from pipezoo.costs.unit import unit
-from pipezoo.planner.options import Wishes
+from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plan import Plan, make_plans
 from pipezoo.planner.problem import Problem
-from pipezoo.planner.replace_weight_grads import replace_weights
+from pipezoo.planner.replace_weight_grads import replace_weight_grads
 from pipezoo.planner.search import Search
 from pipezoo.planner.weight_placement import Placed
 from pipezoo.schedules.dualpipev import dualpipev
@@ -56,8 +56,8 @@ MORE = [  # the paper's other numbers of microbatches, with the costs of the row
 
 
 def cost_of(row: tuple, v: int = 1) -> Cost:
-    _, p, _, F, I, W, hop, frees, *_ = row
-    return unit(p * v, v, F=F, I=I, W=W, hop=hop, I_frees=frees)
+    _, p, _, F, I, W, p2p, frees, *_ = row
+    return unit(p * v, v, F=F, I=I, W=W, p2p=p2p, freed_by_input_grad=frees)
 
 
 def share(problem: Problem, seconds: float) -> float:
@@ -66,14 +66,14 @@ def share(problem: Problem, seconds: float) -> float:
 
 
 def timed(
-    problem: Problem, objective: str, budget: float, starts: list, moves: int
+    problem: Problem, objective: str, time_limit_s: float, starts: list, iterations: int
 ) -> tuple[Placed | None, float, float]:
     """The best order, the seconds until it was found, and the seconds of the whole search; CPU time of one core."""
     found = [0.0]
     begin = time.process_time()
-    search = Search(problem, objective, time.monotonic() + budget)
-    search.tell = lambda tried, placed: found.append(time.process_time() - begin)
-    placed = search.run(starts, moves)
+    search = Search(problem, objective, time.monotonic() + time_limit_s)
+    search.on_progress = lambda tried, placed: found.append(time.process_time() - begin)
+    placed = search.run(starts, iterations)
     return placed, found[-1], time.process_time() - begin
 
 
@@ -123,17 +123,17 @@ def interleaved() -> None:
 
 def weights() -> None:
     """W placed anew in fixed orders: same messages, same memory; F = I = W = 1 for a rank."""
-    print("| schedule, p, m | hop | before | after | times as fast | memory before, after | time |")
+    print("| schedule, p, m | p2p message | before | after | times as fast | memory before, after | time |")
     print("|---|---|---|---|---|---|---|")
     for function, p, m in ((dualpipev, 8, 16), (dualpipev, 16, 64), (zbv, 8, 16), (zbv, 16, 64)):
-        for hop in (0.05, 0.1, 0.2, 0.3):
-            schedule, cost = function(p, m), unit(2 * p, 2, hop=hop)
+        for p2p in (0.05, 0.1, 0.2, 0.3):
+            schedule, cost = function(p, m), unit(2 * p, 2, p2p=p2p)
             begin = time.process_time()
-            replaced = replace_weights(schedule, cost)
+            replaced = replace_weight_grads(schedule, cost)
             took = time.process_time() - begin
             old, new = predict(schedule, cost), predict(replaced, cost)
             print(
-                f"| {schedule.name} {p} {m} | {hop} "
+                f"| {schedule.name} {p} {m} | {p2p} "
                 f"| {old['bubble']['makespan']:.4f} | {new['bubble']['makespan']:.4f} "
                 f"| {old['step_seconds'] / new['step_seconds']:.3f} "
                 f"| {max(old['peak_memory']):g}, {max(new['peak_memory']):g} | {took * 1e3:.0f} ms |",
@@ -149,7 +149,10 @@ def pareto() -> None:
         _, p, m, *_ = row
         for limit in range(4, 9):
             plans = make_plans(
-                lambda stages, v, m, row=row: cost_of(row, v), p, [m], Wishes(memory=float(limit), budget=6.0)
+                lambda stages, v, m, row=row: cost_of(row, v),
+                p,
+                [m],
+                PlanOptions(memory=float(limit), time_limit_s=6.0),
             )
             best = plans.ranked[0]
             fixed = next((plan for plan in plans.ranked if plan.made == "fixed"), None)
@@ -171,7 +174,7 @@ def large() -> None:
     """p = 64, m = 512 in the memory of 1F1B."""
     row = ("6.2B", 64, 512, *PAPER[2][3:])
     begin = time.monotonic()
-    plans = make_plans(lambda stages, v, m: cost_of(row, v), 64, [512], Wishes(memory=64.0, budget=30.0))
+    plans = make_plans(lambda stages, v, m: cost_of(row, v), 64, [512], PlanOptions(memory=64.0, time_limit_s=30.0))
     took = time.monotonic() - begin
     best = plans.ranked[0]
     fixed = next(plan for plan in plans.ranked if plan.made == "fixed")
@@ -190,7 +193,7 @@ def curve() -> None:
         history: list[tuple[float, float]] = []
         begin = time.process_time()
         search = Search(problem, "step", time.monotonic() + moments[-1])
-        search.tell = lambda tried, placed, h=history, b=begin: h.append((time.process_time() - b, placed.step))
+        search.on_progress = lambda tried, placed, h=history, b=begin: h.append((time.process_time() - b, placed.step))
         search.run(starts, 10**6)
         cells = []
         for moment in moments:

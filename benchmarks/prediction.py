@@ -3,8 +3,8 @@
     python -m benchmarks.prediction [--repeats 3]
 
 Every row trains a pipeline of two processes and prints its measured step time, the simulator's from the costs of the
-run's own actions, hop and time between actions, and the error of the prediction. Stages take 5 ms and more for a
-microbatch.
+run's own actions, its p2p messages and the time between actions, and the error of the prediction. Stages take 5 ms and
+more for a microbatch.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ Times = dict[str, float]
 
 
 def ours(name: str, num_ranks: int, num_microbatches: int) -> Times:
-    """Seconds of each part: the schedule is generated, checked, simulated with a hop, and lowered.
+    """Seconds of each part: the schedule is generated, checked, simulated with a p2p message, and lowered.
 
     Lowered means: the messages of all ranks written out and proved, and the list of one rank made of it, which is what
     the process of a rank needs; ``lists`` are those of all ranks.
@@ -68,7 +68,7 @@ def ours(name: str, num_ranks: int, num_microbatches: int) -> Times:
     finally:
         schedule.prove = prove  # type: ignore[attr-defined]
     times["generate"] -= times["check"]
-    cost = unit(order.num_stages, order.num_stages // num_ranks, hop=0.1)
+    cost = unit(order.num_stages, order.num_stages // num_ranks, p2p=0.1)
     timed(times, "simulate", simulate)(order, cost)
     times |= {"actions": order.num_actions, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     if order.num_actions <= LARGEST_TO_LOWER:
@@ -88,12 +88,12 @@ def torchs(name: str, num_ranks: int, num_microbatches: int) -> Times:
     stage.group_rank, stage.group_size, stage.submod, stage.num_stages = 0, num_ranks, None, 2 * num_ranks
     times: Times = {}
     runtime = schedules._PipelineScheduleRuntime
-    prepare = runtime._prepare_schedule_with_comms
-    runtime._prepare_schedule_with_comms = timed(times, "lower", prepare)
+    build_pipeline = runtime._prepare_schedule_with_comms
+    runtime._prepare_schedule_with_comms = timed(times, "lower", build_pipeline)
     try:
         built = timed(times, "generate", getattr(schedules, name))([stage, stage], num_microbatches)
     finally:
-        runtime._prepare_schedule_with_comms = prepare
+        runtime._prepare_schedule_with_comms = build_pipeline
     times["generate"] -= times["lower"]
     known = {  # it does not know what it itself lowered for sharded parameters
         rank: [action for action in actions if "SHARD" not in str(action) and "REDUCE" not in str(action)]

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from pipezoo.config.compose import compose, load
-from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.allowlist import Allowlist
 
 CLASSES = {  # our schedules, torch's classes
     "gpipe": "ScheduleGPipe",
@@ -48,8 +48,8 @@ Times = tuple[float, float]
 class TurnTaking:
     """A link that has the hand-written step done before each of pipezoo's, and times both."""
 
-    def __init__(self, link: Any, build: Any) -> None:
-        self._link, self._build, self._step_by_hand = link, build, None
+    def __init__(self, channel: Any, build: Any) -> None:
+        self._link, self._build, self._step_by_hand = channel, build, None
         self.by_hand: list[Span] = []
         self.ours: list[Span] = []
         self.losses: list[tuple[float, float]] = []
@@ -84,28 +84,28 @@ class TurnTaking:
         return began, time.perf_counter(), time.process_time() - used
 
 
-def run_in_turn(pipeline: Any, rank: int, schedule: str, width: int, link: Any) -> dict[str, Any]:
+def run_in_turn(pipeline: Any, rank: int, schedule: str, width: int, channel: Any) -> dict[str, Any]:
     """What ``run_rank`` does, with a hand-written step before each of its own."""
     from benchmarks.handwritten import build
     from pipezoo.runtime.rank import run_rank
 
-    turns = TurnTaking(link, partial(build, CLASSES[schedule], width, ROWS, MICROBATCHES))
+    turns = TurnTaking(channel, partial(build, CLASSES[schedule], width, ROWS, MICROBATCHES))
     run_rank(rank, pipeline, turns)  # type: ignore[arg-type]
     return {"by_hand": turns.by_hand, "ours": turns.ours, "losses": turns.losses}
 
 
 def measure(schedule: str, turns: int, width: int) -> tuple[Any, ...]:
     """``[2 * turns, 2]``, seconds and CPU seconds of each step, by hand and of pipezoo."""
-    from pipezoo.runtime.build import prepare
+    from pipezoo.runtime.build import build_pipeline
     from pipezoo.supervisor.supervisor import Limits, launch
 
     stages = RANKS if schedule in SINGLE else 2 * RANKS
     model = ["model=multi_mlp", "split=modules", f"model.d_hid={width}", f"model.n_layers={stages}"]
     sizes = [f"stages={stages}", f"batch_size={ROWS}", f"microbatches={MICROBATCHES}", f"steps={2 * turns}"]
     rest = ["optimizer=sgd", "optimizer.lr=1e-4", "launch.threads=1", "verify=false", f"record_steps={turns}"]
-    experiment = load(*compose([*model, *sizes, *rest, f"schedule={schedule}"]), Trust())
+    experiment = load(*compose([*model, *sizes, *rest, f"schedule={schedule}"]), Allowlist())
     with tempfile.TemporaryDirectory() as scratch:
-        pipeline, _ = prepare(experiment, Path(scratch))
+        pipeline, _ = build_pipeline(experiment, Path(scratch))
         targets = {f"rank {rank}": partial(run_in_turn, pipeline, rank, schedule, width) for rank in range(RANKS)}
         told = list(launch(targets, Limits(120.0, 120.0), Path(scratch) / "log").values())
     for by_hand, ours in (pair for rank in told for pair in rank["losses"]):

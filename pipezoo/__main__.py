@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from pipezoo.cli.compose_subprocess import compose_apart
 from pipezoo.cli.signals import catch_signals, interrupted
 from pipezoo.errors import ConfigError, OutputError, PipezooError
-from pipezoo.supervisor.processes import leave, unsafe_to_fork
+from pipezoo.supervisor.processes import exit_now, unsafe_to_fork
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,7 +54,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     if "torch" in sys.modules and "joblib" not in sys.modules:
-        leave(code)  # torch takes longer to tear down than a short run takes
+        exit_now(code)  # torch takes longer to tear down than a short run takes
     sys.exit(code)
 
 
@@ -146,15 +146,15 @@ def _compose_for_another(words: Sequence[str], ask: Callable[[Request], float]) 
 def _perform(request: Request) -> float:
     """The exit code of a run; the objective of one of a sweep."""
     from pipezoo.cli.run import run
-    from pipezoo.cli.sweep_worker import run_alone
+    from pipezoo.cli.sweep_worker import run_in_worker
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         try:
             print(line, flush=True)
         except BrokenPipeError:  # the reader has seen enough, but the run is not done
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    return run(request, say) if request.sweep is None else run_alone(request, say)
+    return run(request, print_line) if request.sweep is None else run_in_worker(request, print_line)
 
 
 def _compose(words: Sequence[str], perform: Callable[[Request], float]) -> int:

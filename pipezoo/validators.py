@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 
 
@@ -38,3 +40,19 @@ def check_number(name: str, value: object, infinite: bool = False) -> float:
     if math.isnan(number) or number < 0 or (math.isinf(number) and not infinite):
         raise ValueError(f"{name}={value!r}: must be a number >= 0")
     return number
+
+
+def check_positive(key: str, value: object, valid: str) -> None:
+    """Raises ValueError if ``value`` is no finite number that is ``valid``: ``> 0`` or ``>= 0``."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not (value > 0 or (value == 0 and valid == ">= 0")):  # type: ignore[operator]
+        raise ValueError(f"{key}={value!r}: must be a number; valid: {valid}")
+
+
+def unknown(what: str, word: str, choices: Iterable[str]) -> str:
+    """``unknown key (did you mean splits?); valid: d_hid, splits``"""
+    names = sorted(map(str, choices))
+    folded = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(str(word).lower(), folded, n=1, cutoff=0.5)
+    meant = f" (did you mean {folded[close[0]]}?)" if close else ""
+    return f"unknown {what}{meant}; valid: {', '.join(names) if names else 'none'}"

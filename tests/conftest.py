@@ -9,7 +9,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +86,11 @@ def processes_with(mark: str) -> dict[int, str]:
         except OSError:  # it ended, or is not ours
             continue
     return found
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Callable[..., Any]:
+    """``pipeline(model, schedule)``: ready to run, its processes' files in ``tmp_path``."""
+    from tests.support.pipelines import build_pipeline
+
+    return partial(build_pipeline, tmp_path)

@@ -63,13 +63,13 @@ def imports(module: str, late: bool = False) -> frozenset[str]:
 
 def _executed(node: ast.AST):
     """The statements that run when a module is imported: not those in functions, nor those for type checkers."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+    for worker in ast.iter_child_nodes(node):
+        if isinstance(worker, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+        if isinstance(worker, ast.If) and "TYPE_CHECKING" in ast.dump(worker.test):
             continue
-        yield child
-        yield from _executed(child)
+        yield worker
+        yield from _executed(worker)
 
 
 def place(module: str) -> str:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from .conftest import REPOSITORY
+from tests.conftest import REPOSITORY
 
 DOCUMENTS = ["add-a-schedule.md", "exports.md"]
 FENCED = re.compile(r"^```\w+\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

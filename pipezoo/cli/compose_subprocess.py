@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from pipezoo.cli.signals import Terminated, interrupted
 from pipezoo.errors import PipezooError
-from pipezoo.supervisor.processes import death, die_with_parent, leave
+from pipezoo.supervisor.processes import death, die_with_parent, exit_now
 
 Ask = Callable[[Any], Any]  # a request, and what came of it
 
@@ -85,7 +85,7 @@ def _be_the_child(compose: Callable[[Ask], int], line: Connection, parent: int) 
     except BaseException:
         traceback.print_exc()
     finally:
-        leave(code)
+        exit_now(code)
 
 
 def _ask(line: Connection, request: Any) -> Any:
@@ -105,14 +105,14 @@ def _import(modules: Sequence[str], child: int) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:  # and was not just halted
-            leave(_code(status))
+            exit_now(_code(status))
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.kill(child, signal.SIGKILL)
         code, line = interrupted(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
         print(line, file=sys.stderr)
-        leave(code)
+        exit_now(code)
 
     handlers = {signal.SIGCHLD: end, signal.SIGINT: stop, signal.SIGTERM: stop}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

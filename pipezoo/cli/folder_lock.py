@@ -13,13 +13,13 @@ PATIENCE = 1.0  # seconds in which a holder that was killed is gone
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[bool]:
+def locked(folder: Path) -> Iterator[bool]:
     """Hold a folder while the block lasts; False where another process holds it.
 
     The system lets go of it with the last process that has it, however that one ends. Where folders cannot be locked
     (Windows, some network disks) everybody is told True.
     """
-    handle = hold(folder)
+    handle = lock_folder(folder)
     try:
         yield handle is not None
     finally:
@@ -27,7 +27,7 @@ def held(folder: Path) -> Iterator[bool]:
             os.close(handle)
 
 
-def hold(folder: Path) -> int | None:
+def lock_folder(folder: Path) -> int | None:
     """Hold a folder until the number that is returned is closed (0: it cannot be locked); None: another holds it."""
     try:
         import fcntl

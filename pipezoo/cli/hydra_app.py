@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipezoo.cli.resume import KEY, SweepRefused, begin
 from pipezoo.cli.run import Request
-from pipezoo.config.compose import current_trust, settings_of
-from pipezoo.config.resolve import Settings
+from pipezoo.config.compose import current_trust, resolved_config
+from pipezoo.config.resolve import ResolvedConfig
 from pipezoo.errors import ConfigError
 from pipezoo.results.sanitize import printable
 
@@ -72,7 +72,7 @@ def request_of(cfg: DictConfig) -> Request:
         raise ConfigError(f"hydra.sweep.subdir={hydra.sweep.subdir}: leads out of the sweep's folder; valid: below it")
     goes_on = False
     words = [word for word in as_typed(hydra.overrides.task) if not word.startswith(KEY)]
-    settings: Settings | ConfigError
+    resolved: ResolvedConfig | ConfigError
     files: dict[str, Any] = {
         ".hydra/config.yaml": _plain(cfg),
         ".hydra/hydra.yaml": {"hydra": _without_environment(_plain(hydra))},
@@ -80,12 +80,12 @@ def request_of(cfg: DictConfig) -> Request:
     }
     try:
         goes_on = goes_on_with(sweep, cfg)
-        settings = settings_of(cfg, dict(hydra.runtime.choices), current_trust())
-        files["config.yaml"] = {key: settings.shown[key] for key in settings.shown if key != "sweep"}
+        resolved = resolved_config(cfg, dict(hydra.runtime.choices), current_trust())
+        files["config.yaml"] = {key: resolved.shown[key] for key in resolved.shown if key != "sweep"}
     except ConfigError as error:
-        settings = error
+        resolved = error
     title = printable(f"[{hydra.job.num}] {' '.join(words)}") if sweep is not None else ""
-    return Request(settings, folder, files, title, sweep, goes_on)
+    return Request(resolved, folder, files, title, sweep, goes_on)
 
 
 def as_typed(words: Any) -> list[str]:

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from pipezoo.cli.folder_lock import held, hold
+from pipezoo.cli.folder_lock import lock_folder, locked
 from pipezoo.cli.rerun import OF_THIS_COMMAND_LINE, leaves, literal
-from pipezoo.cli.run import Request, Say, result_of
+from pipezoo.cli.run import PrintLine, Request, result_of
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.results.run_dir import CONFIG, RESULT, write_json
 
@@ -83,14 +83,14 @@ def resumed(options: Sequence[str], overrides: Sequence[str], config_dirs: Seque
 def begin(
     folder: Path, words: Sequence[str], of_hydra: Sequence[str], config_dirs: Sequence[str], goes_on: bool
 ) -> int:
-    """Take the folder of a sweep and write down what was typed; returns what holds it, as :func:`hold` does.
+    """Take the folder of a sweep and write down what was typed; returns what holds it, as :func:`lock_folder` does.
 
     Raises:
         SweepRefused: it is another sweep's.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        holder = hold(folder)
+        holder = lock_folder(folder)
     except OSError as error:
         raise SweepRefused(OutputError(f"{WHERE}={folder}: cannot be written: {error.strerror or error}")) from error
     if holder is None and goes_on:
@@ -116,7 +116,7 @@ def begin(
 # Its runs -----------------------------------------------------------------------------------------------------------
 
 
-def done_already(request: Request, say: Say) -> dict[str, Any] | None:
+def done_already(request: Request, print_line: PrintLine) -> dict[str, Any] | None:
     """The result of a run that came to its end before. None where it is to be run: what it left is out of its way.
 
     Raises:
@@ -124,7 +124,7 @@ def done_already(request: Request, say: Say) -> dict[str, Any] | None:
     """
     if not request.goes_on or not (request.folder / RESULT).exists():
         return None
-    with held(request.folder) as is_free:
+    with locked(request.folder) as is_free:
         if not is_free:
             raise _refused(request, f"run {request.folder.name} still runs in another process")
         if difference := _difference(request):
@@ -133,7 +133,7 @@ def done_already(request: Request, say: Say) -> dict[str, Any] | None:
         result = result_of(request.folder)
         if result.get("status") == "ok":
             return result
-        say(f"{request.title}  runs anew; what it left before is in {_move_aside(request)}")
+        print_line(f"{request.title}  runs anew; what it left before is in {_move_aside(request)}")
     request.folder.mkdir()
     return None
 

@@ -22,16 +22,16 @@ import yaml  # type: ignore[import-untyped]
 
 import pipezoo.tasks
 from pipezoo.cli.signals import interrupted
-from pipezoo.config.resolve import Settings, build, check_parts
+from pipezoo.config.resolve import ResolvedConfig, build, check_components
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.results.run_dir import RESULT, claim, read_result, write_json, write_text
 from pipezoo.results.sanitize import printable
-from pipezoo.suggest import unknown
+from pipezoo.validators import unknown
 
 DEFECT = 1  # exit code of an error that nobody foresaw
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Request:
     """What is to be run, and where: plain values, so that one process may ask another for it.
 
     Args:
-        settings: what the config says, or why it says nothing that could be run.
+        resolved: what the config says, or why it says nothing that could be run.
         folder: of this run.
         files: what is written into the folder beforehand as YAML, by name: the config as composed, in plain values.
         title: what tells a run of a sweep from the others.
@@ -48,7 +48,7 @@ class Request:
         since: when it was asked for, in seconds of ``time.time``; the folder was made just before.
     """
 
-    settings: Settings | ConfigError
+    resolved: ResolvedConfig | ConfigError
     folder: Path
     files: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def values(self) -> Mapping[str, Any]:
-        return {} if isinstance(self.settings, ConfigError) else self.settings.values
+        return {} if isinstance(self.resolved, ConfigError) else self.resolved.values
 
     @property
     def objective(self) -> str:
@@ -67,27 +67,27 @@ class Request:
 
     def experiment(self) -> Experiment:
         """Raises ConfigError, before torch is imported where that can be."""
-        if isinstance(self.settings, ConfigError):
-            raise self.settings
-        return build(self.settings)
+        if isinstance(self.resolved, ConfigError):
+            raise self.resolved
+        return build(self.resolved)
 
     def hide(self, text: str) -> str:
         """``text`` without what came from the environment."""
-        return text if isinstance(self.settings, ConfigError) else self.settings.hide(text)
+        return text if isinstance(self.resolved, ConfigError) else self.resolved.hide(text)
 
 
-def run(request: Request, say: Say, claimed: bool = False) -> int:
+def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
     """Run in this process and return the exit code. Errors are printed and written down, never raised.
 
     Args:
-        say: prints a line for people.
+        print_line: prints a line for people.
         claimed: the folder is this run's own already. Otherwise a config error leaves no folder behind.
     """
     try:
         if claimed:
             write_files(request)
         experiment = request.experiment()
-        check_parts(experiment)
+        check_components(experiment)
         task = task_of(experiment.task)
         if not claimed:
             take(request.folder)
@@ -95,7 +95,7 @@ def run(request: Request, say: Say, claimed: bool = False) -> int:
             write_files(request)
         gc.freeze()  # all that was imported stays
         gc.enable()
-        task(experiment, request.folder, say)
+        task(experiment, request.folder, print_line)
         _write_page(request.folder)
     except BaseException as error:
         code, line = ending(error)
@@ -139,12 +139,14 @@ def to_yaml(content: Any) -> str:
     return text
 
 
-def task_of(name: str) -> Callable[[Experiment, Path, Say], Mapping[str, Any]]:
+def task_of(name: str) -> Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]:
     """The ``run`` of ``pipezoo/tasks/<name>.py``. Raises ConfigError where there is no such file."""
     names = [module.name for module in pkgutil.iter_modules(pipezoo.tasks.__path__)]
     if name not in names:
         raise ConfigError(f"task={name}: {unknown('task', name, names)}")
-    run: Callable[[Experiment, Path, Say], Mapping[str, Any]] = importlib.import_module(f"pipezoo.tasks.{name}").run
+    run: Callable[[Experiment, Path, PrintLine], Mapping[str, Any]] = importlib.import_module(
+        f"pipezoo.tasks.{name}"
+    ).run
     return run
 
 

@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipezoo.cli.folder_lock import held
+from pipezoo.cli.folder_lock import locked
 from pipezoo.cli.resume import done_already
-from pipezoo.cli.run import DEFECT, Request, Say, objective, record, result_of, run, take
+from pipezoo.cli.run import DEFECT, PrintLine, Request, objective, record, result_of, run, take
 from pipezoo.config.resolve import WITH_MODEL
 from pipezoo.errors import ConfigError
 from pipezoo.report.html import compile_templates
-from pipezoo.supervisor.processes import die_with_parent, leave
+from pipezoo.supervisor.processes import die_with_parent, exit_now
 
 OUTPUT = "output.txt"  # what a run of a sweep would have printed
 OF_A_MODEL = ("torch.distributed.pipelining", "pipezoo.tasks.train")  # what a run with a model imports, torch and all
@@ -34,27 +34,27 @@ PIPE = 1 << 16  # bytes that a pipe takes without a reader
 PATIENCE = 5.0  # seconds that a run of an interrupted sweep has to write down how it ended
 
 
-def run_alone(request: Request, say: Say) -> float:
+def run_in_worker(request: Request, print_line: PrintLine) -> float:
     """Run in a process of its own, say in one line how it went, and return its objective; NaN where it failed.
 
     Raises:
         OutputError: the folder is not to be had, so that nothing could be written down there.
         SweepRefused: going on with the sweep would mix it up with another.
     """
-    if (result := done_already(request, say)) is not None:
-        say(f"{request.title}  kept: {_how(result)}")
+    if (result := done_already(request, print_line)) is not None:
+        print_line(f"{request.title}  kept: {_how(result)}")
         return objective(result, request.objective)
     began = time.monotonic()
     take(request.folder)
     status: int | None = None
-    with held(request.folder):
+    with locked(request.folder):
         try:
             warm_up(imports_of(request))
             compile_templates()
             status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT)
         finally:
             result = _settled(request.folder, status)
-            say(f"{request.title}  {_how(result)} after {time.monotonic() - began:.1f} s")
+            print_line(f"{request.title}  {_how(result)} after {time.monotonic() - began:.1f} s")
     return objective(result, request.objective)
 
 
@@ -67,8 +67,8 @@ def _how(result: Mapping[str, Any]) -> str:
 
 def imports_of(request: Request) -> tuple[str, ...]:
     """The modules that a run will import, so that the parent of several imports them once."""
-    settings = request.settings
-    if isinstance(settings, ConfigError) or settings.task not in WITH_MODEL:
+    resolved = request.resolved
+    if isinstance(resolved, ConfigError) or resolved.task not in WITH_MODEL:
         return ()
     return OF_A_MODEL
 
@@ -108,7 +108,7 @@ def _fork(work: Callable[[], int], output: Path) -> int:
         except BaseException:
             traceback.print_exc()
         finally:
-            leave(code)
+            exit_now(code)
     os.close(teach)
     try:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

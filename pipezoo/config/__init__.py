@@ -1,1 +1,1 @@
-"""The door: from YAML files and typed words to a typed experiment, and errors in the spelling of the person who typed."""
+"""From YAML files and typed words to a typed experiment; errors in the spelling of the person who typed."""

@@ -1,6 +1,6 @@
 """The only door to OmegaConf: a composed config goes in, plain values come out.
 
-    conf/*.yaml + command line  --Hydra-->  DictConfig  --settings_of-->  Settings     nothing past this knows of Hydra
+    conf/*.yaml + command line  --Hydra-->  DictConfig  --> ResolvedConfig     nothing past this knows of Hydra
 
 What may stand in a config is what ``conf/config.yaml`` shows; what a part takes is what its function takes. Both are
 looked up, not listed here, so that a new model or schedule needs no edit of this file.
@@ -26,18 +26,18 @@ from omegaconf.resolvers.oc import env
 
 from pipezoo.config.config_errors import explain
 from pipezoo.config.help import help_text
-from pipezoo.config.resolve import GIVEN, OPTIONAL, Settings, build, check_parts, conf_dir, part_of
+from pipezoo.config.resolve import GIVEN, OPTIONAL, ResolvedConfig, build, check_components, component_of, conf_dir
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.component import show
 from pipezoo.experiment.derive import asked_stages
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.suggest import unknown
+from pipezoo.validators import unknown
 
 OF_THE_COMMAND = ("trust", "sweep")  # keys that say how to run, and describe no experiment
 
 
-def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experiment:
+def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Allowlist) -> Experiment:
     """The experiment that a composed config describes, its parts looked at.
 
     Args:
@@ -48,12 +48,12 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Experimen
     Raises:
         ConfigError: one line, before anything was started. Errors that need no model are found without torch.
     """
-    experiment = build(settings_of(cfg, choices, trust))
-    check_parts(experiment)
+    experiment = build(resolved_config(cfg, choices, trust))
+    check_components(experiment)
     return experiment
 
 
-def settings_of(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Settings:
+def resolved_config(cfg: DictConfig, choices: Mapping[str, Any], trust: Allowlist) -> ResolvedConfig:
     """What a composed config says, in plain values. Raises ConfigError: an unknown key, a value that leads nowhere."""
     plain, shown = _plain_and_shown(cfg)
     _check_trust(plain["trust"], trust)
@@ -61,7 +61,7 @@ def settings_of(cfg: DictConfig, choices: Mapping[str, Any], trust: Trust) -> Se
     assert isinstance(raw, dict)
     sources = {group: found for group in GIVEN if (found := _sources(raw, group))}
     values = {key: value for key, value in plain.items() if key not in OF_THE_COMMAND}
-    return Settings(values, dict(choices), trust, sources, shown)
+    return ResolvedConfig(values, dict(choices), trust, sources, shown)
 
 
 def compose(words: Sequence[str], config_dir: Path | None = None) -> tuple[DictConfig, dict[str, Any]]:
@@ -146,7 +146,7 @@ def _shown(node: Any, plain: Any) -> Any:
     return shown
 
 
-def _check_trust(asked: Any, trust: Trust) -> None:
+def _check_trust(asked: Any, trust: Allowlist) -> None:
     """Whatever a file says about trust is refused; the command line was read before any file."""
     names = [asked] if isinstance(asked, str) else asked or []
     if extra := [name for name in names if name not in trust.packages]:
@@ -181,9 +181,9 @@ def _stages_asked(root: DictConfig) -> int | None:
     try:
         stages, ranks = (count if type(count := root.get(key)) is int else None for key in ("stages", "ranks"))
         node = OmegaConf.to_container(root.schedule, resolve=True)
-        part = part_of("schedule", node, Settings({}, trust=current_trust()))
-        written = None if part.takes("num_ranks") else part()
-        return asked_stages(part, stages, ranks, written)[0]
+        component = component_of("schedule", node, ResolvedConfig({}, trust=current_trust()))
+        written = None if component.takes("num_ranks") else component()
+        return asked_stages(component, stages, ranks, written)[0]
     except (ConfigError, OmegaConfBaseException, AttributeError):
         return None  # `load` meets the same defect, and can say what it is
 
@@ -196,10 +196,10 @@ def _stages_at_least(least: int, *, _root_: DictConfig) -> int:
     return max(least, _stages_asked(_root_) or least)
 
 
-def current_trust() -> Trust:
+def current_trust() -> Allowlist:
     """What this process's command line trusts; the processes it starts inherit it."""
     said = json.loads(os.environ.get("PIPEZOO_TRUST", "{}"))
-    return Trust(tuple(said.get("packages", ())), bool(said.get("third_party")))
+    return Allowlist(tuple(said.get("packages", ())), bool(said.get("third_party")))
 
 
 FROM_ENVIRONMENT: list[str] = []  # the variables that resolving a config has read

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError
-from pipezoo.suggest import unknown
+from pipezoo.validators import unknown
 
 COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 QUOTING = "quote a value with special characters: 'key=\"a,b\"'"

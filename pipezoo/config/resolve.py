@@ -1,6 +1,6 @@
 """What a config came to, in plain values, and the experiment that it describes. Nothing here knows of Hydra.
 
-DictConfig  --config.settings_of-->  Settings  --build-->  Experiment
+DictConfig  --config.resolved_config--> ResolvedConfig  --build-->  Experiment
                                      picklable: may be composed in one process and run in another
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.allowlist import Trust
-from pipezoo.experiment.component import Part, show
+from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.component import Component, show
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
 
@@ -32,7 +32,7 @@ GIVEN = {
     "plan": (),
     "checkpoint": (),
 }
-OPTIONAL: dict[str, tuple[str, ...]] = {"fault": (), "export": ("blueprint",)}  # that may have no option chosen
+OPTIONAL: dict[str, tuple[str, ...]] = {"fault": (), "export": ("spec",)}  # that may have no option chosen
 ROLES = {
     "model": "torch.nn.modules.module.Module",
     "optimizer": "torch.optim.optimizer.Optimizer",
@@ -65,7 +65,7 @@ def conf_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ResolvedConfig:
     """A config, resolved.
 
     Args:
@@ -78,7 +78,7 @@ class Settings:
 
     values: Mapping[str, Any]
     choices: Mapping[str, Any] = field(default_factory=dict)
-    trust: Trust = field(default_factory=Trust)
+    trust: Allowlist = field(default_factory=Allowlist)
     sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     shown: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,25 +93,29 @@ class Settings:
         return text
 
 
-def build(settings: Settings) -> Experiment:
+def build(resolved: ResolvedConfig) -> Experiment:
     """The experiment that a config describes. Imports no torch.
 
     Raises:
-        ConfigError: one line. What only the code of a model or an optimizer can refuse, :func:`check_parts` finds.
+        ConfigError: one line. What only the code of a model or an optimizer can refuse, :func:`check_components` finds.
     """
-    plain = dict(settings.values)
-    exports = export_parts(plain.pop("export", {}), settings)
+    plain = dict(resolved.values)
+    exports = export_components(plain.pop("export", {}), resolved)
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
-    parts = {group: part_of(group, plain.pop(group), settings) for group in groups}
-    launch, checkpoint, fault = parts.pop("launch"), parts.pop("checkpoint"), parts.pop("fault", None)
+    components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
+    launch, checkpoint, fault = components.pop("launch"), components.pop("checkpoint"), components.pop("fault", None)
     values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
-    values |= parts | {"launch": launch(), "launch_name": launch.choice, "config_hash": config_hash(plain, parts)}
+    values |= components | {
+        "launch": launch(),
+        "launch_name": launch.choice,
+        "config_hash": config_hash(plain, components),
+    }
     values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports}
     experiment = Experiment(**values)
-    for part in (parts["schedule"], parts["cost"], *exports):
-        part.check()
+    for component in (components["schedule"], components["cost"], *exports):
+        component.check()
     if experiment.task == "plan":
-        parts["plan"]()
+        components["plan"]()
     if experiment.task in WITH_MODEL:
         asked = derive(experiment)
         if asked.num_stages is not None:
@@ -119,17 +123,17 @@ def build(settings: Settings) -> Experiment:
     return experiment
 
 
-def check_parts(experiment: Experiment) -> None:
+def check_components(experiment: Experiment) -> None:
     """Look at the code of every part that the task needs. Imports torch for a task with a model; raises ConfigError."""
     if experiment.task in WITH_MODEL:
         for group in GIVEN:
-            if isinstance(part := getattr(experiment, group), Part):
-                part.check()
+            if isinstance(component := getattr(experiment, group), Component):
+                component.check()
 
 
-def part_of(group: str, node: Any, settings: Settings) -> Part:
+def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:
     """The part that a node of the config describes."""
-    choice = str(settings.choices.get(group) or "?")
+    choice = str(resolved.choices.get(group) or "?")
     if not isinstance(node, dict):
         raise ConfigError(f"{group}={show(node)}: must be an option of the group, chosen with {group}=")
     arguments = {str(name): value for name, value in node.items()}
@@ -137,19 +141,19 @@ def part_of(group: str, node: Any, settings: Settings) -> Part:
     if not isinstance(target, str):
         raise ConfigError(f"{group}._target_={show(target)}: must be the dotted name of a function or a class")
     role, given = ROLES.get(group, ""), (GIVEN | OPTIONAL).get(group, ())
-    return Part(group, choice, target, arguments, role, given, settings.trust, settings.sources.get(group, {}))
+    return Component(group, choice, target, arguments, role, given, resolved.trust, resolved.sources.get(group, {}))
 
 
-def export_parts(nodes: Any, settings: Settings) -> tuple[Part, ...]:
+def export_components(nodes: Any, resolved: ResolvedConfig) -> tuple[Component, ...]:
     """A part for each chosen option of ``export``, of which there may be several."""
     if not isinstance(nodes, dict):
         raise ConfigError(f"export={show(nodes)}: must be options of the group, chosen with export=")
-    parts = []
+    components = []
     for name, node in nodes.items():
         sources = {key: f"export.{name}.{key}" for key in node} if isinstance(node, dict) else {}
-        own = replace(settings, choices={"export": name}, sources={"export": sources})
-        parts.append(part_of("export", node, own))
-    return tuple(parts)
+        own = replace(resolved, choices={"export": name}, sources={"export": sources})
+        components.append(component_of("export", node, own))
+    return tuple(components)
 
 
 def _unlike(values: Any, shown: Any) -> Iterator[tuple[str, str]]:
@@ -164,9 +168,13 @@ def _unlike(values: Any, shown: Any) -> Iterator[tuple[str, str]]:
         yield values, shown
 
 
-def config_hash(values: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
+def config_hash(values: Mapping[str, Any], components: Mapping[str, Component]) -> str:
     """A hash of what determines the numbers of a run; the same for the same config in another checkout."""
     content = {key: value for key, value in values.items() if key not in NOT_NUMBERS}
-    content |= {group: [part.target, part.arguments] for group, part in parts.items() if group not in NOT_NUMBERS}
+    content |= {
+        group: [component.target, component.arguments]
+        for group, component in components.items()
+        if group not in NOT_NUMBERS
+    }
     text = json.dumps(content, sort_keys=True, default=str).replace(str(conf_dir()), "conf")
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pipezoo.simulator.cost import Hop
+from pipezoo.simulator.cost import P2P
 from pipezoo.validators import check_int
 
 WARM_UP = 2  # steps that do not count
@@ -32,13 +32,13 @@ class Measuring:
         return WARM_UP + self.steps
 
     @property
-    def asks_for_hop(self) -> bool:
+    def asks_for_p2p(self) -> bool:
         """Whether messages are to be measured: not where both numbers are given, nor where there is nobody to tell."""
         return self.num_stages > 1 and (self.latency is None or self.bandwidth is None)
 
-    def hop(self, found: Hop) -> Hop:
+    def p2p(self, found: P2P) -> P2P:
         """What is given, and where nothing is, what was ``found``."""
-        return Hop(
+        return P2P(
             found.latency if self.latency is None else self.latency,
             found.bandwidth if self.bandwidth is None else self.bandwidth,
         )
@@ -58,5 +58,5 @@ def measured(
         raise ValueError("num_stages=None: cost=measured needs to know how many stages; give stages= or ranks=")
     check_int("steps", steps, 1)
     check_int("microbatches", microbatches, 2)
-    Hop(0.0 if latency is None else latency, math.inf if bandwidth is None else bandwidth)
+    P2P(0.0 if latency is None else latency, math.inf if bandwidth is None else bandwidth)
     return Measuring(num_stages, steps, microbatches, latency, bandwidth)

@@ -10,12 +10,12 @@ def table(
     stages_per_rank: int = 1,
     *,
     stages: object,
-    hop: object = None,
-    hop_in_node: object = None,
+    p2p: object = None,
+    p2p_intra_node: object = None,
     ranks_per_node: int | None = None,
     overlap: bool = True,
     overlap_gain: float = 0.0,
 ) -> Cost:
     """A cost written down by hand: the arguments are the keys of :meth:`Cost.from_dict`."""
-    data = {"stages": stages, "hop": hop, "hop_in_node": hop_in_node, "ranks_per_node": ranks_per_node}
+    data = {"stages": stages, "p2p": p2p, "p2p_intra_node": p2p_intra_node, "ranks_per_node": ranks_per_node}
     return Cost.from_dict(data | {"overlap": overlap, "overlap_gain": overlap_gain}, num_stages)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipezoo.errors import ConfigError
-from pipezoo.suggest import unknown
+from pipezoo.validators import unknown
 
 OURS = "pipezoo"
 OF_TORCH = ("torch.nn", "torch.optim")
@@ -25,7 +25,7 @@ VALID = "pipezoo.*, classes of torch.nn and torch.optim, and packages named by t
 
 
 @dataclass(frozen=True)
-class Trust:
+class Allowlist:
     """What the command line trusts besides pipezoo and torch's modules.
 
     Args:
@@ -55,7 +55,7 @@ class Trust:
         return self.third_party or any(_within(module, package) for package in self.packages)
 
 
-def resolve(key: str, target: str, trust: Trust) -> Any:
+def resolve(key: str, target: str, trust: Allowlist) -> Any:
     """The object with the dotted name ``target``.
 
     Raises:

@@ -1,6 +1,6 @@
 """A part of an experiment: what ``_target_`` and its arguments in a YAML file say, not yet called.
 
-    model:                                   Part("model", "example_code", "pipezoo.models.ExampleCode", {...})
+    model:                                   Component("model", "example_code", "pipezoo.models.ExampleCode", {...})
       _target_: pipezoo.models.ExampleCode
       d_hid: 512                             experiment.model()             -> ExampleCode(d_hid=512, splits=6)
       splits: 9                              ConfigError  model.splits=9: must be an int in 2..8
@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError, PipezooError
-from pipezoo.experiment.allowlist import Trust, resolve
+from pipezoo.experiment.allowlist import Allowlist, resolve
 from pipezoo.experiment.type_check import expected_by, fit, hints_of
-from pipezoo.suggest import unknown
+from pipezoo.validators import unknown
 
 KEYS = {"num_stages": "stages", "num_ranks": "ranks", "num_microbatches": "microbatches"}  # as the user spells them
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """Call it as the function or class it stands for; the arguments of the config are filled in.
 
     Args:
@@ -50,7 +50,7 @@ class Part:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     role: str = ""
     given: tuple[str, ...] = ()
-    trust: Trust = field(default_factory=Trust)
+    trust: Allowlist = field(default_factory=Allowlist)
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -114,12 +114,12 @@ class Part:
                 raise misfit from error
             if isinstance(error, PipezooError) and type(error) is not ConfigError:
                 raise
-            raise self.blame(error, given) from error
+            raise self.reword(error, given) from error
         if misfit:
             raise misfit
         return made
 
-    def blame(self, error: Exception, given: Mapping[str, Any] | None = None) -> ConfigError:
+    def reword(self, error: Exception, given: Mapping[str, Any] | None = None) -> ConfigError:
         """``error``, which this part raised, as one line in the user's spelling."""
         if type(error) is ConfigError:
             return error
@@ -151,7 +151,7 @@ class Part:
         """The first argument whose value is not what its annotation says."""
         hints = hints_of(self.function)
         for name, value in self.arguments.items():
-            if name in hints and not _is_part(value) and not fit(value, hints[name]):
+            if name in hints and not _is_component(value) and not fit(value, hints[name]):
                 return ConfigError(f"{self._key(name)}={show(value)}: must be {expected_by(hints[name])}")
         return None
 
@@ -162,10 +162,10 @@ class Part:
         return {name: tuple(value) if _wants_tuple(hints.get(name), value) else value for name, value in built.items()}
 
     def _build(self, name: str, value: Any) -> Any:
-        if not _is_part(value):
+        if not _is_component(value):
             return value
         inner = {key: item for key, item in value.items() if key != "_target_"}
-        return Part(f"{self.group}.{name}", self.choice, value["_target_"], inner, trust=self.trust)()
+        return Component(f"{self.group}.{name}", self.choice, value["_target_"], inner, trust=self.trust)()
 
 
 def show(value: Any) -> str:
@@ -191,7 +191,7 @@ def _reads_as_other(text: str) -> bool:
     return bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|null|\s.*|.*\s", text, re.IGNORECASE))
 
 
-def _is_part(value: Any) -> bool:
+def _is_component(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("_target_"), str)
 
 

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.component import Part
+from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import COUNTS, Experiment
 from pipezoo.schedule.schedule import Schedule
 
@@ -114,7 +114,7 @@ def resolve(experiment: Experiment, asked: Asked, num_stages: int) -> Sizes:
 
 
 def asked_stages(
-    schedule: Part, num_stages: int | None, num_ranks: int | None, written: Schedule | None = None
+    schedule: Component, num_stages: int | None, num_ranks: int | None, written: Schedule | None = None
 ) -> tuple[int | None, str]:
     """How many stages ``stages=``, ``ranks=`` or a schedule that says so itself ask for, and which of them it was."""
     if written is not None:
@@ -132,7 +132,7 @@ def asked_stages(
     return None, ""
 
 
-def _stages_per_rank(schedule: Part) -> int:
+def _stages_per_rank(schedule: Component) -> int:
     """What the config says, else what the schedule runs when nobody says; 1 where it has no choice."""
     value = schedule.arguments.get("stages_per_rank")
     if value is None and schedule.takes("stages_per_rank"):
@@ -143,14 +143,14 @@ def _stages_per_rank(schedule: Part) -> int:
 def _build_schedule(
     experiment: Experiment, num_stages: int, num_ranks: int, per_rank: int, num_microbatches: int
 ) -> Schedule:
-    part = experiment.schedule
+    component = experiment.schedule
     given = {"num_ranks": num_ranks, "num_microbatches": num_microbatches}
-    if part.takes("stages_per_rank"):
+    if component.takes("stages_per_rank"):
         given["stages_per_rank"] = per_rank
     elif per_rank != 1:
-        raise ConfigError(f"stages={num_stages}: {part.choice} runs one stage on each of the {num_ranks} ranks")
+        raise ConfigError(f"stages={num_stages}: {component.choice} runs one stage on each of the {num_ranks} ranks")
     try:
-        schedule = part(**given)
+        schedule = component(**given)
     except ConfigError as error:
         _, _, text = str(error).partition(f"stages_per_rank={per_rank!r}: ")
         if not text:
@@ -160,11 +160,13 @@ def _build_schedule(
         wanted = f"; valid: {', '.join(map(str, counts))}" if counts else f"; valid: {valid} per rank" if valid else ""
         raise ConfigError(f"stages={num_stages}: on ranks={num_ranks}: {why}{wanted}") from error
     if not isinstance(schedule, Schedule):
-        raise ConfigError(f"schedule={part.choice}: {part.target} made a {type(schedule).__name__}, no Schedule")
+        raise ConfigError(
+            f"schedule={component.choice}: {component.target} made a {type(schedule).__name__}, no Schedule"
+        )
     made = (schedule.num_stages, schedule.num_ranks, schedule.num_microbatches)
     if made != (num_stages, num_ranks, num_microbatches):
         raise ConfigError(
-            f"schedule={part.choice}: {part.target} was asked for {num_stages} stages, {num_ranks} ranks and "
+            f"schedule={component.choice}: {component.target} was asked for {num_stages} stages, {num_ranks} ranks and "
             f"{num_microbatches} microbatches, and made {made[0]}, {made[1]} and {made[2]}"
         )
     return schedule
@@ -222,7 +224,7 @@ def _splits(experiment: Experiment) -> int | None:
     return splits if isinstance(splits, int) and not isinstance(splits, bool) else None
 
 
-def _written_as(schedule: Part) -> str:
+def _written_as(schedule: Component) -> str:
     file = schedule.arguments.get("file")
     return f"schedule={schedule.choice}" if file is None else f"schedule.file={file}"
 

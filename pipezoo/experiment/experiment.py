@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.component import Part, show
-from pipezoo.simulator.cost import Hop
-from pipezoo.suggest import unknown
-from pipezoo.validators import check_int
+from pipezoo.experiment.component import Component, show
+from pipezoo.validators import check_int, check_positive, unknown
 
 TASKS = ("train", "verify", "simulate", "plan")
 WORDS = {
@@ -24,67 +21,7 @@ COUNTS = {"stages": "num_stages", "ranks": "num_ranks", "microbatches": "num_mic
 
 
 @dataclass(frozen=True)
-class Processes:
-    """``launch=processes``: one process a rank on this machine.
-
-    Args:
-        threads: of each rank; None: the cores dealt evenly to the ranks, at least 1.
-        start_method: ``fork`` or ``spawn``; None: fork where it is safe.
-        step_timeout: seconds without progress after which a run is given up.
-        first_step_timeout: the same until the first step is done.
-        emulate: whether an action takes as long as the experiment's cost says, whatever it computes.
-    """
-
-    threads: int | None = None
-    start_method: str | None = None
-    step_timeout: float = 60.0
-    first_step_timeout: float = 120.0
-    emulate: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.emulate, bool):
-            raise ValueError(f"emulate={show(self.emulate)}: must be true or false; valid: true, false")
-        if self.threads is not None:
-            check_int("threads", self.threads, 1)
-        if self.start_method not in (None, "fork", "spawn"):
-            raise ValueError(f"start_method={self.start_method}: {unknown('method', self.start_method, _METHODS)}")
-        for name in ("step_timeout", "first_step_timeout"):
-            _check_number(name, getattr(self, name), "> 0")
-
-
-_METHODS = ("fork", "spawn")
-
-
-@dataclass(frozen=True)
-class Virtual:
-    """``launch=virtual``: every rank in one process on one device, its actions placed on a virtual clock.
-
-    Args:
-        threads: of the one process; None: 1, whose times are the steadiest.
-        latency, bandwidth: what a message between two ranks takes on the virtual clock: seconds, bytes per second.
-        step_timeout, first_step_timeout: as of :class:`Processes`.
-    """
-
-    threads: int | None = None
-    latency: float = 0.0
-    bandwidth: float = math.inf
-    step_timeout: float = 60.0
-    first_step_timeout: float = 120.0
-
-    def __post_init__(self) -> None:
-        if self.threads is not None:
-            check_int("threads", self.threads, 1)
-        Hop(self.latency, self.bandwidth)
-        for name in ("step_timeout", "first_step_timeout"):
-            _check_number(name, getattr(self, name), "> 0")
-
-    @property
-    def hop(self) -> Hop:
-        return Hop(self.latency, self.bandwidth)
-
-
-@dataclass(frozen=True)
-class Checkpoints:
+class CheckpointOptions:
     """``checkpoint=files``: what is kept to go on from.
 
     Args:
@@ -119,7 +56,7 @@ class Experiment:
         objective: the key of ``result.json`` that sweepers see; dots lead into it.
         checkpoint: what is kept to go on from.
         resume: the folder of a run or of a checkpoint to go on from.
-        exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a blueprint of it.
+        exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a spec of it.
         fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.fault_injection`), or None.
         config_hash: of everything that determines the numbers.
 
@@ -128,13 +65,13 @@ class Experiment:
     """
 
     task: str
-    model: Part
-    data: Part
-    split: Part
-    schedule: Part
-    optimizer: Part
-    loss: Part
-    cost: Part
+    model: Component
+    data: Component
+    split: Component
+    schedule: Component
+    optimizer: Component
+    loss: Component
+    cost: Component
     launch: Any
     launch_name: str
     plan: Any = None
@@ -153,10 +90,10 @@ class Experiment:
     on_nonfinite: str = "stop"
     objective: str = "step_seconds"
     debug: bool = False
-    checkpoint: Checkpoints = Checkpoints()
+    checkpoint: CheckpointOptions = CheckpointOptions()
     resume: str | None = None
     fault: Any = None
-    exports: tuple[Part, ...] = ()
+    exports: tuple[Component, ...] = ()
     config_hash: str = ""
 
     def __post_init__(self) -> None:
@@ -170,7 +107,7 @@ class Experiment:
             for name, low in (("steps", 1), ("seed", 0), ("record_steps", 1)):
                 _check_count(name, getattr(self, name), low)
             if self.tolerance is not None:
-                _check_number("tolerance", self.tolerance, ">= 0")
+                check_positive("tolerance", self.tolerance, ">= 0")
             for name in ("verify", "debug"):
                 if not isinstance(getattr(self, name), bool):
                     raise ConfigError(f"{name}={show(getattr(self, name))}: must be true or false; valid: true, false")
@@ -211,9 +148,3 @@ class Experiment:
 def _check_count(key: str, value: object, low: int = 1) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ConfigError(f"{key}={show(value)}: must be an int; valid: >= {low}")
-
-
-def _check_number(key: str, value: object, valid: str) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (value > 0 or (value == 0 and valid == ">= 0")):  # type: ignore[operator]
-        raise ValueError(f"{key}={show(value)}: must be a number; valid: {valid}")

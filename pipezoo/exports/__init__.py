@@ -1,4 +1,4 @@
-"""One file per trainer that a pipeline can go to: ``(blueprint, **knobs) -> Export``, texts and no files written.
+"""One file per trainer that a pipeline can go to: ``(spec, **knobs) -> Export``, texts and no files written.
 
 What a trainer cannot take raises ValueError, which says why in one line.
 """

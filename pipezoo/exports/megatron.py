@@ -12,39 +12,39 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from pipezoo.exports.spec import Blueprint, Export
+from pipezoo.exports.spec import Export, ExportSpec
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.grouped_interleaved_1f1b import grouped_interleaved_1f1b
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 
 
-def megatron(blueprint: Blueprint) -> Export:
+def megatron(spec: ExportSpec) -> Export:
     """``arguments.sh``: a bash array to add to the arguments of a training script.
 
     Raises:
         ValueError: Megatron has not this order or this placement, or the model is no stack it could lay out.
     """
-    group = _group_size(blueprint)
+    group = _group_size(spec)
     notes: tuple[str, ...] = ()
-    if blueprint.modules is None:
-        lines, notes = _without_names(blueprint), (f"no layout: {blueprint.unnamed}",)
+    if spec.modules is None:
+        lines, notes = _without_names(spec), (f"no layout: {spec.unnamed}",)
     else:
-        lines = _layout(blueprint)
+        lines = _layout(spec)
     if group is not None:
         lines.append(f"--microbatch-group-size-per-virtual-pipeline-stage {group}")
-    if (rows := blueprint.rows) is not None:
+    if (rows := spec.rows) is not None:
         lines.append(f"--micro-batch-size {rows}")
-        batch = rows * blueprint.schedule.num_microbatches
+        batch = rows * spec.schedule.num_microbatches
         lines.append(f"--global-batch-size {batch}  # times the data-parallel size")
     array = "".join(f"    {line}\n" for line in lines)
-    return Export({"arguments.sh": f"# {blueprint.sizes()}\nPIPELINE_ARGS=(\n{array})\n"}, notes)
+    return Export({"arguments.sh": f"# {spec.sizes()}\nPIPELINE_ARGS=(\n{array})\n"}, notes)
 
 
-def _group_size(blueprint: Blueprint) -> int | None:
+def _group_size(spec: ExportSpec) -> int | None:
     """How many microbatches a rank runs on one stage in a row; None with one stage a rank. Refuses other orders."""
-    schedule, per_rank = blueprint.schedule.compute_only(), blueprint.stages_per_rank
-    if per_rank is None or not blueprint.is_loop:
+    schedule, per_rank = spec.schedule.compute_only(), spec.stages_per_rank
+    if per_rank is None or not spec.is_loop:
         raise ValueError(f"Megatron places stage s on rank s % {schedule.num_ranks}, and {schedule.name} does not")
     p, m = schedule.num_ranks, schedule.num_microbatches
     if p == 1:
@@ -75,35 +75,33 @@ def _check_same(schedule: Schedule, function: object, *sizes: int) -> None:
         )
 
 
-def _without_names(blueprint: Blueprint) -> list[str]:
-    lines = [f"--pipeline-model-parallel-size {blueprint.schedule.num_ranks}"]
-    if (per_rank := blueprint.stages_per_rank) != 1:
+def _without_names(spec: ExportSpec) -> list[str]:
+    lines = [f"--pipeline-model-parallel-size {spec.schedule.num_ranks}"]
+    if (per_rank := spec.stages_per_rank) != 1:
         lines.append(f"--num-virtual-stages-per-pipeline-rank {per_rank}")
     return lines
 
 
-def _layout(blueprint: Blueprint) -> list[str]:
-    counts = _layers(blueprint)
+def _layout(spec: ExportSpec) -> list[str]:
+    counts = _layers(spec)
     stages = ["t" * count if count <= 4 else f"t*{count}" for count in counts]
     layout = "|".join(["E" + stages[0], *stages[1:]]) + "L" if len(stages) > 1 else f"E{stages[0]}L"
     lines = [
         f"--num-layers {sum(counts)}",
-        f"--pipeline-model-parallel-size {blueprint.schedule.num_ranks}",
+        f"--pipeline-model-parallel-size {spec.schedule.num_ranks}",
         f'--pipeline-model-parallel-layout "{layout}"',
     ]
     if len(set(counts)) == 1 and counts[0]:
-        instead = (
-            f"--num-layers-per-virtual-pipeline-stage {counts[0]}" if blueprint.stages_per_rank != 1 else "nothing"
-        )
+        instead = f"--num-layers-per-virtual-pipeline-stage {counts[0]}" if spec.stages_per_rank != 1 else "nothing"
         lines.append(f"# every stage has as many layers: in place of the layout, {instead}")
     return lines
 
 
-def _layers(blueprint: Blueprint) -> list[int]:
+def _layers(spec: ExportSpec) -> list[int]:
     """How many layers each stage has, where the embedding is all in the first and the head all in the last."""
-    assert blueprint.modules is not None
-    chain = [name for names in blueprint.modules for name in names]
-    blocks = [name for name in chain if name in blueprint.blocks]
+    assert spec.modules is not None
+    chain = [name for names in spec.modules for name in names]
+    blocks = [name for name in chain if name in spec.blocks]
     if not blocks:
         raise ValueError("the model is no stack of equal blocks, which a layout counts")
     first, last = chain.index(blocks[0]), len(chain) - 1 - chain[::-1].index(blocks[-1])
@@ -115,6 +113,6 @@ def _layers(blueprint: Blueprint) -> list[int]:
         missing = "before its equal blocks, no embedding" if not before else "after its equal blocks, no head"
         raise ValueError(f"the model has nothing {missing}, and a layout has both")
     for names, at, letter in ((before, 0, "E"), (after, -1, "L")):
-        if set(names) - set(blueprint.modules[at]):
+        if set(names) - set(spec.modules[at]):
             raise ValueError(f"{', '.join(names)} lie on several stages, and Megatron keeps them on one ({letter})")
-    return [sum(name in blocks for name in names) for names in blueprint.modules]
+    return [sum(name in blocks for name in names) for names in spec.modules]

@@ -12,7 +12,7 @@ from pipezoo.schedule.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class ExportSpec:
     """All that is known of a pipeline before it runs.
 
     Args:

@@ -7,7 +7,7 @@ load.py              makes the schedule from a file, given the stages of a rank
 
 from __future__ import annotations
 
-from pipezoo.exports.spec import Blueprint, Export
+from pipezoo.exports.spec import Export, ExportSpec
 from pipezoo.schedule.lowering import with_messages
 
 _LOAD = '''"""{sizes}. Written by pipezoo for torch 2.11 to 2.13."""
@@ -34,14 +34,14 @@ def load(stages, loss_fn, file=Path(__file__).parent / "compute_only.csv", **arg
 '''
 
 
-def torch(blueprint: Blueprint) -> Export:
+def torch(spec: ExportSpec) -> Export:
     """Both files, and the lines of Python that load one of them. Takes every pipeline."""
-    schedule = blueprint.schedule
+    schedule = spec.schedule
     load = _LOAD.format(
-        sizes=blueprint.sizes(),
+        sizes=spec.sizes(),
         placed=list(schedule.stage_to_rank),
-        modules=None if blueprint.modules is None else list(map(list, blueprint.modules)),
-        unnamed=f"; unknown: {blueprint.unnamed}" if blueprint.unnamed else "",
+        modules=None if spec.modules is None else list(map(list, spec.modules)),
+        unnamed=f"; unknown: {spec.unnamed}" if spec.unnamed else "",
         num_stages=schedule.num_stages,
         microbatches=schedule.num_microbatches,
     )

@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from pipezoo.exports.spec import Blueprint, Export
-from pipezoo.suggest import unknown
+from pipezoo.exports.spec import Export, ExportSpec
+from pipezoo.validators import unknown
 
 Names = tuple[tuple[str, ...], ...]
 
@@ -41,7 +41,7 @@ local_batch_size = {batch}  # {microbatches} microbatches
 """
 
 
-def torchtitan(blueprint: Blueprint, rename: dict[str, str] | None = None) -> Export:
+def torchtitan(spec: ExportSpec, rename: dict[str, str] | None = None) -> Export:
     """The files above.
 
     Args:
@@ -51,34 +51,34 @@ def torchtitan(blueprint: Blueprint, rename: dict[str, str] | None = None) -> Ex
     Raises:
         ValueError: torchtitan cannot place the stages so, or ``rename`` has a name that the model has not.
     """
-    schedule, per_rank = blueprint.schedule, blueprint.stages_per_rank
+    schedule, per_rank = spec.schedule, spec.stages_per_rank
     if per_rank is None:
         raise ValueError(
             f"torchtitan places stages in a loop or as a V of two on each rank, and {schedule.name} has them on ranks "
             f"{', '.join(map(str, schedule.stage_to_rank))}"
         )
-    rows = blueprint.rows or 1
+    rows = spec.rows or 1
     values = {
-        "sizes": blueprint.sizes(),
+        "sizes": spec.sizes(),
         "ranks": schedule.num_ranks,
         "microbatches": schedule.num_microbatches,
-        "name": _placing_name(blueprint, per_rank),
+        "name": _placing_name(spec, per_rank),
         "rows": rows,
         "batch": rows * schedule.num_microbatches,
     }
-    names = None if blueprint.modules is None else _renamed(blueprint.modules, rename or {})
+    names = None if spec.modules is None else _renamed(spec.modules, rename or {})
     files = {
         "schedule.csv": schedule.compute_only().to_csv(),
         "parallelism.py": _PYTHON.format(modules=_in_python(names), **values),
         "parallelism.toml": _TOML.format(modules=_in_toml(names), **values),
     }
-    return Export(files, _notes(blueprint, per_rank))
+    return Export(files, _notes(spec, per_rank))
 
 
-def _placing_name(blueprint: Blueprint, per_rank: int) -> str:
-    if blueprint.is_loop:
+def _placing_name(spec: ExportSpec, per_rank: int) -> str:
+    if spec.is_loop:
         return "1F1B" if per_rank == 1 else "Interleaved1F1B"
-    return "ZBVZeroBubble" if blueprint.schedule.overlap is None else "DualPipeV"
+    return "ZBVZeroBubble" if spec.schedule.overlap is None else "DualPipeV"
 
 
 def _renamed(modules: Names, rename: dict[str, str]) -> Names:
@@ -108,12 +108,12 @@ def _in_toml(names: Sequence[Sequence[str]] | None) -> str:
     return f"module_fqns_per_model_part = [\n{lines}]\n"
 
 
-def _notes(blueprint: Blueprint, per_rank: int) -> tuple[str, ...]:
+def _notes(spec: ExportSpec, per_rank: int) -> tuple[str, ...]:
     notes = []
-    if blueprint.modules is None:
-        notes.append(f"no module_fqns_per_model_part: {blueprint.unnamed}")
+    if spec.modules is None:
+        notes.append(f"no module_fqns_per_model_part: {spec.unnamed}")
         if per_rank > 2:
             notes.append(f"without it torchtitan makes 2 stages a rank, not {per_rank}: set it by hand")
-    if blueprint.rows is None:
+    if spec.rows is None:
         notes.append("pipeline_parallel_microbatch_size is 1: no batch was made")
     return tuple(notes)

@@ -45,7 +45,7 @@ class CustomLinearDx(Function):
 
 
 class CustomLinearDxDw(Function):
-    """Linear layer with its whole backward: `apply(input, weight, bias)`, shapes as in CustomLinearDx."""
+    """Linear layer with its full backward: `apply(input, weight, bias)`, shapes as in CustomLinearDx."""
 
     @staticmethod
     def forward(ctx: Any, input_val: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class MLPModuleWithDw(nn.Module):
         return self._linear(torch.relu(self._linear(x, "fc1")), "fc2")
 
     def toggle(self) -> None:
-        """Switch between the whole backward (at first) and the one that leaves the weights to `compute_dW`."""
+        """Switch between the full backward (at first) and the one that leaves the weights to `compute_dW`."""
         self.use_custom_logic = not self.use_custom_logic
 
     def compute_dW(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pipezoo.planner.options import Wishes, amount
+from pipezoo.planner.options import PlanOptions, amount
 from pipezoo.planner.problem import ROUNDING
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
@@ -16,8 +16,8 @@ CostOf = Callable[[int, int, int], Cost]  # of so many stages, so many of them p
 Size = tuple[int, int]  # stages per rank, microbatches
 
 
-def known_costs(
-    cost_of: CostOf, num_ranks: int, sizes: Iterable[Size], wishes: Wishes
+def cost_table(
+    cost_of: CostOf, num_ranks: int, sizes: Iterable[Size], options: PlanOptions
 ) -> tuple[dict[Size, Cost], list[str]]:
     """The costs of each size, and why some have none.
 
@@ -30,7 +30,7 @@ def known_costs(
     for v, m in sizes:
         try:
             cost = cost_of(num_ranks * v, v, m)
-            _check_memory(cost, wishes)
+            _check_memory(cost, options)
             costs[v, m] = cost
         except ValueError as error:
             refused.append(error)
@@ -55,16 +55,16 @@ def can_split(cost: Cost) -> bool:
     return not np.isnan(cost.seconds[:, Op.W]).any()
 
 
-def unit_of(wishes: Wishes) -> str:
+def unit_of(options: PlanOptions) -> str:
     """B where memory was said in bytes."""
-    return "B" if isinstance(wishes.memory, str) or wishes.limit >= 1e4 else ""
+    return "B" if isinstance(options.memory, str) or options.limit >= 1e4 else ""
 
 
-def _check_memory(cost: Cost, wishes: Wishes) -> None:
+def _check_memory(cost: Cost, options: PlanOptions) -> None:
     """A stage that keeps more than the limit for one microbatch runs in no order."""
-    stage = int(np.argmax(cost.keeps))
-    if (least := float(cost.keeps[stage])) > wishes.limit * (1 + ROUNDING):
+    stage = int(np.argmax(cost.activation_bytes))
+    if (least := float(cost.activation_bytes[stage])) > options.limit * (1 + ROUNDING):
         raise ValueError(
-            f"memory={wishes.memory}: stage {stage} alone needs {amount(least, unit_of(wishes))} of "
-            f"{amount(wishes.limit, unit_of(wishes))} for one microbatch"
+            f"memory={options.memory}: stage {stage} alone needs {amount(least, unit_of(options))} of "
+            f"{amount(options.limit, unit_of(options))} for one microbatch"
         )

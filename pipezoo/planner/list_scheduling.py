@@ -18,25 +18,25 @@ from pipezoo.planner.problem import ROUNDING, Orders, Problem
 NEVER = float("inf")
 
 
-class Taste(NamedTuple):
-    """How a rank chooses: how many places an item may overtake, how long a rank waits for what comes first (a share of
-    the item that it could run instead), and how far a weight half may reach over the next arrival (a share of it)."""
+class ListPolicy(NamedTuple):
+    """How a rank chooses: how many places an item may overtake, how long a rank waits for what comes first (a share
+    of the item that it could run instead), how far a weight gradient may reach over the next arrival (a share of it)."""
 
     window: int
     patience: float
     leeway: float
 
 
-def relist(problem: Problem, given: Orders, taste: Taste) -> Orders | None:
+def list_schedule(problem: Problem, given: Orders, policy: ListPolicy) -> Orders | None:
     """The F and I of every rank in the order in which they were taken; None where ranks waited for each other."""
-    play = _Play(problem, given, taste)
-    play.run()
-    return play.orders if sum(map(len, play.orders)) == 2 * play.half else None
+    run_event_loop = _Walk(problem, given, policy)
+    run_event_loop.run()
+    return run_event_loop.orders if sum(map(len, run_event_loop.orders)) == 2 * run_event_loop.half else None
 
 
-class _Play:
-    def __init__(self, problem: Problem, given: Orders, taste: Taste) -> None:
-        self.problem, self.taste = problem, taste
+class _Walk:
+    def __init__(self, problem: Problem, given: Orders, policy: ListPolicy) -> None:
+        self.problem, self.policy = problem, policy
         self.m, self.half = problem.num_microbatches, problem.num_stages * problem.num_microbatches
         self.place = [0] * (2 * self.half)  # in the given order
         for order in given:
@@ -48,7 +48,7 @@ class _Play:
         self.orders: Orders = [[] for _ in given]
         self.weights: Orders = [[] for _ in given]
         self.num_placed = [0] * len(given)
-        self.held = [0.0] * len(given)
+        self.locked = [0.0] * len(given)
         self.alive = [0] * problem.num_stages  # microbatches that a stage holds anything of
         self.wakes = [0.0] * len(given)
         self.asleep = [False] * len(given)
@@ -65,7 +65,7 @@ class _Play:
             if item < 0 and self.num_placed[rank] < len(self.weights[rank]):
                 weight = self.weights[rank][self.num_placed[rank]]
                 took = self.problem.took[weight // self.m]
-                if full or now + took <= known + self.taste.leeway * took:
+                if full or now + took <= known + self.policy.leeway * took:
                     item = weight
             if item >= 0:
                 self._take(rank, item, now)
@@ -94,14 +94,14 @@ class _Play:
             else:
                 full = True
         if item >= 0 and item != first:
-            waits = now < arrived[first] < now + self.taste.patience * problem.took[item // m]
-            if waits or place[item] - place[first] > self.taste.window:
+            waits = now < arrived[first] < now + self.policy.patience * problem.took[item // m]
+            if waits or place[item] - place[first] > self.policy.window:
                 item = -1
         return item, known, full
 
     def _fits(self, rank: int, stage: int, overtakes: bool) -> bool:
         grows = self.problem.grows
-        need = self.held[rank] + grows[stage]
+        need = self.locked[rank] + grows[stage]
         if overtakes:
             need += sum(grows[s] for s in self.problem.stages_of[rank] if s > stage and not self.alive[s])
         return need <= self.problem.limit[rank] * (1 + ROUNDING)
@@ -111,7 +111,7 @@ class _Play:
         kind = item // m
         end = now + problem.took[kind]
         stage = kind % problem.num_stages
-        self.held[rank] += problem.grows[kind] - problem.frees[kind]
+        self.locked[rank] += problem.grows[kind] - problem.frees[kind]
         if item >= 2 * half:
             self.num_placed[rank] += 1
             self.alive[stage] -= 1

@@ -1,4 +1,4 @@
-"""Weight halves that gain nothing by coming later, joined with their input halves again: a whole backward is cheaper.
+"""Weight gradients that gain nothing by coming later, merged with their input gradients: a full backward is cheaper.
 
 given      rank 1    F0 F1 I0 W0 F2 I1 W1 I2 W2         I + W takes longer than B on real machines
 joined     rank 1    F0 F1 B0--- F2 B1--- I2 W2         the last ones stay split: their gradients are waited for
@@ -23,7 +23,7 @@ ROUNDS = 3  # over the ranks
 SHARE = 0.2  # of the time of a search that is kept for joining
 
 
-def join_halves(schedule: Schedule, cost: Cost, deadline: float = float("inf")) -> Schedule:
+def merge_backwards(schedule: Schedule, cost: Cost, deadline: float = float("inf")) -> Schedule:
     """The schedule with some backwards whole, where these costs make it shorter; else itself.
 
     Args:
@@ -44,7 +44,7 @@ def join_halves(schedule: Schedule, cost: Cost, deadline: float = float("inf")) 
         for trial in tries:
             if time.monotonic() >= deadline:
                 return best
-            joined = _joined(schedule, cheaper, trial)
+            joined = _merged(schedule, cheaper, trial)
             if (made := _makespan(joined, cost)) < least * (1 - 1e-9):
                 best, least, cuts = joined, made, trial
         if least == before and cuts != [0] * num_ranks:
@@ -53,14 +53,14 @@ def join_halves(schedule: Schedule, cost: Cost, deadline: float = float("inf")) 
     return best
 
 
-def before_joining(cost: Cost, deadline: float) -> float:
+def time_before_merging(cost: Cost, deadline: float) -> float:
     """When a search has to end for halves to be joined until ``deadline``; both of ``time.monotonic``."""
     left = deadline - time.monotonic()
     return deadline - SHARE * left if 0 < left < float("inf") and _cheaper(cost).any() else deadline
 
 
 def _cheaper(cost: Cost) -> np.ndarray:
-    """``[num_stages]``: whether a whole backward takes less than its halves."""
+    """``[num_stages]``: whether a full backward takes less than its halves."""
     halves = cost.seconds[:, Op.I] + cost.seconds[:, Op.W]
     return np.asarray(cost.seconds[:, Op.B] < halves * (1 - 1e-9))
 
@@ -73,8 +73,8 @@ def _changed(cuts: list[int], rank: int, by: int, most: int) -> list[int]:
     return [min(most, max(0, cut + by)) if at == rank else cut for at, cut in enumerate(cuts)]
 
 
-def _joined(schedule: Schedule, cheaper: np.ndarray, cuts: list[int]) -> Schedule:
-    """Each input half before its rank's cut becomes a whole backward, and its weight half goes."""
+def _merged(schedule: Schedule, cheaper: np.ndarray, cuts: list[int]) -> Schedule:
+    """Each input gradient before its rank's cut becomes a full backward, and its weight gradient goes."""
     whole = cheaper[schedule.stage] & (schedule.microbatch < np.array(cuts)[schedule.rank])
     op = np.where(whole & (schedule.op == Op.I), Op.B, schedule.op).astype(schedule.op.dtype)
     stays = ~(whole & (schedule.op == Op.W))

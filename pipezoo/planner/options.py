@@ -13,45 +13,45 @@ UNITS = {"": 1, "B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PlanOptions:
     """The arguments of ``conf/plan/search.yaml``.
 
     Args:
         memory: the most activations that a rank may hold, in the unit of the costs: a number, or text like ``2GB``.
             None: no limit.
-        budget: seconds of search after the fixed schedules.
-        moves: how many changes of good orders each search tries at most.
+        time_limit_s: seconds of search after the fixed schedules.
+        iterations: how many changes of good orders each search tries at most.
         schedules: names of the fixed schedules to look at; None: all.
         stages_per_rank: which numbers of stages a rank may have.
         microbatches: which numbers of microbatches; None: the one that the run has.
-        place_weights: whether fixed schedules are also tried with their weight halves placed anew.
-        generate: whether orders are searched for, besides the fixed ones.
+        place_weight_grads: whether fixed schedules are also tried with their weight gradients placed anew.
+        search: whether orders are searched for, besides the fixed ones.
         objective: ``step``, or ``span`` for an optimizer without a barrier.
-        rows: how many rows of the table are shown.
+        top: how many rows of the table are shown.
 
     Raises:
         ValueError: a value out of range, by name.
     """
 
     memory: float | str | None = None
-    budget: float = 10.0
-    moves: int = 200
+    time_limit_s: float = 10.0
+    iterations: int = 200
     schedules: tuple[str, ...] | None = None
     stages_per_rank: tuple[int, ...] = (1, 2)
     microbatches: tuple[int, ...] | None = None
-    place_weights: bool = True
-    generate: bool = True
+    place_weight_grads: bool = True
+    search: bool = True
     objective: str = "step"
-    rows: int = 15
+    top: int = 15
 
     def __post_init__(self) -> None:
         _ = self.limit
-        if not _is_number(self.budget) or not self.budget > 0:
+        if not _is_number(self.time_limit_s) or not self.time_limit_s > 0:
             raise ValueError(
-                f"budget={self.budget!r}: must be a number > 0, of seconds; generate=false searches nothing"
+                f"time_limit_s={self.time_limit_s!r}: must be a number > 0, of seconds; search=false searches nothing"
             )
-        check_int("moves", self.moves, 0)
-        check_int("rows", self.rows, 1)
+        check_int("iterations", self.iterations, 0)
+        check_int("top", self.top, 1)
         for name in ("stages_per_rank", "microbatches"):
             counts = getattr(self, name)
             if counts is not None and not counts:

@@ -2,7 +2,7 @@
 
     for each number of stages per rank and of microbatches
         every schedule of the zoo                     played; those that do not fit into memory are out
-        ... with its weight halves placed anew        same messages, same memory; where that is faster
+        ... with its weight gradients placed anew        same messages, same memory; where that is faster
         for each placement: a loop; a V for v = 2     searched, starting from the fixed orders on the same stages
 
 So the best plan is never worse, in prediction, than the best fixed schedule that fits.
@@ -13,21 +13,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from pipezoo.planner.cost_table import CostOf, Size, can_run, can_split, known_costs, unit_of
-from pipezoo.planner.merge_backward import before_joining, join_halves
-from pipezoo.planner.options import Wishes, amount
+from pipezoo.planner.cost_table import CostOf, Size, can_run, can_split, cost_table, unit_of
+from pipezoo.planner.merge_backward import merge_backwards, time_before_merging
+from pipezoo.planner.options import PlanOptions, amount
 from pipezoo.planner.plans import Plan, Plans, plan, ranked
 from pipezoo.planner.problem import ROUNDING, Problem
-from pipezoo.planner.replace_weight_grads import replace_weights
+from pipezoo.planner.replace_weight_grads import replace_weight_grads
 from pipezoo.planner.search import Search
 from pipezoo.planner.weight_placement import Placed
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules import fixed_orders
 from pipezoo.simulator.cost import Cost
-from pipezoo.suggest import unknown
+from pipezoo.validators import unknown
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 FOR_WEIGHTS = 0.2  # share of the budget in which fixed schedules are re-placed
 FOR_ONE = 0.25  # share of what is left of it that one of them may take
 
@@ -36,8 +36,8 @@ def make_plans(
     cost_of: CostOf,
     num_ranks: int,
     num_microbatches: Sequence[int],
-    wishes: Wishes,
-    tell: Tell | None = None,
+    options: PlanOptions,
+    on_progress: OnProgress | None = None,
     shared: bool = False,
     seed: int = 0,
     tie: float = 0.0,
@@ -47,7 +47,7 @@ def make_plans(
     Args:
         cost_of: the costs of one microbatch; raises ValueError for a size that it does not know.
         num_microbatches: the numbers to try.
-        tell: hears a line about every search.
+        on_progress: hears a line about every search.
         shared: whether these numbers share one batch, see :class:`Plan`.
         seed: of all that a search draws by lot.
         tie: the share by which plans must differ to be told apart, see :func:`ranked`.
@@ -55,8 +55,8 @@ def make_plans(
     Raises:
         ValueError: no order fits into memory, an unknown schedule is named, or there are no costs for any size.
     """
-    sizes = [(v, m) for v in wishes.stages_per_rank for m in num_microbatches]
-    costs, notes = known_costs(cost_of, num_ranks, sizes, wishes)
+    sizes = [(v, m) for v in options.stages_per_rank for m in num_microbatches]
+    costs, notes = cost_table(cost_of, num_ranks, sizes, options)
     start = time.monotonic()  # measuring is no search
     fixed = [
         plan(schedule, "fixed", cost, shared)
@@ -64,22 +64,22 @@ def make_plans(
         for schedule in fixed_orders(num_ranks, m, v)
         if can_run(schedule, cost)
     ]
-    fixed = _named(fixed, wishes.schedules)
-    fitting = ranked((row for row in fixed if row.peak <= wishes.limit * (1 + ROUNDING)), wishes.objective)
+    fixed = _named(fixed, options.schedules)
+    fitting = ranked((row for row in fixed if row.peak <= options.limit * (1 + ROUNDING)), options.objective)
     rows = list(fitting)
-    if wishes.place_weights:
-        rows += _replaced(fitting, wishes.moves, seed, start + FOR_WEIGHTS * wishes.budget)
-    if wishes.generate:
-        problems = list(_problems(costs, num_ranks, wishes.limit, notes))
-        deadline = max(start + wishes.budget, time.monotonic() + 0.1 * wishes.budget)
+    if options.place_weight_grads:
+        rows += _replaced(fitting, options.iterations, seed, start + FOR_WEIGHTS * options.time_limit_s)
+    if options.search:
+        problems = list(_problems(costs, num_ranks, options.limit, notes))
+        deadline = max(start + options.time_limit_s, time.monotonic() + 0.1 * options.time_limit_s)
         for left, problem in zip(range(len(problems), 0, -1), problems, strict=True):
             until = time.monotonic() + max(0.0, deadline - time.monotonic()) / left
-            if (made := _searched(problem, fitting, wishes, until, seed, tell)) is not None:
+            if (made := _searched(problem, fitting, options, until, seed, on_progress)) is not None:
                 bound = None if (made.op == Op.B).any() else problem.bound
                 rows.append(plan(made, "planned", problem.cost, shared, bound))
     if not rows:
-        raise _nothing_fits(fixed, wishes, notes)
-    return Plans(ranked(rows, wishes.objective, tie), len(fixed) - len(fitting), notes)
+        raise _nothing_fits(fixed, options, notes)
+    return Plans(ranked(rows, options.objective, tie), len(fixed) - len(fitting), notes)
 
 
 def _named(plans: list[Plan], names: tuple[str, ...] | None) -> list[Plan]:
@@ -92,14 +92,14 @@ def _named(plans: list[Plan], names: tuple[str, ...] | None) -> list[Plan]:
     return [row for row in plans if row.name in names]
 
 
-def _replaced(fitting: list[Plan], moves: int, seed: int, deadline: float) -> Iterator[Plan]:
-    """Fixed schedules whose weight halves are better elsewhere, the best first, until the time has run out."""
+def _replaced(fitting: list[Plan], iterations: int, seed: int, deadline: float) -> Iterator[Plan]:
+    """Fixed schedules whose weight gradients are better elsewhere, the best first, until the time has run out."""
     for row in fitting:
         if (left := deadline - time.monotonic()) <= 0:
             return
         until = deadline - (1 - FOR_ONE) * left
         if can_split(row.cost):
-            schedule = replace_weights(row.schedule, row.cost, moves, seed, until)
+            schedule = replace_weight_grads(row.schedule, row.cost, iterations, seed, until)
             if schedule is not row.schedule:
                 yield plan(schedule, "re-placed", row.cost, row.shared)
 
@@ -121,7 +121,7 @@ def _problems(costs: dict[Size, Cost], num_ranks: int, limit: float, notes: list
 
 
 def _searched(
-    problem: Problem, fixed: list[Plan], wishes: Wishes, until: float, seed: int, tell: Tell | None
+    problem: Problem, fixed: list[Plan], options: PlanOptions, until: float, seed: int, on_progress: OnProgress | None
 ) -> Schedule | None:
     """The best order of one problem, from the fixed ones on the same stages on."""
     starts = (
@@ -131,11 +131,11 @@ def _searched(
         and row.schedule.num_microbatches == problem.num_microbatches
     )
     shape = _shape(problem)
-    search = Search(problem, wishes.objective, before_joining(problem.cost, until), seed)
-    if tell is not None:
-        search.tell = lambda tried, placed: tell(_progress(shape, tried, placed))
-    placed = search.run(starts, wishes.moves)
-    return None if placed is None else join_halves(problem.schedule(placed.orders, shape), problem.cost, until)
+    search = Search(problem, options.objective, time_before_merging(problem.cost, until), seed)
+    if on_progress is not None:
+        search.on_progress = lambda tried, placed: on_progress(_progress(shape, tried, placed))
+    placed = search.run(starts, options.iterations)
+    return None if placed is None else merge_backwards(problem.schedule(placed.orders, shape), problem.cost, until)
 
 
 def _shape(problem: Problem) -> str:
@@ -149,12 +149,14 @@ def _progress(shape: str, tried: int, placed: Placed) -> str:
     return f"{shape}: step {placed.step:.6g} after {tried} orders"
 
 
-def _nothing_fits(fixed: list[Plan], wishes: Wishes, notes: list[str]) -> ValueError:
+def _nothing_fits(fixed: list[Plan], options: PlanOptions, notes: list[str]) -> ValueError:
     alone = next((text for note in notes if (text := note.partition(": ")[2]).startswith("memory=")), "")
     if alone:
         return ValueError(alone)
     least = min(fixed, key=lambda row: row.peak, default=None)
     hint = (
-        f"; the fixed schedule that needs least is {least.name}: {amount(least.peak, unit_of(wishes))}" if least else ""
+        f"; the fixed schedule that needs least is {least.name}: {amount(least.peak, unit_of(options))}"
+        if least
+        else ""
     )
-    return ValueError(f"memory={wishes.memory}: no order fits{hint}")
+    return ValueError(f"memory={options.memory}: no order fits{hint}")

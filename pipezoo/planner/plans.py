@@ -18,8 +18,8 @@ class Plan:
 
     Args:
         name: of the schedule.
-        made: ``fixed`` for a schedule of the zoo, ``re-placed`` for one with its weight halves placed anew, ``planned``
-            for an order made here.
+        made: ``fixed`` for a schedule of the zoo, ``re-placed`` for one with its weight gradients placed anew,
+            ``planned`` for an order made here.
         bound: a makespan that no order of these stages beats in this memory.
         shared: whether all rows of the table run the same batch, in more or fewer microbatches; else every microbatch
             is of the same size, and a batch of more of them is larger.

@@ -65,17 +65,17 @@ class Problem:
             )
         num_ranks = max(place) + 1
         stages_of = tuple(tuple(s for s, rank in enumerate(place) if rank == at) for at in range(num_ranks))
-        hops = cost.hop_seconds(place)
+        p2p_seconds = cost.p2p_seconds(place)
         into, out = np.zeros((2, 3, len(place)))
-        into[0, 1:] = out[0, :-1] = hops
-        into[1, :-1] = out[1, 1:] = hops
+        into[0, 1:] = out[0, :-1] = p2p_seconds
+        into[1, :-1] = out[1, 1:] = p2p_seconds
         took = cost.seconds[:, [Op.F, Op.I, Op.W]].T.copy()
         lag = into[:2]
         if not cost.overlap:
             took, lag = took + into + out, -into[:2]
         none = np.zeros(len(place))
-        grows = [cost.keeps, none, none]
-        frees = [none, cost.I_frees, cost.keeps - cost.I_frees]
+        grows = [cost.activation_bytes, none, none]
+        frees = [none, cost.freed_by_input_grad, cost.activation_bytes - cost.freed_by_input_grad]
         self._set("num_ranks", num_ranks)
         self._set("stages_of", stages_of)
         self._set("took", took.ravel().tolist())
@@ -169,7 +169,7 @@ def complete_items_of(schedule: Schedule) -> Orders:
 
 
 def items_of(schedule: Schedule) -> Orders:
-    """The F and the input halves of a schedule as items, in its order; a whole backward counts as its input half."""
+    """The F and the input gradients of a schedule as items, in order; a full backward counts as its input gradient."""
     schedule = schedule.compute_only()
     keep = schedule.op != Op.W
     part = np.where(schedule.op == Op.F, 0, 1)

@@ -1,8 +1,8 @@
-"""The search for one problem: from the orders that there are, by placing weight halves and re-listing, to better ones.
+"""The search for one problem: from the orders that there are, by weight placement and list scheduling, to better.
 
     starts   fixed orders of the zoo on the same stages; with one stage a rank, warm-ups of all depths
-             each with its weight halves placed anew, in a few ways
-    moves    a good order is listed again with other tastes, or its warm-ups are changed, and weight halves are placed
+             each with its weight gradients placed anew, in a few ways
+    moves    a good order is listed again by other policies, or its warm-ups change, and weight gradients are placed
     stop     at the lower bound, after so many moves, or when the time is up; the best order so far is always there
 
 The same seed and number of moves give the same order, as long as the time does not run out first.
@@ -17,26 +17,28 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipezoo.planner.list_scheduling import Taste, relist
-from pipezoo.planner.local_search import shift_weights
+from pipezoo.planner.list_scheduling import ListPolicy, list_schedule
+from pipezoo.planner.local_search import move_weight_grads
 from pipezoo.planner.problem import ROUNDING, Orders, Problem, complete_items_of, items_of
 from pipezoo.planner.warmup import candidates, orders_of
 from pipezoo.planner.weight_placement import Placed, latest_starts
-from pipezoo.planner.weight_placement import place as place_weights
+from pipezoo.planner.weight_placement import place as place_weight_grads
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.memory import peak_memory
 from pipezoo.simulator.simulate import simulate
 
-# Ways to place weight halves: the leeway, and how much later than the lower bound ranks may end (None: whenever).
+# Ways to place weight gradients: the leeway, and how much later than the lower bound ranks may end (None: whenever).
 Way = tuple[float, "float | None"]
 WAYS: tuple[Way, ...] = ((0.5, 0.0), (1.0, 0.0), (1.0, 0.005), (0.0, None), (0.5, 0.02))
-TASTES = [Taste(window, patience, leeway) for window in (1, 2) for patience in (1.0, 0.5) for leeway in (0.5, 1.0)]
+POLICIES = [
+    ListPolicy(window, patience, leeway) for window in (1, 2) for patience in (1.0, 0.5) for leeway in (0.5, 1.0)
+]
 CLOSE = 1e-9  # relative; as good as the bound
 KEPT = 4  # good orders that moves start from
-SHIFTS = 10  # single weight halves that are moved for each move: they cost so much less
+WEIGHT_MOVES = 10  # single weight gradients that are moved for each move: they cost so much less
 
-Tell = Callable[[int, Placed], None]
+OnProgress = Callable[[int, Placed], None]
 
 
 @dataclass
@@ -48,19 +50,19 @@ class Search:
         objective: ``step`` (the end of the step, then the longest span) or ``span`` (the other way round).
         deadline: moment of ``time.monotonic`` at which the search stops.
         seed: of the moves.
-        tell: hears of every better order, with the number of orders tried until then.
+        on_progress: hears of every better order, with the number of orders tried until then.
     """
 
     problem: Problem
     objective: str = "step"
     deadline: float = float("inf")
     seed: int = 0
-    tell: Tell | None = None
+    on_progress: OnProgress | None = None
     best: Placed | None = None
     num_tried: int = 0
     pool: list[tuple[tuple[float, float], Orders]] = field(default_factory=list)
 
-    def run(self, starts: Iterable[Schedule], moves: int) -> Placed | None:
+    def run(self, starts: Iterable[Schedule], iterations: int) -> Placed | None:
         """Try the starts, which have the stages of the problem, then ``moves`` changes of the best."""
         for schedule in starts:
             self.offer(schedule)
@@ -74,20 +76,22 @@ class Search:
                 self.place(orders_of(depths, self.problem.num_microbatches))
                 if self._is_over():
                     return self.best
-        self._relist_all()
+        self._list_schedule_all()
         chance = random.Random(self.seed)
-        for _ in range(moves):
+        for _ in range(iterations):
             if self._is_over() or not self.pool:
                 break
             self._move(chance)
-        self.shift(moves, self.seed)
+        self.shift(iterations, self.seed)
         return self.best
 
-    def shift(self, moves: int, seed: int) -> None:
-        """Move single weight halves of the best order."""
-        if self.best is not None and moves and self.objective == "step" and not self._is_over():
+    def shift(self, iterations: int, seed: int) -> None:
+        """Move single weight gradients of the best order."""
+        if self.best is not None and iterations and self.objective == "step" and not self._is_over():
             self.num_tried += 1
-            self._offer(shift_weights(self.problem, self.best.orders, moves * SHIFTS, seed, self._is_over))
+            self._offer(
+                move_weight_grads(self.problem, self.best.orders, iterations * WEIGHT_MOVES, seed, self._is_over)
+            )
 
     def offer(self, schedule: Schedule) -> None:
         """Take a fixed schedule into account as it stands, if it fits into memory and splits every backward."""
@@ -109,23 +113,23 @@ class Search:
             for stages in self.problem.stages_of
         ]
 
-    def _relist_all(self) -> None:
+    def _list_schedule_all(self) -> None:
         for _, given in list(self.pool[:2]):
-            for taste in TASTES:
+            for policy in POLICIES:
                 if self._is_over():
                     return
-                self.place(relist(self.problem, given, taste))
+                self.place(list_schedule(self.problem, given, policy))
 
     def _move(self, chance: random.Random) -> None:
         _, given = self.pool[min(int(chance.expovariate(1.0)), len(self.pool) - 1)]
         if self.problem.num_stages == self.problem.num_ranks and chance.random() < 0.5:
             self.place(self._other_depth(given, chance))
             return
-        taste = Taste(chance.choice((1, 1, 2, 2, 3, 4, 8, 16)), chance.random() * 1.25, chance.random() * 1.25)
-        self.place(relist(self.problem, given, taste))
+        policy = ListPolicy(chance.choice((1, 1, 2, 2, 3, 4, 8, 16)), chance.random() * 1.25, chance.random() * 1.25)
+        self.place(list_schedule(self.problem, given, policy))
 
     def _other_depth(self, given: Orders, chance: random.Random) -> Orders:
-        """One rank, or all up to it, with one forward more or less before their first input half."""
+        """One rank, or all up to it, with one forward more or less before their first input gradient."""
         half = self.problem.num_stages * self.problem.num_microbatches
         rank, change = chance.randrange(len(given)), chance.choice((-1, 1))
         low = 0 if chance.random() < 0.3 else rank
@@ -141,7 +145,7 @@ class Search:
         return orders
 
     def place(self, given: Orders | None, ways: Iterable[Way] = WAYS) -> None:
-        """Try an order of F and I with its weight halves placed in every way."""
+        """Try an order of F and I with its weight gradients placed in every way."""
         if given is None:
             return
         self.num_tried += 1
@@ -151,7 +155,7 @@ class Search:
             latest = None
             if slack is not None:
                 latest = latest_starts(self.problem, given, [end * (1 + slack) for end in targets])
-            placed = place_weights(self.problem, given, leeway, latest)
+            placed = place_weight_grads(self.problem, given, leeway, latest)
             if placed is None:
                 continue
             key = self._key(placed)
@@ -165,8 +169,8 @@ class Search:
     def _offer(self, placed: Placed) -> None:
         if self.best is None or self._key(placed) < self._key(self.best):
             self.best = placed
-            if self.tell is not None:
-                self.tell(self.num_tried, placed)
+            if self.on_progress is not None:
+                self.on_progress(self.num_tried, placed)
 
     def _targets(self) -> list[float]:
         """When every rank ends in an order that meets the bound, or both bounds where the span is the objective."""

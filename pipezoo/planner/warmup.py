@@ -1,10 +1,10 @@
-"""Orders of F and I with one stage a rank: a warm-up of some forwards, then forwards and input halves in turn.
+"""Orders of F and I with one stage a rank: a warm-up of some forwards, then forwards and input gradients in turn.
 
     depth 5, 3, 1    rank 0  F F F F F I F I F I ...     the first gradient is back at rank r after its F and I and
                      rank 1    F F F I F I F I ...       those of all ranks behind it: so many F keep it busy;
                      rank 2      F I F I F I ...         more cost memory, fewer leave a gap
 
-With weight halves placed for the costs (``weights.py``) these are ZB-1p and ZB-2p of arXiv:2401.10241, and more.
+With weight gradients placed for the costs (``weights.py``) these are ZB-1p and ZB-2p of arXiv:2401.10241, and more.
 """
 
 from __future__ import annotations

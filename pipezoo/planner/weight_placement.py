@@ -1,16 +1,16 @@
-"""Where the weight halves go, when the order of everything else is given. Linear: a search can be built on it.
+"""Where the weight gradients go, when the order of everything else is given. Linear: a search can be built on it.
 
     given      rank 1    F0 . . F1 I0 . I1 .              the order of F and I, and so of all messages
     placed               F0 . . F1 I0 W0 I1 W1            W in the gaps, late as memory allows, early as time allows
 
-Ranks are walked as the simulator walks them. Before an item whose input arrives at ``a`` a rank runs weight halves
+Ranks are walked as the simulator walks them. Before an item whose input arrives at ``a`` a rank runs weight gradients
 
     that end by ``a``;                                    they cost nothing
     that end by min(a + leeway, latest start of the item), where it would have to wait anyhow;
     without which the item does not fit into memory       (F alone grows)
 
 and the rest at its end. The latest starts come from the same walk backwards, from the moment when each rank should end:
-``latest``. So a weight half may delay what has time, and never what a good end depends on.
+``latest``. So a weight gradient may delay what has time, and never what a good end depends on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NONE = -1  # no time yet, no rank, nothing to wait for
 
 
 class Placed(NamedTuple):
-    """An order with its weight halves: when its slowest rank's optimizer step ends, its longest span, itself."""
+    """An order with its weight gradients: when its slowest rank's optimizer step ends, its longest span, itself."""
 
     step: float
     span: float
@@ -33,18 +33,18 @@ class Placed(NamedTuple):
 
 
 def place(problem: Problem, given: Orders, leeway: float, latest: list[float] | None = None) -> Placed | None:
-    """Put all weight halves into an order of F and I.
+    """Put all weight gradients into an order of F and I.
 
     Args:
         given: per rank its F and I items.
-        leeway: how long a weight half may delay the item after it, where the rank would wait anyhow; a share of its
+        leeway: how long a weight gradient may delay the item after it, where the rank would wait anyhow; a share of its
             own time.
         latest: the latest start of every item, of :func:`latest_starts`; None: no item has one.
 
     Returns:
         None where the order does not end: a rank's memory is full and nothing on it could be freed.
     """
-    play = _Play(problem, leeway, latest, len(given))
+    play = _Walk(problem, leeway, latest, len(given))
     ranks = [_run(play, rank, order) for rank, order in enumerate(given)]
     awake, waiter = play.awake, play.waiter
     try:
@@ -65,7 +65,7 @@ class _Full(Exception):
     """A rank's memory is full, and nothing on it could be freed."""
 
 
-class _Play:
+class _Walk:
     """What the ranks of one play share. ``end`` and ``waiter`` are by item, the rest by rank.
 
     Args:
@@ -82,14 +82,14 @@ class _Play:
         self.begun, self.ended = [float(NONE)] * num_ranks, [float(NONE)] * num_ranks
 
 
-def _run(play: _Play, rank: int, order: list[int]) -> Iterator[int]:
+def _run(play: _Walk, rank: int, order: list[int]) -> Iterator[int]:
     """One rank from its first item to its last; yields an item whose end it has to wait for."""
     problem, leeway, latest, end = play.problem, play.leeway, play.latest, play.end
     took, lags, grows, frees, sources = problem.took, problem.lag, problem.grows, problem.frees, problem.source
     m, half, most = problem.num_microbatches, len(sources) // 2, problem.limit[rank] * (1 + ROUNDING)
     waiter, awake, line = play.waiter, play.awake, play.lines[rank]
-    queue: list[int] = []  # weight halves, in the order of their input halves; the first z are done
-    z, now, held, begun = 0, 0.0, 0.0, float(NONE)
+    queue: list[int] = []  # weight gradients, in the order of their input gradients; the first z are done
+    z, now, locked, begun = 0, 0.0, 0.0, float(NONE)
     for item in order:
         stage = item // m
         arrived = 0.0
@@ -104,19 +104,19 @@ def _run(play: _Play, rank: int, order: list[int]) -> Iterator[int]:
                 until += leeway * took[queue[z] // m]
                 if latest is not None and latest[item] < until:
                     until = latest[item]
-            need = held + grows[stage]
+            need = locked + grows[stage]
             while z < len(queue):
                 weight = queue[z] // m
                 after = now + took[weight]
                 if need <= most and after > arrived and (now >= arrived or after > until):
                     break
                 need -= frees[weight]
-                held -= frees[weight]
+                locked -= frees[weight]
                 now = after
                 line.append(queue[z])
                 z += 1
-        held += grows[stage]
-        if held > most:
+        locked += grows[stage]
+        if locked > most:
             raise _Full
         if arrived > now:
             now = arrived
@@ -126,7 +126,7 @@ def _run(play: _Play, rank: int, order: list[int]) -> Iterator[int]:
         end[item] = now
         line.append(item)
         if item >= half:
-            held -= frees[stage]
+            locked -= frees[stage]
             queue.append(item + half)
         if (sleeper := waiter[item]) >= 0:
             awake.append(sleeper)
@@ -139,7 +139,7 @@ def _run(play: _Play, rank: int, order: list[int]) -> Iterator[int]:
 def latest_starts(problem: Problem, given: Orders, ends: list[float]) -> list[float]:
     """``[2 S m]``: when each F and I must start at the latest for every rank to end by ``ends``, W left out.
 
-    One weight half is left in: the last input half of a rank is never its last action.
+    One weight gradient is left in: the last input gradient of a rank is never its last action.
     """
     m, size = problem.num_microbatches, problem.num_stages
     took, lags = problem.took, problem.lag

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pipezoo.simulator.cost import Hop
-from pipezoo.supervisor.process_group import enter_world
+from pipezoo.simulator.cost import P2P
+from pipezoo.supervisor.process_group import join_process_group
 from pipezoo.supervisor.supervisor import Limits, launch
-from pipezoo.supervisor.worker_channel import Link, Phase
+from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
 
 SIZES = (1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22)  # bytes
 TURNS, WARM_UP, ROUNDS = 8, 3, 10  # over all sizes, so that a busy moment meets all of them; round trips of each
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
     high: float
 
 
-def measure_hop(scratch: Path, device: str, start_method: str, log: Path) -> list[Sample]:
+def measure_p2p(scratch: Path, device: str, start_method: str, log: Path) -> list[Sample]:
     """Messages between two processes on this machine, over gloo, or over nccl between two GPUs.
 
     Args:
@@ -48,21 +48,21 @@ def measure_hop(scratch: Path, device: str, start_method: str, log: Path) -> lis
     Raises:
         RankError: they could not be started, or one of them was lost.
     """
-    targets = {f"rank {rank}": partial(_to_and_fro, rank, scratch / "hop", device) for rank in (0, 1)}
+    targets = {f"rank {rank}": partial(_to_and_fro, rank, scratch / "p2p", device) for rank in (0, 1)}
     heard = launch(targets, Limits(PATIENCE, PATIENCE), log, start_method=start_method)
     return [Sample(*row) for row in heard["rank 0"]]
 
 
-def fit(samples: Sequence[Sample]) -> Hop:
-    """The hop whose relative errors are smallest by their squares; neither number is below zero."""
+def fit(samples: Sequence[Sample]) -> P2P:
+    """The p2p message whose relative errors are smallest by their squares; neither number is below zero."""
     num_bytes, seconds = (np.array([sample[column] for sample in samples], dtype=float) for column in (0, 2))
     table = np.column_stack([1 / seconds, num_bytes / seconds])
     latency, per_byte = np.linalg.lstsq(table, np.ones(len(seconds)), rcond=None)[0]
     if latency < 0:
         latency, per_byte = 0.0, _alone(table[:, 1])
     if per_byte <= 0:
-        return Hop(_alone(table[:, 0]))
-    return Hop(float(latency), float(1 / per_byte))
+        return P2P(_alone(table[:, 0]))
+    return P2P(float(latency), float(1 / per_byte))
 
 
 def _alone(column: np.ndarray) -> float:
@@ -70,16 +70,16 @@ def _alone(column: np.ndarray) -> float:
     return float(column.sum() / (column @ column))
 
 
-def _to_and_fro(rank: int, store: Path, device: str, link: Link) -> list[list[float]]:
-    link.note(Phase.JOIN)
+def _to_and_fro(rank: int, store: Path, device: str, channel: WorkerChannel) -> list[list[float]]:
+    channel.note(Phase.JOIN)
     place = torch.device(device, rank) if device == "cuda" else torch.device(device)
     torch.set_num_threads(1)
-    enter_world(rank, 2, store, place, PATIENCE)
+    join_process_group(rank, 2, store, place, PATIENCE)
     messages = [torch.zeros(num_bytes, dtype=torch.uint8, device=place) for num_bytes in SIZES]
     trips: dict[int, list[float]] = {num_bytes: [] for num_bytes in SIZES}
     for _ in range(TURNS):
         for message in messages:
-            link.note(Phase.BATCH)
+            channel.note(Phase.BATCH)
             trips[message.numel()] += [_round_trip(rank, message) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
     dist.barrier()
     return [[num_bytes, *(np.percentile(took, (25, 50, 75)) / 2).tolist()] for num_bytes, took in trips.items()]

@@ -3,7 +3,7 @@
     one process      0F0 1F0 1B0 0B0    0F1 1F1 1I1 1W1 0I1 0W1    0F2 ...
 
 Each action is timed alone, what autograd keeps counted in bytes. Medians over the microbatches of the steps after the
-warm-up; the spread is that of the middle half. Whole backwards and halves are both measured: I + W costs more than B.
+warm-up; the spread is that of the middle half. Full backwards and halves are both measured: I + W costs more than B.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 
 from pipezoo.costs.profiled import Measuring
-from pipezoo.experiment.component import Part
-from pipezoo.experiment.experiment import Experiment, Virtual
+from pipezoo.experiment.component import Component
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.launch import Virtual
 from pipezoo.runtime.build import num_cores
 from pipezoo.schedule.action import COMPUTE, Action, Op
 from pipezoo.schedule.schedule import Schedule
-from pipezoo.simulator.cost import Cost, Hop
+from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.simulator.timeline import Timeline
 
 
 def both_ways(num_ranks: int, num_microbatches: int) -> Schedule:
-    """One stage a rank, one microbatch after the other; every other one has its backward in halves."""
+    """One stage a rank, one microbatch after the other; every other one has its backward split."""
     backward = ((Op.B,), (Op.I, Op.W))
     return Schedule.from_orders(
         [
@@ -40,7 +41,7 @@ def run_of(experiment: Experiment, measuring: Measuring, rows: int) -> Experimen
     return replace(
         experiment,
         task="train",
-        schedule=Part("schedule", "both_ways", f"{__name__}.both_ways", given=("num_ranks", "num_microbatches")),
+        schedule=Component("schedule", "both_ways", f"{__name__}.both_ways", given=("num_ranks", "num_microbatches")),
         launch=Virtual(threads=_threads(experiment)),
         launch_name="virtual",
         num_stages=measuring.num_stages,
@@ -60,18 +61,18 @@ def _threads(experiment: Experiment) -> int:
     return experiment.launch.threads or (1 if virtual else max(1, num_cores() // ranks))
 
 
-def cost_from(result: dict[str, Any], timelines: list[Timeline], hop: Hop) -> tuple[Cost, dict[str, Any]]:
+def cost_from(result: dict[str, Any], timelines: list[Timeline], p2p: P2P) -> tuple[Cost, dict[str, Any]]:
     """The costs of a run of :func:`run_of`, and the spread of every stage's times.
 
     Args:
         result: its ``result.json``.
         timelines: its measured timelines.
-        hop: what a message takes.
+        p2p: what a message takes.
 
     Returns:
         The costs; and by stage and op the quartiles and the number of spans, in seconds.
     """
-    cost = replace(Cost.from_dict(result["prediction"]["cost"]), hop=hop)
+    cost = replace(Cost.from_dict(result["prediction"]["cost"]), p2p=p2p)
     return cost, {f"stage {stage}": _spread(timelines, stage) for stage in range(cost.num_stages)}
 
 

@@ -46,9 +46,9 @@ def _report(folders: list[Path], output: Path | None, width: int) -> None:
     if output is not None and output.suffix not in SUFFIXES:
         raise ConfigError(f"output={output}: must end in one of {', '.join(SUFFIXES)}")
     if len(folders) == 1 and _is_sweep(folders[0]):
-        _say(_write_sweep(folders[0], output))
+        _print_line(_write_sweep(folders[0], output))
     elif len(folders) == 1:
-        _say(_write_run(folders[0], output))
+        _print_line(_write_run(folders[0], output))
     else:
         _compare(folders, output, width)
 
@@ -101,7 +101,7 @@ def _compare(folders: list[Path], output: Path | None, width: int) -> None:
             write_text(output, to_page(runs))
         else:
             _write_picture(output, runs)
-        _say(output)
+        _print_line(output)
 
 
 def _write_picture(output: Path, runs: list[Run]) -> None:
@@ -116,7 +116,7 @@ def _write_picture(output: Path, runs: list[Run]) -> None:
         file.write(to_svg(picture).encode() if output.suffix == ".svg" else to_png(picture))
 
 
-def _say(path: Path) -> None:
+def _print_line(path: Path) -> None:
     print(f"wrote {printable(path)}")
 
 

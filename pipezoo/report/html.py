@@ -123,7 +123,7 @@ def packed(timelines: Sequence[tuple[Timeline, Run]]) -> dict[str, Any] | None:
     }
 
 
-def _packed_timeline(timeline: Timeline, keeps: list[float], frees: list[float]) -> dict[str, Any]:
+def _packed_timeline(timeline: Timeline, activation_bytes: list[float], frees: list[float]) -> dict[str, Any]:
     bubble, makespan = timeline.bubble(), timeline.makespan
     first = float(timeline.start.min(initial=np.inf)) if timeline.num_spans else 0.0
     every = math.ceil(timeline.num_spans / MOST_SPANS) or 1
@@ -135,7 +135,7 @@ def _packed_timeline(timeline: Timeline, keeps: list[float], frees: list[float])
     end = np.rint((timeline.end[order] - first) / tick)
     return {
         "name": timeline.source + (f", every {every}th rank" if every > 1 else ""),
-        "keeps": keeps,
+        "activation_bytes": activation_bytes,
         "frees": frees,
         "makespan": makespan,
         "bubble": [f"{100 * bubble[key]:.1f}" for key in ("makespan", "span")],
@@ -159,8 +159,10 @@ def _base64(values: NDArray[Any]) -> dict[str, str]:
 
 def _kept(run: Run) -> tuple[list[float], list[float]]:
     """What the forward of each stage keeps for the backward, and what of it the I half gives back."""
-    keeps, frees = ([number(inner(stage, key)) or 0.0 for stage in run.costs] for key in ("keeps", "I_frees"))
-    return keeps, frees
+    activation_bytes, frees = (
+        [number(inner(stage, key)) or 0.0 for stage in run.costs] for key in ("activation_bytes", "freed_by_input_grad")
+    )
+    return activation_bytes, frees
 
 
 def _verdict(result: dict[str, Any]) -> dict[str, str]:

@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from pipezoo.errors import ConfigError, OutputError
-from pipezoo.results.durable import sync_folder
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
@@ -217,3 +216,12 @@ def _create(draft: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without hard links: exclusive still, though not whole at once
         _write_synced(path, draft.read_bytes())
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the folder's list of names on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

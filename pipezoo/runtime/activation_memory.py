@@ -20,7 +20,7 @@ import torch
 from pipezoo.schedule.action import Op
 
 
-class Meter:
+class ActivationMeter:
     """Counts what is saved under :meth:`saving`.
 
     Args:
@@ -74,13 +74,15 @@ class Meter:
         self._rank_peak[rank] = max(self._rank_peak[rank], self._rank_held[rank])
 
     def read(self) -> dict[str, dict[int, float]]:
-        """Bytes: ``keeps`` and ``I_frees`` of each stage for one microbatch (medians), ``peak`` of each rank."""
+        """Bytes: ``activation_bytes``, ``freed_by_input_grad`` of each stage's microbatch (medians), ``peak`` by rank."""
         for stage in list(self._last):
             self.turn(stage, Op.F)
         stages = sorted(self._last)
         return {
-            "keeps": {stage: statistics.median(self._changes[stage, Op.F]) for stage in stages},
-            "I_frees": {stage: -statistics.median(self._changes.get((stage, Op.I), [0])) for stage in stages},
+            "activation_bytes": {stage: statistics.median(self._changes[stage, Op.F]) for stage in stages},
+            "freed_by_input_grad": {
+                stage: -statistics.median(self._changes.get((stage, Op.I), [0])) for stage in stages
+            },
             "peak": dict(sorted(self._rank_peak.items())),
         }
 
@@ -90,7 +92,7 @@ class Held:
 
     __slots__ = ("_meter", "_num_bytes", "_place", "tensor")
 
-    def __init__(self, meter: Meter, stage: int, tensor: torch.Tensor) -> None:
+    def __init__(self, meter: ActivationMeter, stage: int, tensor: torch.Tensor) -> None:
         self.tensor, self._meter = tensor.detach(), meter  # a saved output would keep its own node alive
         # A microbatch is a view of the whole batch, an expanded tensor has fewer bytes than elements: the smaller
         # of the two counts.

@@ -14,8 +14,9 @@ from torch import nn
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
-from pipezoo.experiment.experiment import Experiment, Virtual
-from pipezoo.runtime.checkpoint import Saved, read, restore_model, restore_optimizer
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.launch import Virtual
+from pipezoo.runtime.checkpoint import Checkpoint, read, restore_model, restore_optimizer
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype, try_out
@@ -30,7 +31,7 @@ from pipezoo.splitters._dry_run import output_of
 COSTED_STEPS = 8  # so many of the last steps are recorded for the costs of the stages, however few are shown
 
 
-def prepare(experiment: Experiment, scratch: Path, checkpoints: Path | None = None) -> tuple[Pipeline, Sizes]:
+def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | None = None) -> tuple[Pipeline, Sizes]:
     """The pipeline of an experiment, ready to launch, and the numbers that were derived for it.
 
     Args:
@@ -106,7 +107,7 @@ def _record_steps(experiment: Experiment) -> int:
     return max(experiment.record_steps, min(COSTED_STEPS, experiment.steps - 1))
 
 
-def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Saved | None) -> nn.Module:
+def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None) -> nn.Module:
     """The unsplit model as it is before this run's first step."""
     model = make_model(experiment.model, experiment.seed, dtype)
     return model if saved is None else restore_model(model, saved)
@@ -142,7 +143,7 @@ def _split(
                     f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch"
                 )
     except ValueError as error:
-        raise experiment.data.blame(error) from error
+        raise experiment.data.reword(error) from error
     example = first_rows(inputs, asked.rows)
     try:
         modules = experiment.split(model=model, num_stages=asked.num_stages, example=example)
@@ -153,12 +154,12 @@ def _split(
     try:
         scale = scaled(loss, asked.num_microbatches)
     except ValueError as error:
-        raise experiment.loss.blame(error) from error
+        raise experiment.loss.reword(error) from error
     try:
         target = to_dtype(batch.target[: asked.rows], dtype)
         return Stages.of(model, modules, try_out(modules, example, target, scale)), sizes
     except ValueError as error:
-        raise experiment.model.blame(error) from error
+        raise experiment.model.reword(error) from error
 
 
 def _check_data(experiment: Experiment, model: nn.Module, example: Tensors) -> None:
@@ -166,7 +167,7 @@ def _check_data(experiment: Experiment, model: nn.Module, example: Tensors) -> N
     try:
         output_of(model, example)
     except ValueError as error:
-        raise experiment.data.blame(error) from error
+        raise experiment.data.reword(error) from error
 
 
 def _check_devices(experiment: Experiment, num_ranks: int) -> None:
@@ -193,7 +194,7 @@ def _check_weight_gradient(experiment: Experiment, stages: Stages, schedule: Sch
         inputs, weights = (schedule.microbatches_in_order(index, op, Op.B) for op in (Op.I, Op.W))
         if inputs != weights:
             raise ConfigError(
-                f"weight_grad=module: compute_dW works through the microbatches in the order of the input halves, but "
+                f"weight_grad=module: compute_dW works through the microbatches in the order of input gradients, but "
                 f"schedule={experiment.schedule_name} has {weights} after {inputs} on stage {index}; "
                 "valid: weight_grad=autograd"
             )
@@ -233,7 +234,7 @@ def _emulated(experiment: Experiment, sizes: Sizes) -> Cost | None:
     try:
         simulate(sizes.schedule, cost)
     except ValueError as error:
-        raise experiment.cost.blame(error) from error
+        raise experiment.cost.reword(error) from error
     return cost
 
 

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from pipezoo.errors import ConfigError, OutputError
-from pipezoo.results.durable import sync_folder
+from pipezoo.results.run_dir import sync_folder
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -44,7 +44,7 @@ Named = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Saved:
+class Checkpoint:
     """A checkpoint in memory.
 
     Args:
@@ -105,7 +105,7 @@ def write_part(
 
 
 @dataclass
-class Keeper:
+class CheckpointWriter:
     """The parent's side: gives a checkpoint its name when all processes have written their parts.
 
     Args:
@@ -117,7 +117,7 @@ class Keeper:
     keep: int | None
     _parts: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)
 
-    def hear(self, name: str, message: dict[str, Any]) -> None:
+    def on_message(self, name: str, message: dict[str, Any]) -> None:
         """One process has written its part. Raises OutputError."""
         parts = self._parts.setdefault(message["step"], {})
         parts[message["process"]] = message
@@ -160,7 +160,7 @@ def complete(checkpoints: Path) -> list[Path]:
     return sorted(path for path in checkpoints.glob("step-*") if (path / MANIFEST).is_file())
 
 
-def read(resume: str) -> Saved:
+def read(resume: str) -> Checkpoint:
     """The newest checkpoint of the run in folder ``resume``, or the checkpoint that it is.
 
     Raises:
@@ -182,11 +182,11 @@ def read(resume: str) -> Saved:
         raise ConfigError(f"resume={folder}: {text}" + (f"; valid: {others}" if others else "")) from error
 
 
-def _read(folder: Path) -> Saved:
+def _read(folder: Path) -> Checkpoint:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if manifest["format"] != FORMAT:
         raise ConfigError(f"is of format {manifest['format']}; this version reads {FORMAT}")
-    saved = Saved(folder, int(manifest["step"]), {}, {}, str(manifest["optimizer"]), [])
+    saved = Checkpoint(folder, int(manifest["step"]), {}, {}, str(manifest["optimizer"]), [])
     for process, part in enumerate(manifest["parts"]):
         data = (folder / f"part-{process}.pt").read_bytes()
         if len(data) != part["bytes"] or hashlib.sha256(data).hexdigest() != part["sha256"]:
@@ -201,7 +201,7 @@ def _read(folder: Path) -> Saved:
     return saved
 
 
-def restore_model(model: nn.Module, saved: Saved) -> nn.Module:
+def restore_model(model: nn.Module, saved: Checkpoint) -> nn.Module:
     """Give a model the saved values. Raises ConfigError where it is not the model that was saved."""
     own = dict([*model.named_parameters(), *model.named_buffers()])
     for name in sorted({*own, *saved.model}):
@@ -219,7 +219,7 @@ def restore_model(model: nn.Module, saved: Saved) -> nn.Module:
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], saved: Saved
+    optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], saved: Checkpoint
 ) -> None:
     """Give an optimizer the saved state of its parameters. Its arguments (a learning rate) stay as configured.
 
@@ -237,7 +237,7 @@ def restore_optimizer(
             optimizer.state[parameter] = {key: _placed(value, parameter) for key, value in state.items()}
 
 
-def restore_random(process: int, num_processes: int, saved: Saved) -> None:
+def restore_random(process: int, num_processes: int, saved: Checkpoint) -> None:
     """Go on with the random numbers of this process, where as many processes wrote the checkpoint."""
     if len(saved.random) != num_processes:
         return
@@ -254,8 +254,8 @@ def first_writer(names: Iterable[Iterable[str]], owner: Callable[[int], int]) ->
         owner: the process of a stage.
     """
     writer: dict[str, int] = {}
-    for stage, held in enumerate(names):
-        for name in held:
+    for stage, locked in enumerate(names):
+        for name in locked:
             writer.setdefault(name, owner(stage))
     return writer
 

@@ -4,7 +4,7 @@
     device   |-----0F0-----|-----0F1-----|-----0F2---     is busy for as long as the cost says
 
 As with a GPU, the host runs ahead of its device. An action starts on the device when that is free and its input has
-arrived: when the message really came, and not before one hop of the cost after the sender's device had made it. What a
+arrived: when the message really came, and not before ``p2p`` of the cost after the sender's device had made it. What a
 device has not finished is not sent, so whoever waits, waits for real. Python, torch and gloo cost what they cost where
 a rank waits for them; processors that are shared cost nothing as long as all hosts keep ahead of their devices.
 """
@@ -30,7 +30,7 @@ class Emulation:
     """The device of one rank, and a recorder of what it did.
 
     Args:
-        cost: what an action takes, and the hop between ranks.
+        cost: what an action takes, and the p2p message between ranks.
         stage_to_rank, num_microbatches: of the schedule.
         path: of a file in which all ranks note when their devices were done.
     """
@@ -39,7 +39,7 @@ class Emulation:
         self._seconds = cost.seconds
         self._optimizer = cost.optimizer
         crosses = np.diff(stage_to_rank) != 0
-        self._hop = np.where(crosses, cost.hop_seconds(stage_to_rank), -np.inf)
+        self._p2p = np.where(crosses, cost.p2p_seconds(stage_to_rank), -np.inf)
         self._done = _shared(path, (2, len(stage_to_rank), num_microbatches))
         self._free = 0.0
         self._stages: set[int] = set()
@@ -70,20 +70,20 @@ class Emulation:
     def holding(self, note: Callable[[int], None], actions: Sequence[Action]) -> Callable[[int], None]:
         """``note``, and before a send of ``actions`` a wait until the device has made what is sent."""
 
-        def held(index: int) -> None:
+        def locked(index: int) -> None:
             note(index)
             if index < len(actions) and actions[index].op in (Op.SEND_F, Op.SEND_B):
                 action = actions[index]
                 _sleep_until(float(self._done[int(action.op == Op.SEND_B), action.stage, action.microbatch]))
 
-        return held
+        return locked
 
     def _arrival(self, stage: int, op: Op, microbatch: int) -> float:
         """When the input can have come from another rank at the earliest; -inf where it came from none."""
         source = stage - 1 if op == Op.F else stage + 1
         if op == Op.W or not 0 <= source < len(self._seconds):
             return -np.inf
-        return float(self._done[int(op != Op.F), source, microbatch] + self._hop[min(source, stage)])
+        return float(self._done[int(op != Op.F), source, microbatch] + self._p2p[min(source, stage)])
 
 
 def _shared(path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:

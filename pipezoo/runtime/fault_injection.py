@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pipezoo.errors import ConfigError
 from pipezoo.schedule.action import Action
-from pipezoo.suggest import unknown
-from pipezoo.supervisor.worker_channel import Link, Phase
-from pipezoo.validators import check_int
+from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
+from pipezoo.validators import check_int, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,7 +48,7 @@ class Fault:
         check_int("rank", self.rank, 0)
         check_int("step", self.step, 0)
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         """Do it; ``modules``: the stages of the rank."""
         raise NotImplementedError
 
@@ -76,11 +75,13 @@ class Fault:
         return self.step, phases[at] if at in phases else own[at]
 
 
-class Armed(Link):
+class FaultInjector(WorkerChannel):
     """A link of a rank that a fault strikes."""
 
-    def __init__(self, link: Link, fault: Fault, moment: tuple[int, int], modules: Sequence[nn.Module]) -> None:
-        vars(self).update(vars(link))
+    def __init__(
+        self, channel: WorkerChannel, fault: Fault, moment: tuple[int, int], modules: Sequence[nn.Module]
+    ) -> None:
+        vars(self).update(vars(channel))
         self._fault, self._moment, self._modules = fault, moment, modules
         self.note(Phase.START)
 
@@ -89,14 +90,14 @@ class Armed(Link):
         if (self.step, action) == self._moment:
             kind = type(self._fault).__name__
             os.write(2, f"----- rank {self._fault.rank}: {kind} strikes at {time.time():.3f}\n".encode())
-            self._fault.strike(self._modules)
+            self._fault.inject(self._modules)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Raise(Fault):
     """The rank raises an exception."""
 
-    def strike(self, modules: Sequence[nn.Module]) -> NoReturn:
+    def inject(self, modules: Sequence[nn.Module]) -> NoReturn:
         raise RuntimeError(TEXT.format("raise"))
 
 
@@ -112,7 +113,7 @@ class Kill(Fault):
         if self.signal not in names:
             raise ValueError(f"signal={self.signal}: {unknown('signal', self.signal, names)}")
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         os.kill(os.getpid(), signal.Signals[self.signal])
 
 
@@ -120,7 +121,7 @@ class Kill(Fault):
 class Stop(Fault):
     """The rank is halted, as a debugger does; nothing of it runs any more, and SIGTERM does not reach it."""
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
@@ -130,7 +131,7 @@ class Hang(Fault):
 
     seconds: float | None = None
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         threading.Event().wait(self.seconds)
 
 
@@ -138,7 +139,7 @@ class Hang(Fault):
 class Spin(Fault):
     """The rank computes for ever."""
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         while True:
             pass
 
@@ -150,7 +151,7 @@ class Exit(Fault):
     code: int = 0
     cleanly: bool = False
 
-    def strike(self, modules: Sequence[nn.Module]) -> NoReturn:
+    def inject(self, modules: Sequence[nn.Module]) -> NoReturn:
         if self.cleanly:
             sys.exit(self.code)
         os._exit(self.code)
@@ -160,7 +161,7 @@ class Exit(Fault):
 class OutOfMemory(Fault):
     """The rank asks for more memory than there is."""
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         import resource
 
         import torch
@@ -173,7 +174,7 @@ class OutOfMemory(Fault):
 class Thread(Fault):
     """The rank raises while a thread of its own goes on for ever, which keeps an ordinary interpreter from ending."""
 
-    def strike(self, modules: Sequence[nn.Module]) -> NoReturn:
+    def inject(self, modules: Sequence[nn.Module]) -> NoReturn:
         threading.Thread(target=threading.Event().wait, daemon=False).start()
         raise RuntimeError(TEXT.format("thread"))
 
@@ -182,7 +183,7 @@ class Thread(Fault):
 class DiskFull(Fault):
     """The rank cannot write another byte to any file."""
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
@@ -192,7 +193,7 @@ class DiskFull(Fault):
 class Poison(Fault):
     """A parameter of the rank becomes NaN."""
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         _first_parameter(modules).data.fill_(float("nan"))
 
 
@@ -200,7 +201,7 @@ class Poison(Fault):
 class Drift(Fault):
     """A parameter of the rank becomes another number than it should be."""
 
-    def strike(self, modules: Sequence[nn.Module]) -> None:
+    def inject(self, modules: Sequence[nn.Module]) -> None:
         _first_parameter(modules).data.add_(1.0)
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import COMPUTE
-from pipezoo.schedule.event_loop import play
-from pipezoo.simulator.cost import Cost, Hop
+from pipezoo.schedule.event_loop import run_event_loop
+from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.simulator.timeline import Timeline
 
 Floats = NDArray[np.float64]
@@ -25,15 +25,15 @@ class Steps:
     ``seconds``: ``[steps]``; a step takes from the end of the one before, where that ended last, to its own end there.
     """
 
-    def __init__(self, num_processes: int, tell: Callable[[int, float, float], None]) -> None:
+    def __init__(self, num_processes: int, on_progress: Callable[[int, float, float], None]) -> None:
         """``tell(step, loss, seconds)`` is called at the end of each step."""
-        self._num_processes, self._tell = num_processes, tell
+        self._num_processes, self._tell = num_processes, on_progress
         self._heard: dict[int, list[dict[str, Any]]] = {}
         self._ended: float | None = None
         self.losses: list[list[float]] = []
         self.seconds: list[float] = []
 
-    def hear(self, name: str, message: dict[str, Any]) -> None:
+    def on_message(self, name: str, message: dict[str, Any]) -> None:
         """One process ended a step."""
         heard = self._heard.setdefault(message["step"], [])
         heard.append(message)
@@ -54,36 +54,36 @@ class Steps:
 
 def timelines(pipeline: Pipeline) -> list[Timeline]:
     """The measured timeline of each recorded step, on the clock that the ranks share."""
-    parts = []
+    components = []
     for rank in range(pipeline.num_processes):
         spans = _spans(pipeline, rank)
-        parts.append(np.column_stack([spans[:, 0], np.full(len(spans), rank), spans[:, 1:]]))
-    all_spans = np.concatenate(parts)
+        components.append(np.column_stack([spans[:, 0], np.full(len(spans), rank), spans[:, 1:]]))
+    all_spans = np.concatenate(components)
     return [_timeline(all_spans[all_spans[:, 0] == step, 1:], pipeline) for step in np.unique(all_spans[:, 0])]
 
 
-def virtual_timelines(pipeline: Pipeline, hop: Hop) -> list[Timeline]:
+def virtual_timelines(pipeline: Pipeline, p2p: P2P) -> list[Timeline]:
     """The timeline of each recorded step as its ranks would have run it, had each had a device of its own.
 
     Every action takes what it took alone in the one process, and starts on the virtual clock when its rank is free and
-    its input has arrived over ``hop``.
+    its input has arrived over ``p2p``.
     """
-    schedule, lag = pipeline.schedule.compute_only(), _lags(pipeline, hop)
+    schedule, lag = pipeline.schedule.compute_only(), _lags(pipeline, p2p)
     found = []
     for real in timelines(pipeline):
         start, end = _by_action(pipeline, real)
-        ended = play(schedule.offsets, schedule.source, end - start, lag)
+        ended = run_event_loop(schedule.offsets, schedule.source, end - start, lag)
         found.append(Timeline.of(schedule, ended - (end - start), ended, "measured"))
     return found
 
 
-def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[Hop, NDArray[np.float64]]:
-    """What a run spent between its actions: the hop, and ``[num_stages, 4]`` seconds before each stage's op.
+def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[P2P, NDArray[np.float64]]:
+    """What a run spent between its actions: the p2p message, and ``[num_stages, 4]`` seconds before each stage's op.
 
-        rank 0 |--0F0--|                      a rank that waits for a message starts one hop after it was made
-        rank 1    hop   ~~~~|--1F0--|g|--1F1  a rank whose input is there needs g to begin: messages, Python, torch
+        rank 0 |--0F0--|                      a rank that waits for a message starts p2p after it was made
+        rank 1    p2p   ~~~~|--1F0--|g|--1F1  a rank whose input is there needs g to begin: messages, Python, torch
 
-    Both are medians over the recorded steps; the hop is what remains when g is taken off it.
+    Both are medians over the recorded steps; the p2p message is what remains when g is taken off it.
     """
     schedule = pipeline.schedule.compute_only()
     first = np.zeros(schedule.num_actions, dtype=bool)
@@ -105,36 +105,36 @@ def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[Hop, NDArray[np
         before.ravel()[code] = np.median(gap[kind == code])
     typical = float(np.median(gap)) if len(gap) else 0.0
     latency = max(0.0, float(np.median(delay)) - typical) if len(delay) else 0.0
-    return Hop(latency), before
+    return P2P(latency), before
 
 
-def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[str, Any]], hop: Hop | None) -> Cost:
+def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[str, Any]], p2p: P2P | None) -> Cost:
     """What this run's stages cost: medians of their actions' times, and the bytes that they kept and sent.
 
     Emulated stages cost what they were told to; what is measured of them is how well messages kept up.
 
     Args:
         told: what each process returned (:func:`pipezoo.runtime.rank.run_rank`).
-        hop: of virtual ranks, as configured. None: real ranks, whose hop and whose time between actions are measured;
-            the latter is part of what an action costs.
+        p2p: of virtual ranks, as configured. None: real ranks, whose messages and whose time between actions are
+            measured; the latter is part of what an action costs.
     """
     num_stages = pipeline.stages.num_stages
     seconds = measured_seconds(measured, num_stages)
-    keeps, frees, optimizer = np.zeros(num_stages), np.zeros(num_stages), np.zeros(num_stages)
-    if hop is None:
-        hop, before = waits(pipeline, measured)
+    activation_bytes, frees, optimizer = np.zeros(num_stages), np.zeros(num_stages), np.zeros(num_stages)
+    if p2p is None:
+        p2p, before = waits(pipeline, measured)
         seconds += before
         for rank, words in enumerate(told):
             optimizer[pipeline.stages_of(rank)[0]] = words["rest"]
     for account in (words["memory"] for words in told):
-        for stage in account["keeps"]:
-            keeps[stage] = account["keeps"][stage]
-            frees[stage] = min(keeps[stage], max(0.0, account["I_frees"][stage]))
-    sends = np.array([float(pipeline.stages.message_bytes(stage + 1)) for stage in range(num_stages)])
-    sends[-1] = 0.0
+        for stage in account["activation_bytes"]:
+            activation_bytes[stage] = account["activation_bytes"][stage]
+            frees[stage] = min(activation_bytes[stage], max(0.0, account["freed_by_input_grad"][stage]))
+    output_bytes = np.array([float(pipeline.stages.message_bytes(stage + 1)) for stage in range(num_stages)])
+    output_bytes[-1] = 0.0
     if pipeline.emulated is not None:
-        return replace(pipeline.emulated, keeps=keeps, I_frees=frees)
-    return Cost(seconds, keeps, frees, sends, optimizer, hop)
+        return replace(pipeline.emulated, activation_bytes=activation_bytes, freed_by_input_grad=frees)
+    return Cost(seconds, activation_bytes, frees, output_bytes, optimizer, p2p)
 
 
 def peak_bytes(told: list[dict[str, Any]]) -> list[int]:
@@ -173,14 +173,14 @@ def _index(stage: NDArray, op: NDArray, microbatch: NDArray, pipeline: Pipeline)
     return index
 
 
-def _lags(pipeline: Pipeline, hop: Hop) -> NDArray[np.float64]:
+def _lags(pipeline: Pipeline, p2p: P2P) -> NDArray[np.float64]:
     """``[num_actions]``: what the message that brings each action's input takes; 0 within a rank."""
     schedule = pipeline.schedule.compute_only()
     source = schedule.source
     crosses = (source >= 0) & (schedule.rank[source] != schedule.rank)
     boundary = np.minimum(schedule.stage, schedule.stage[source]) + 1
     num_bytes = np.array([float(pipeline.stages.message_bytes(stage)) for stage in range(schedule.num_stages + 1)])
-    return np.where(crosses, hop.seconds(num_bytes[boundary]), 0.0)
+    return np.where(crosses, p2p.seconds(num_bytes[boundary]), 0.0)
 
 
 def measured_seconds(timelines: Sequence[Timeline], num_stages: int) -> Floats:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
-from pipezoo.runtime.checkpoint import Saved
+from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.fault_injection import Fault
 from pipezoo.runtime.stages import Stages
 from pipezoo.schedule.action import Action
@@ -34,7 +34,7 @@ class Pipeline:
         loss: of the whole batch, with its ``reduction``.
         optimizer: given parameters.
         scratch: a private folder for what the processes tell each other.
-        own_weight_gradient: a weight half runs the stage's ``compute_dW`` instead of autograd's.
+        own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
         identity: what all ranks must agree on: config and schedule, hashed.
         emulated: what actions take, whatever they compute (:mod:`pipezoo.runtime.emulation`); None: what they take.
         fault: what happens to a rank on purpose, if anything.
@@ -65,7 +65,7 @@ class Pipeline:
     identity: str
     emulated: Cost | None = None
     fault: Fault | None = None
-    saved: Saved | None = None
+    saved: Checkpoint | None = None
     checkpoints: Path | None = None
     checkpoint_every: int = 1
 

@@ -15,18 +15,18 @@ from torch import nn
 
 from pipezoo.errors import NonFiniteError, VerificationError
 from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
-from pipezoo.runtime.activation_memory import Meter
+from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_random, write_part
 from pipezoo.runtime.emulation import Emulation
-from pipezoo.runtime.fault_injection import Armed
+from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.microbatching import first_nonfinite, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import inputs_of, to_dtype
-from pipezoo.runtime.tied_parameters import Tie, find_ties, join, sum_tied_gradients
+from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
 from pipezoo.runtime.torch_runtime import Stage, TorchSchedule
 from pipezoo.simulator.cost import Cost
-from pipezoo.supervisor.process_group import enter_world
-from pipezoo.supervisor.worker_channel import Link, Phase
+from pipezoo.supervisor.process_group import join_process_group
+from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Member:
     stages: list[Stage]
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer | None
-    ties: list[Tie]
+    tied_parameters: list[TiedParameter]
     schedule: TorchSchedule
     recorder: Recorder
 
@@ -48,45 +48,45 @@ class Member:
         return self.pipeline.stages_of(self.rank)
 
 
-def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
+def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str, Any]:
     """Train this rank's stages.
 
     It leaves its spans in ``pipeline.scratch``, and for the verdict its gradients and parameters.
 
     Returns:
-        ``memory``: what its stages kept for the backward, in bytes (:meth:`pipezoo.runtime.activation_memory.Meter.read`).
+        ``memory``: what its stages kept for the backward, in bytes (:meth:`ActivationMeter.read`).
         ``rest``: seconds of a step outside its actions: batch, optimizer, finite check; median of the recorded steps.
     """
-    link = armed(link, pipeline, rank)
+    channel = with_fault(channel, pipeline, rank)
     device = pipeline.rank_device(rank)
-    link.note(Phase.JOIN)
-    _enter_world(pipeline, rank, device)
+    channel.note(Phase.JOIN)
+    _join_process_group(pipeline, rank, device)
     _agree(pipeline, rank, device)
-    link.note(Phase.BUILD)
-    member = _assemble(pipeline, rank, device, link)
+    channel.note(Phase.BUILD)
+    member = _assemble(pipeline, rank, device, channel)
     meter, silent = _meter(member), member.recorder if pipeline.emulated else NoRecorder()
     recorded, rest, before = [], [], time.perf_counter()
     for step in pipeline.steps_to_do:
-        link.begin_step(step)
+        channel.begin_step(step)
         is_recorded = step >= pipeline.steps - pipeline.record_steps
         for stage in member.stages:
             stage.meter = meter if step == pipeline.steps_to_do.start else None
             stage.recorder = member.recorder if is_recorded else silent
         inputs, target = _batch(pipeline, step, member.owned, device)
         began = time.perf_counter()
-        losses = train_step(member, inputs, target, step, link)
+        losses = train_step(member, inputs, target, step, channel)
         spans = member.recorder.take()
         ended = time.perf_counter()
-        link.end_step(step, began, ended, losses)
+        channel.end_step(step, began, ended, losses)
         if is_recorded:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
             fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
             rest.append(ended - spans[-1, 4] + began - before + fill)
         if pipeline.saves_after(step):
-            link.note(Phase.SAVE)
-            link.send("saved", **_save(member, step + 1))
+            channel.note(Phase.SAVE)
+            channel.send("saved", **_save(member, step + 1))
         before = ended
-    link.note(Phase.LEAVE)
+    channel.note(Phase.LEAVE)
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if pipeline.verify:
         _leave_values(pipeline, rank, "last", member.owned)
@@ -95,7 +95,7 @@ def run_rank(rank: int, pipeline: Pipeline, link: Link) -> dict[str, Any]:
 
 
 def train_step(
-    member: Member, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, step: int, link: Link
+    member: Member, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, step: int, channel: WorkerChannel
 ) -> list[float] | None:
     """One step on this rank.
 
@@ -107,9 +107,9 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
     member.schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
-    link.note(Phase.UPDATE)
+    channel.note(Phase.UPDATE)
     _check_finite(pipeline, losses, step)
-    sum_tied_gradients(member.ties, member.parameters, member.rank)
+    sum_tied_gradients(member.tied_parameters, member.parameters, member.rank)
     if pipeline.verify and step == pipeline.steps_to_do.start:
         _leave_values(pipeline, member.rank, "first", member.owned)
     if optimizer is not None:
@@ -129,10 +129,10 @@ def _check_finite(pipeline: Pipeline, losses: list[torch.Tensor], step: int) -> 
     print(f"warning: {text}", file=sys.stderr)
 
 
-def _assemble(pipeline: Pipeline, rank: int, device: torch.device, link: Link) -> Member:
+def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: WorkerChannel) -> Member:
     owned = pipeline.stages_of(rank)
     recorder = recorder_for(device)
-    note: Callable[[int], None] = link.note
+    note: Callable[[int], None] = channel.note
     if pipeline.emulated is not None:
         recorder = _emulation(pipeline, pipeline.emulated)
         note = recorder.holding(note, pipeline.actions[rank])
@@ -154,7 +154,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, link: Link) -
         stages=stages,
         parameters=parameters,
         optimizer=optimizer,
-        ties=join(find_ties(all_parameters, pipeline.stage_to_rank)),
+        tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
         schedule=TorchSchedule(
             stages, rank, pipeline.actions[rank], pipeline.stage_to_rank, num_microbatches, loss, note
         ),
@@ -167,26 +167,28 @@ def _emulation(pipeline: Pipeline, cost: Cost) -> Emulation:
     return Emulation(cost, pipeline.stage_to_rank, num_microbatches, pipeline.file("devices"))
 
 
-def _meter(member: Member) -> Meter:
+def _meter(member: Member) -> ActivationMeter:
     """Counts in the first step, which no one times. Virtual ranks keep their own account each."""
     resident = [tensor for stage in member.stages for tensor in (*stage.submod.parameters(), *stage.submod.buffers())]
-    return Meter(resident, member.pipeline.schedule.stage_to_rank)
+    return ActivationMeter(resident, member.pipeline.schedule.stage_to_rank)
 
 
-def armed(link: Link, pipeline: Pipeline, rank: int) -> Link:
+def with_fault(channel: WorkerChannel, pipeline: Pipeline, rank: int) -> WorkerChannel:
     """The link, with the fault that this rank is to suffer."""
     if pipeline.fault is None or pipeline.fault.rank != rank:
-        return link
+        return channel
     moment = pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
-    return Armed(link, pipeline.fault, moment, [pipeline.stages.modules[index] for index in pipeline.stages_of(rank)])
+    return FaultInjector(
+        channel, pipeline.fault, moment, [pipeline.stages.modules[index] for index in pipeline.stages_of(rank)]
+    )
 
 
-def _enter_world(pipeline: Pipeline, rank: int, device: torch.device) -> None:
+def _join_process_group(pipeline: Pipeline, rank: int, device: torch.device) -> None:
     torch.set_num_threads(pipeline.threads)
     torch.manual_seed(pipeline.seed)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    enter_world(rank, pipeline.num_processes, pipeline.file("store"), device, pipeline.timeout)
+    join_process_group(rank, pipeline.num_processes, pipeline.file("store"), device, pipeline.timeout)
 
 
 def _agree(pipeline: Pipeline, rank: int, device: torch.device) -> None:
@@ -229,10 +231,10 @@ def _save(member: Member, steps: int) -> dict[str, Any]:
     pipeline, stages = member.pipeline, member.pipeline.stages
     assert pipeline.checkpoints is not None
     writer = first_writer([names.values() for names in stages.names], pipeline.stage_to_rank.__getitem__)
-    held: dict[str, torch.Tensor] = dict([*stages.model.named_parameters(), *stages.model.named_buffers()])
+    locked: dict[str, torch.Tensor] = dict([*stages.model.named_parameters(), *stages.model.named_buffers()])
     for stage in member.owned:
-        held |= {**stages.parameters(stage), **stages.buffers(stage)}
-    own = {name: tensor for name, tensor in held.items() if writer.get(name, 0) == member.rank}
+        locked |= {**stages.parameters(stage), **stages.buffers(stage)}
+    own = {name: tensor for name, tensor in locked.items() if writer.get(name, 0) == member.rank}
     return write_part(pipeline.checkpoints, steps, member.rank, own, member.parameters, member.optimizer)
 
 

@@ -144,8 +144,8 @@ def try_out(
                 f"stage {index} returns {type(output).__name__}; a stage returns a tensor or a tuple of tensors"
             )
         if index < len(modules) - 1:
-            # Where nothing before this boundary learns, the gradient still has to flow to it: torch's input half of the
-            # next stage leaves out the weights' gradients otherwise.
+            # Where nothing before this boundary learns, the gradient still has to flow to it: torch's input gradient of
+            # the next stage leaves out the weights' gradients otherwise.
             learns = any(value.requires_grad for value in values)
             values = tuple(
                 value.detach().contiguous().requires_grad_(value.requires_grad if learns else value.is_floating_point())

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.component import Part
+from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.runtime.build import prepare
+from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.supervisor.processes import unsafe_to_fork
-from pipezoo.supervisor.worker_channel import Link
+from pipezoo.supervisor.worker_channel import WorkerChannel
 
-Work = Callable[[Pipeline, Link], Any]
+Work = Callable[[Pipeline, WorkerChannel], Any]
 
 
 def start_method(asked: str | None) -> tuple[str, str]:
@@ -29,7 +29,7 @@ def start_method(asked: str | None) -> tuple[str, str]:
     return ("spawn", unsafe) if unsafe else ("fork", "")
 
 
-def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) -> Callable[[Link], Any]:
+def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) -> Callable[[WorkerChannel], Any]:
     """``work`` for a process that is started by ``method``; it must be picklable where that is spawn."""
     if method == "fork":
         return partial(work, pipeline)
@@ -39,10 +39,14 @@ def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) 
 def _picklable(experiment: Experiment) -> Experiment:
     """The same without what its parts have looked up, which each process looks up for itself."""
     values = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
-    parts: dict[str, Any] = {name: replace(value) for name, value in values.items() if isinstance(value, Part)}
-    return replace(experiment, **parts)
+    components: dict[str, Any] = {
+        name: replace(value) for name, value in values.items() if isinstance(value, Component)
+    }
+    return replace(experiment, **components)
 
 
-def _rebuild_and_work(experiment: Experiment, scratch: Path, checkpoints: Path | None, work: Work, link: Link) -> Any:
-    pipeline, _ = prepare(experiment, scratch, checkpoints)
-    return work(pipeline, link)
+def _rebuild_and_work(
+    experiment: Experiment, scratch: Path, checkpoints: Path | None, work: Work, channel: WorkerChannel
+) -> Any:
+    pipeline, _ = build_pipeline(experiment, scratch, checkpoints)
+    return work(pipeline, channel)

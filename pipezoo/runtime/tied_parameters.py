@@ -18,7 +18,7 @@ from pipezoo.runtime.microbatching import total
 
 
 @dataclass(frozen=True)
-class Tie:
+class TiedParameter:
     """One tied parameter: its name in the unsplit model, the ranks that hold it, and their process group."""
 
     name: str
@@ -26,7 +26,9 @@ class Tie:
     group: dist.ProcessGroup | None = None
 
 
-def find_ties(parameters: Sequence[dict[str, nn.Parameter]], stage_to_rank: Sequence[int]) -> list[Tie]:
+def find_tied_parameters(
+    parameters: Sequence[dict[str, nn.Parameter]], stage_to_rank: Sequence[int]
+) -> list[TiedParameter]:
     """The parameters that more than one rank holds.
 
     Args:
@@ -37,36 +39,38 @@ def find_ties(parameters: Sequence[dict[str, nn.Parameter]], stage_to_rank: Sequ
     for stage, named in enumerate(parameters):
         for name in (name for name, parameter in named.items() if parameter.requires_grad):
             holders.setdefault(name, set()).add(stage_to_rank[stage])
-    return [Tie(name, tuple(sorted(ranks))) for name, ranks in sorted(holders.items()) if len(ranks) > 1]
+    return [TiedParameter(name, tuple(sorted(ranks))) for name, ranks in sorted(holders.items()) if len(ranks) > 1]
 
 
-def join(ties: Sequence[Tie]) -> list[Tie]:
+def join(tied_parameters: Sequence[TiedParameter]) -> list[TiedParameter]:
     """The same ties with a process group each; every rank of the world must call this."""
     groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
-    for tie in ties:
-        if tie.ranks not in groups:
-            groups[tie.ranks] = dist.new_group(list(tie.ranks))
-    return [Tie(tie.name, tie.ranks, groups[tie.ranks]) for tie in ties]
+    for tied in tied_parameters:
+        if tied.ranks not in groups:
+            groups[tied.ranks] = dist.new_group(list(tied.ranks))
+    return [TiedParameter(tied.name, tied.ranks, groups[tied.ranks]) for tied in tied_parameters]
 
 
-def sum_tied_gradients(ties: Sequence[Tie], parameters: dict[str, nn.Parameter], rank: int) -> None:
+def sum_tied_gradients(
+    tied_parameters: Sequence[TiedParameter], parameters: dict[str, nn.Parameter], rank: int
+) -> None:
     """Replace the gradient of each tied parameter that this rank holds by the sum over its holders.
 
     A holder whose stage did not use the parameter contributes zeros; where nobody used it, it has no gradient. The
     shares are added in the order of the ranks, so that the sum has the same bits on each of them.
     """
-    for tie in ties:
-        if rank in tie.ranks:
-            parameter = parameters[tie.name]
+    for tied in tied_parameters:
+        if rank in tied.ranks:
+            parameter = parameters[tied.name]
             used = torch.tensor([parameter.grad is not None], dtype=torch.uint8, device=parameter.device)
-            if not any(_gathered(used, tie)):
+            if not any(_gathered(used, tied)):
                 continue
             share = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = total(_gathered(share.detach().contiguous(), tie))
+            parameter.grad = total(_gathered(share.detach().contiguous(), tied))
 
 
-def _gathered(share: torch.Tensor, tie: Tie) -> list[torch.Tensor]:
+def _gathered(share: torch.Tensor, tied: TiedParameter) -> list[torch.Tensor]:
     """What each holder of a tied parameter has, in the order of their ranks."""
-    shares = [torch.empty_like(share) for _ in tie.ranks]
-    dist.all_gather(shares, share, group=tie.group)
+    shares = [torch.empty_like(share) for _ in tied.ranks]
+    dist.all_gather(shares, share, group=tied.group)
     return shares

@@ -22,7 +22,7 @@ from torch.distributed.pipelining.schedules import (
 )
 
 from pipezoo.runtime.action_timer import Recorder
-from pipezoo.runtime.activation_memory import Meter
+from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.schedule.action import Action, Op
 
 Tensors = tuple[torch.Tensor, ...]
@@ -40,7 +40,7 @@ class Stage(PipelineStage):
         module: takes the previous stage's outputs positionally and returns a tensor or a tuple.
         index, num_stages: its place in the pipeline.
         inputs, outputs: example tensors of one microbatch (any device), with the ``requires_grad`` they will have.
-        weight_gradient: what a weight half runs in place of autograd's (``compute_dW`` of the stage), or None.
+        weight_gradient: what a weight gradient runs in place of autograd's (``compute_dW`` of the stage), or None.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Stage(PipelineStage):
             dw_builder=(lambda: weight_gradient) if weight_gradient else None,
         )
         self.recorder = recorder
-        self.meter: Meter | None = None
+        self.meter: ActivationMeter | None = None
         self._wants_gradient = [tensor.requires_grad for tensor in inputs]
 
     def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
@@ -121,11 +121,11 @@ class Stage(PipelineStage):
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """Contiguous, for a message, and no view, which the input half of a backward could not detach."""
+    """Contiguous, for a message, and no view, which the input gradient of a backward could not detach."""
     return tensor.clone(memory_format=torch.contiguous_format) if tensor._is_view() else tensor.contiguous()
 
 
-class Watched(list[_Action]):
+class NotifyingList(list[_Action]):
     """A list that calls ``note(i)`` before its ``i``-th element is handed out, so that others see where a rank is."""
 
     def __init__(self, actions: Sequence[_Action], note: Callable[[int], None]) -> None:
@@ -168,7 +168,7 @@ class TorchSchedule(_PipelineScheduleRuntime):
         self.stage_index_to_group_rank = dict(enumerate(stage_to_rank))
         for stage in stages:
             stage.stage_index_to_group_rank = self.stage_index_to_group_rank
-        self.pipeline_order_with_comms = {rank: Watched([_to_torch(action) for action in actions], note)}
+        self.pipeline_order_with_comms = {rank: NotifyingList([_to_torch(action) for action in actions], note)}
         self._losses: dict[int, torch.Tensor] = {}
 
     def _maybe_compute_loss(self, stage: Any, output: Any, target_mbs: Any, mb_index: int, *_: Any) -> None:

@@ -1,8 +1,8 @@
 """One action of a pipeline: an op on one stage for one microbatch, spelled as torch spells it.
 
 2F0                     stage 2, forward, microbatch 0
-2B0                     full backward           = input half and weight half at once
-2I0  2W0                input-gradient half, weight-gradient half
+2B0                     full backward           = input gradient and weight gradient at once
+2I0  2W0                input gradient, weight gradient
 2SEND_F0  3RECV_F0      the output of 2F0 leaves its rank, and arrives as the input of 3F0
 3SEND_B0  2RECV_B0      the input gradient of stage 3 leaves, and arrives at stage 2
 2REDUCE_GRAD            the gradients of stage 2 are complete

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 FEW_RANKS = 32  # below this the plain worklist is the faster of the two (benchmarks/simulator.py)
 
 
-class Stuck(Exception):
+class Deadlock(Exception):
     """No rank can go on. ``heads[rank]`` is the index of the action it waits at, or -1 where it is done."""
 
     def __init__(self, heads: Sequence[int]) -> None:
@@ -27,7 +27,7 @@ class Stuck(Exception):
         self.heads = list(heads)
 
 
-def play(
+def run_event_loop(
     offsets: NDArray[np.int64], source: NDArray[np.int32], cost: ArrayLike, lag: ArrayLike = 0.0
 ) -> NDArray[np.float64]:
     """The end of every action, in the unit of ``cost``, when all ranks start at 0.
@@ -39,18 +39,18 @@ def play(
         lag: ``[num_actions]`` or a scalar; how long after its source's end the input arrives.
 
     Raises:
-        Stuck: the order deadlocks.
+        Deadlock: the order deadlocks.
     """
     walk = _worklist if len(offsets) - 1 < FEW_RANKS else _wavefront
     size = source.shape
     return walk(offsets, source, np.broadcast_to(cost, size), np.broadcast_to(lag, size))
 
 
-def run_through(offsets: NDArray[np.int64], source: NDArray[np.int32], rank: NDArray[np.int32]) -> None:
-    """Like :func:`play` without times, so only whether the order ends; ``rank`` is the rank of every action.
+def check_it_ends(offsets: NDArray[np.int64], source: NDArray[np.int32], rank: NDArray[np.int32]) -> None:
+    """Like :func:`run_event_loop` without times, so only whether the order ends; ``rank`` is the rank of every action.
 
     Raises:
-        Stuck: the order deadlocks.
+        Deadlock: the order deadlocks.
     """
     if len(offsets) - 1 < FEW_RANKS // 2:
         _run_one_by_one(offsets, source)
@@ -63,13 +63,13 @@ def run_through(offsets: NDArray[np.int64], source: NDArray[np.int32], rank: NDA
         ready = head.take(rank.take(needs)) > needs  # a source of -1 is behind every head
         ready &= head < stop
         if not (moved := np.count_nonzero(ready)):
-            raise Stuck(np.where(head < stop, head, -1).tolist())
+            raise Deadlock(np.where(head < stop, head, -1).tolist())
         head += ready
         left -= moved
 
 
 def _run_one_by_one(offsets: NDArray[np.int64], source: NDArray[np.int32]) -> None:
-    """:func:`run_through` where ranks are few: :func:`_worklist` without the clock."""
+    """:func:`check_it_ends` where ranks are few: :func:`_worklist` without the clock."""
     sources = source.tolist()
     done = bytearray(len(sources) + 1)
     done[-1] = True  # where a source of -1 looks
@@ -88,7 +88,7 @@ def _run_one_by_one(offsets: NDArray[np.int64], source: NDArray[np.int32]) -> No
         if i < last:
             sleeper.setdefault(sources[i], []).append(rank)
     if sleeper:
-        raise Stuck([i if i < last else -1 for i, last in zip(head, stop, strict=True)])
+        raise Deadlock([i if i < last else -1 for i, last in zip(head, stop, strict=True)])
 
 
 def _worklist(
@@ -119,7 +119,7 @@ def _worklist(
             i += 1
         head[rank], free[rank] = i, now
     if sleeper:
-        raise Stuck([i if i < last else -1 for i, last in zip(head, stop, strict=True)])
+        raise Deadlock([i if i < last else -1 for i, last in zip(head, stop, strict=True)])
     return np.array(end, dtype=np.float64)
 
 
@@ -139,7 +139,7 @@ def _wavefront(
         if not ready.all():
             live_now, at, arrived = live[ready], at[ready], arrived[ready]
             if not live_now.size:
-                raise Stuck(np.where(head < stop, head, -1).tolist())
+                raise Deadlock(np.where(head < stop, head, -1).tolist())
         else:
             live_now = live
         now = np.maximum(free[live_now], arrived) + cost[at]

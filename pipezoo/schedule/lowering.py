@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.schedule.action import Action, Op
-from pipezoo.schedule.event_loop import play
+from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedule.table import Ints, Mask
 
@@ -72,7 +72,9 @@ def with_messages(schedule: Schedule, stage_to_rank: tuple[int, ...] | None = No
     else:
         schedule = schedule.compute_only()
         moment = np.empty(schedule.num_actions, dtype=np.int64)
-        moment[np.argsort(play(schedule.offsets, schedule.source, 1.0), kind="stable")] = np.arange(len(moment))
+        moment[np.argsort(run_event_loop(schedule.offsets, schedule.source, 1.0), kind="stable")] = np.arange(
+            len(moment)
+        )
         messages = [*_messages(schedule, moment, placed, Op.F), *_messages(schedule, moment, placed, Op.B, Op.I)]
     own = _Rows(placed[schedule.stage], 4 * moment, schedule.op, schedule.stage, schedule.microbatch)
     rows = [own, *messages, _reductions(schedule, moment, placed)]

@@ -4,8 +4,8 @@
                           ["1F0", "1B0", "1F1", "1B1"]])     rank 1
 
 The table is kept as int arrays over all ranks, one after the other, so that it holds millions of actions as easily as
-ten; ``order[rank]`` shows a slice of it as a list of :class:`~pipezoo.schedule.action.Action`. Construction proves the order
-(``legality/``): every stage forwards and backwards each microbatch once and whole, in an order that ends.
+ten; ``order[rank]`` shows a slice of it as a list of :class:`Action`. Construction proves the order
+(``schedule/validation.py``): every stage forwards and backwards each microbatch once and whole, in an order that ends.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Schedule:
 
     @property
     def splits_backward(self) -> bool:
-        """True where some backward is done as an input half and a weight half."""
+        """True where some backward is done as an input gradient and a weight gradient."""
         return bool((self.op == Op.W).any())
 
     def stages_of(self, rank: int) -> tuple[int, ...]:

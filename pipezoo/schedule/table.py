@@ -38,7 +38,7 @@ class Table:
 class Computations:
     """Where the computations of a complete table are: ``[num_stages, num_microbatches]`` indices each.
 
-    ``back`` is the full backward or its input half, ``weight`` the weight half or -1 where the backward is whole.
+    ``back`` is the full backward or its input gradient, ``weight`` the weight gradient or -1 where it is not split off.
     """
 
     forward: Ints

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipezoo.errors import ScheduleError
 from pipezoo.schedule.action import COMPUTE, MESSAGES, Action, Op
-from pipezoo.schedule.event_loop import Stuck, run_through
+from pipezoo.schedule.event_loop import Deadlock, check_it_ends
 from pipezoo.schedule.messages import check_messages, check_reductions
 from pipezoo.schedule.table import Computations, Ints, Mask, Table, first
 
@@ -199,8 +199,8 @@ def _check_pairs(table: Table, overlap: Mask | None, source: Ints) -> None:
 
 def _check_deadlock(table: Table, source: Ints) -> None:
     try:
-        run_through(table.offsets, source, table.rank)
-    except Stuck as stuck:
+        check_it_ends(table.offsets, source, table.rank)
+    except Deadlock as stuck:
         raise _deadlock(table, source, stuck.heads) from None
 
 

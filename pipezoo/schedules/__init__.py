@@ -1,4 +1,7 @@
-"""Schedules: one pure function a file, ``(num_ranks, num_microbatches, stages_per_rank) -> Schedule``. The folder is the list."""
+"""Schedules: one pure function a file, ``(num_ranks, num_microbatches, stages_per_rank) -> Schedule``.
+
+The folder is the list.
+"""
 
 from __future__ import annotations
 

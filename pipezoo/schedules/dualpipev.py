@@ -2,7 +2,7 @@
 
 DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, and the cut-in-half form of its DualPipe; torch's order
 
-    bubble     (p/2-1)(F&B + TB - 2TW) where a pair overlaps fully, F&B its time and TB a whole backward's;
+    bubble     (p/2-1)(F&B + TB - 2TW) where a pair overlaps fully, F&B its time and TB a full backward's;
                (p-1)/(6m+p-1) of the makespan at equal costs without overlap
     memory     the activations of p + 1/2 microbatches
     needs      m >= 2p
@@ -37,7 +37,7 @@ def dualpipev(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -
         )
 
     def order(rank: int) -> Steps:
-        far = p - 1 - rank  # hops from this rank to the turn of the V
+        far = p - 1 - rank  # p2p messages from this rank to the turn of the V
         alone = int(far == 0)  # where the V turns, the first F and B depend on neighbours that are not there yet
         drain, odd = divmod(rank + 1, 2)
         return unroll(
@@ -48,7 +48,7 @@ def dualpipev(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -
             (m - 2 * p + rank + 1 - alone, "(F0 B1) (F1 B0)"),
             (far, "B1 (F1 B0)"),
             (drain, "B1 B0"),
-            (odd, "B1 I0"),  # from here on weight halves are kept for the gaps that follow
+            (odd, "B1 I0"),  # from here on weight gradients are kept for the gaps that follow
             (drain, "I1 I0"),
             (far, "W I0"),
             (rank + 1, "W"),

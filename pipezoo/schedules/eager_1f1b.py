@@ -2,7 +2,7 @@
 
 Zhuang et al., "On Optimizing the Communication of Model Parallelism", MLSys 2023, arXiv:2211.05322, section 4
 
-    bubble     (p-1)(TF+TB+TW), as 1F1B; a hop costs 2(p-1)Tc once, where 1F1B pays again in
+    bubble     (p-1)(TF+TB+TW), as 1F1B; a p2p message costs 2(p-1)Tc once, where 1F1B pays again in
                every round of p microbatches
     memory     the activations of ahead (p-1) + 1 microbatches on the first rank, 1F1B's with ahead=1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipezoo.schedule.schedule import Schedule
 
 
-def csv(file: str | Path) -> Schedule:
+def from_csv(file: str | Path) -> Schedule:
     """The order in ``file``, which says how many ranks, stages and microbatches there are.
 
     Raises:

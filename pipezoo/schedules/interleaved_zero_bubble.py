@@ -1,12 +1,12 @@
-"""Interleaved zero bubble: interleaved 1F1B with the backward in two halves; weight halves wait to fill the gaps.
+"""Interleaved zero bubble: interleaved 1F1B with a split backward; weight gradients wait to fill the gaps.
 
 Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, over the stages of arXiv:2104.04473; torch's order
 
     bubble     (p-1)(TF+TB-TW)/v at equal costs; (p-1)/(3mv+p-1) of the makespan, in rounds of p microbatches
     memory     the activations of p microbatches on every rank
 
-    Rank r puts off r weight halves: the later a rank, the sooner its first input half comes, and the fewer forwards it
-    holds by then.
+    Rank r puts off r weight gradients: the later a rank, the sooner its first input gradient comes, and the fewer
+    forwards it holds by then.
 
     p=3, v=2, m=3: stage s is on rank s % p; F, I, W are of the rank's first stage, f, i, w of its second
 
@@ -17,7 +17,7 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, over the stages
 
 from __future__ import annotations
 
-from pipezoo.schedule.builders.delayed_weight import put_off
+from pipezoo.schedule.builders.delayed_weight import delay_weight_grads
 from pipezoo.schedule.builders.interleaving import microbatches_per_round, take_turns
 from pipezoo.schedule.builders.phases import Steps
 from pipezoo.schedule.schedule import Schedule
@@ -37,7 +37,7 @@ def interleaved_zero_bubble(num_ranks: int, num_microbatches: int, stages_per_ra
 
     def order(rank: int) -> Steps:
         warmup = (v - 1) * per_round + p - 1 - rank
-        return take_turns(put_off(m * v, warmup, rank, forward_first=True), per_round, v)
+        return take_turns(delay_weight_grads(m * v, warmup, rank, forward_first=True), per_round, v)
 
     orders = (order(rank).on(range(rank, p * v, p)) for rank in range(p))
     return Schedule.from_columns(orders, "interleaved_zero_bubble")

@@ -6,7 +6,7 @@ Qi et al., "Pipeline Parallelism with Controllable Memory", arXiv:2405.15362
     memory     the activations of floor((p+2)/2) microbatches on every rank
     needs      costs of F, I and W that are close to each other: a tight block has no room for others
 
-    A forward takes two units a rank on its way down and one on its way up; an input half the same
+    A forward takes two units a rank on its way down and one on its way up; an input gradient the same
     (patterns/building_block.py).
 
     p=3, m=4: rank 0 has the stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3; F, I, W are of the stage on the way

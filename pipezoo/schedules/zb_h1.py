@@ -1,11 +1,11 @@
-"""ZB-H1: 1F1B with the backward in two halves; later ranks put weight halves off, which fills a third of the bubble.
+"""ZB-H1: 1F1B with a split backward; later ranks put weight gradients off, which fills a third of the bubble.
 
 Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 2.3 (handcrafted schedule 1)
 
     bubble     (p-1)(TF+TB-TW);  (p-1)/(3m+p-1) of the makespan at equal costs
     memory     the activations of p microbatches on every rank: what 1F1B keeps on its first
 
-    Rank r starts with p - r forwards, so it may put r weight halves off before it holds p activations.
+    Rank r starts with p - r forwards, so it may put r weight gradients off before it holds p activations.
 
     p=3, m=4
 
@@ -16,7 +16,7 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 2.3 (ha
 
 from __future__ import annotations
 
-from pipezoo.schedule.builders.delayed_weight import put_off
+from pipezoo.schedule.builders.delayed_weight import delay_weight_grads
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.validators import check_equal, check_int
 
@@ -32,5 +32,5 @@ def zb_h1(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1) -> Sc
     why = "zb_h1 runs one stage on each rank (interleaved_zero_bubble runs more)"
     check_equal("stages_per_rank", stages_per_rank, 1, why)
 
-    orders = (put_off(m, p - rank, rank).on([rank]) for rank in range(p))
+    orders = (delay_weight_grads(m, p - rank, rank).on([rank]) for rank in range(p))
     return Schedule.from_columns(orders, "zb_h1")

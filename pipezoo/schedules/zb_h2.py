@@ -6,8 +6,8 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 2.4 (ha
     memory     the activations of 2p-1 microbatches on every rank
     needs      m >= 2p-1 for that; with fewer it keeps fewer, and waits
 
-    Rank r starts with 2(p-r)-1 forwards, as many as fit until the first gradient reaches it, and puts 2r weight halves
-    off to the end, where it would wait for nothing but the step.
+    Rank r starts with 2(p-r)-1 forwards, as many as fit until the first gradient reaches it, and puts 2r weight
+    gradients off to the end, where it would wait for nothing but the step.
 
     p=3, m=6
 
@@ -18,7 +18,7 @@ Qi et al., "Zero Bubble Pipeline Parallelism", arXiv:2401.10241, section 2.4 (ha
 
 from __future__ import annotations
 
-from pipezoo.schedule.builders.delayed_weight import put_off
+from pipezoo.schedule.builders.delayed_weight import delay_weight_grads
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.validators import check_equal, check_int
 
@@ -34,5 +34,5 @@ def zb_h2(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1) -> Sc
     why = "zb_h2 runs one stage on each rank (zbv and interleaved_zero_bubble run more)"
     check_equal("stages_per_rank", stages_per_rank, 1, why)
 
-    orders = (put_off(m, 2 * (p - rank) - 1, 2 * rank).on([rank]) for rank in range(p))
+    orders = (delay_weight_grads(m, 2 * (p - rank) - 1, 2 * rank).on([rank]) for rank in range(p))
     return Schedule.from_columns(orders, "zb_h2")

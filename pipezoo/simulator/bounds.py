@@ -3,8 +3,8 @@
 Any rank must wait for the first input to reach it, do all of its work, and once its last backward is done the gradient
 has still to travel down to stage 0:
 
-    rank r   . head .|######## its F and I, at least ########|. tail .        head: F of the stages below, and hops
-    rank r   . head .|################ all of its work ################|      tail: I of the stages below, hops, one W
+    rank r   . head .|######## its F and I, at least ########|. tail .        head: F of the stages below, and messages
+    rank r   . head .|################ all of its work ################|      tail: I of stages below, messages, one W
 
     bound = the longest of these over all ranks
 
@@ -27,18 +27,18 @@ Floats = NDArray[np.float64]
 
 def lower_bound(cost: Cost, stage_to_rank: Sequence[int], num_microbatches: int) -> float:
     """The least makespan, in the unit of the costs, of any schedule with these stages on these ranks."""
-    ranks, hops = np.asarray(stage_to_rank), cost.hop_seconds(stage_to_rank)
+    ranks, p2p_seconds = np.asarray(stage_to_rank), cost.p2p_seconds(stage_to_rank)
     forward, whole = cost.seconds[:, Op.F], cost.seconds[:, Op.B]
     halves = cost.seconds[:, Op.I] + cost.seconds[:, Op.W]
     early = np.fmin(whole, cost.seconds[:, Op.I])  # until the gradient goes on to the stage below
     backward = np.fmin(whole, halves)
-    head = np.concatenate([[0.0], np.cumsum(forward[:-1] + hops)])
-    tail = np.concatenate([[0.0], np.cumsum(early[:-1] + hops)]) + max(0.0, backward[0] - early[0])
-    if not cost.overlap:  # the last hop of the head, and the first of the tail, are part of the rank's own work
-        head[1:], tail[1:] = head[1:] - hops, tail[1:] - hops
+    head = np.concatenate([[0.0], np.cumsum(forward[:-1] + p2p_seconds)])
+    tail = np.concatenate([[0.0], np.cumsum(early[:-1] + p2p_seconds)]) + max(0.0, backward[0] - early[0])
+    if not cost.overlap:  # the last p2p message of the head, and the first of the tail, are part of the rank's own work
+        head[1:], tail[1:] = head[1:] - p2p_seconds, tail[1:] - p2p_seconds
     moved = np.zeros(len(ranks))
     if not cost.overlap:
-        moved[1:], moved[:-1] = moved[1:] + 2 * hops, moved[:-1] + 2 * hops
+        moved[1:], moved[:-1] = moved[1:] + 2 * p2p_seconds, moved[:-1] + 2 * p2p_seconds
     longest = np.fmax(whole, halves)
 
     bound = 0.0

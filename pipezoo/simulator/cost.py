@@ -1,19 +1,19 @@
-"""What a pipeline costs: seconds by stage and op, bytes kept and sent, and what a hop between two ranks takes.
+"""What a pipeline costs: seconds by stage and op, bytes kept and sent, and what a p2p message between two ranks takes.
 
 As a plain dict (a YAML file written by hand, or a part of ``result.json``) it reads
 
     stages:                        one entry a stage; a single entry (no list) stands for every stage
       - F: 0.0185                  seconds of one microbatch's forward
-        I: 0.0181                  ... of the input half of its backward
-        W: 0.0093                  ... of the weight half
-        B: 0.0274                  ... of the whole backward; left out: I + W
-        keeps: 3.1e8               bytes that F keeps for the backward
-        I_frees: 1.9e8             bytes of them that I frees; W frees the rest, and B all of them
-        sends: 6.3e6               bytes of the output (its gradient, on the way back, has as many)
+        I: 0.0181                  ... of the input gradient of its backward
+        W: 0.0093                  ... of the weight gradient
+        B: 0.0274                  ... of the full backward; left out: I + W
+        activation_bytes: 3.1e8               bytes that F keeps for the backward
+        freed_by_input_grad: 1.9e8             bytes of them that I frees; W frees the rest, and B all of them
+        output_bytes: 6.3e6               bytes of the output (its gradient, on the way back, has as many)
         optimizer: 0.002           seconds of the optimizer step
-    hop: {latency: 2.0e-5, bandwidth: 2.5e10}
+    p2p: {latency: 2.0e-5, bandwidth: 2.5e10}
 
-A stage that was only ever seen with a whole backward has no I and W: they are unknown (NaN here), not guessed.
+A stage that was only ever seen with a full backward has no I and W: they are unknown (NaN here), not guessed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from pipezoo.validators import check_int, check_number
 
 Floats = NDArray[np.float64]
 
-BYTES_AND_OPTIMIZER = ("keeps", "I_frees", "sends", "optimizer")
+BYTES_AND_OPTIMIZER = ("activation_bytes", "freed_by_input_grad", "output_bytes", "optimizer")
 STAGE_KEYS = (*(op.name for op in COMPUTE), *BYTES_AND_OPTIMIZER)
 
 
 @dataclass(frozen=True)
-class Hop:
+class P2P:
     """A message between two ranks takes ``latency`` seconds and its bytes over ``bandwidth`` (bytes per second)."""
 
     latency: float = 0.0
@@ -54,17 +54,17 @@ class Hop:
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """The costs of all stages and of the hops between ranks, for one microbatch.
+    """The costs of all stages and of the p2p messages between ranks, for one microbatch.
 
     Args:
         seconds: ``[num_stages, 4]`` in the order of ``COMPUTE`` (F, B, I, W). NaN: not known; an unknown B becomes
             I + W, and ``derived`` says so.
-        keeps: ``[num_stages]`` bytes that F keeps until the end of B, or of I and W.
-        I_frees: ``[num_stages]`` bytes of these that the end of I frees.
-        sends: ``[num_stages]`` bytes that a stage's output has, and the gradient that comes back for it.
+        activation_bytes: ``[num_stages]`` bytes that F keeps until the end of B, or of I and W.
+        freed_by_input_grad: ``[num_stages]`` bytes of these that the end of I frees.
+        output_bytes: ``[num_stages]`` bytes that a stage's output has, and the gradient that comes back for it.
         optimizer: ``[num_stages]`` seconds of the optimizer step, once a batch.
-        hop: what a message between two ranks takes.
-        hop_in_node: the same between ranks of one node, where that differs; needs ``ranks_per_node``.
+        p2p: what a message between two ranks takes.
+        p2p_intra_node: the same between ranks of one node, where that differs; needs ``ranks_per_node``.
         ranks_per_node: ranks ``0 .. n-1`` share the first node, the next ``n`` the second, and so on.
         overlap: True: messages travel while their ranks compute. False: a message keeps its sender busy right after
             the action that made it, and its receiver right before the action that needs it.
@@ -76,16 +76,16 @@ class Cost:
     """
 
     seconds: Floats
-    keeps: Floats
-    I_frees: Floats
-    sends: Floats
+    activation_bytes: Floats
+    freed_by_input_grad: Floats
+    output_bytes: Floats
     optimizer: Floats
-    hop: Hop = field(default_factory=Hop)
-    hop_in_node: Hop | None = None
+    p2p: P2P = field(default_factory=P2P)
+    p2p_intra_node: P2P | None = None
     ranks_per_node: int | None = None
     overlap: bool = True
     overlap_gain: float = 0.0
-    whole_is_derived: NDArray[np.bool_] = field(init=False)
+    full_backward_is_derived: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         given = np.array(self.seconds, dtype=np.float64)
@@ -98,8 +98,8 @@ class Cost:
         whole, halves = given[:, Op.B], given[:, Op.I] + given[:, Op.W]
         derived = np.isnan(whole)
         given[derived, Op.B] = halves[derived]
-        self._set("whole_is_derived", derived)
-        for key in ("seconds", "whole_is_derived", *BYTES_AND_OPTIMIZER):
+        self._set("full_backward_is_derived", derived)
+        for key in ("seconds", "full_backward_is_derived", *BYTES_AND_OPTIMIZER):
             getattr(self, key).flags.writeable = False
         if not isinstance(self.overlap, bool):
             raise ValueError(f"overlap={self.overlap!r}: must be true or false")
@@ -108,8 +108,8 @@ class Cost:
             raise ValueError(f"overlap_gain={self.overlap_gain}: must be a number in 0..1")
         if self.overlap_gain and not self.overlap:
             raise ValueError(f"overlap_gain={self.overlap_gain}: needs overlap=true")
-        if (self.hop_in_node is None) != (self.ranks_per_node is None):
-            raise ValueError(f"ranks_per_node={self.ranks_per_node}: hop_in_node and ranks_per_node come together")
+        if (self.p2p_intra_node is None) != (self.ranks_per_node is None):
+            raise ValueError(f"ranks_per_node={self.ranks_per_node}: p2p_intra_node and ranks_per_node come together")
         if self.ranks_per_node is not None:
             check_int("ranks_per_node", self.ranks_per_node, 1)
 
@@ -128,9 +128,9 @@ class Cost:
             raise ValueError(f"stages[{stage}]: I and W are the two halves of a backward and come together")
         for stage in np.flatnonzero(whole & inputs):
             raise ValueError(f"stages[{stage}].B: is missing; give B, or I and W, or all three")
-        for stage in np.flatnonzero(self.I_frees > self.keeps):
-            frees, keeps = self.I_frees[stage], self.keeps[stage]
-            raise ValueError(f"stages[{stage}].I_frees={frees:g}: F keeps only {keeps:g} bytes")
+        for stage in np.flatnonzero(self.freed_by_input_grad > self.activation_bytes):
+            frees, activation_bytes = self.freed_by_input_grad[stage], self.activation_bytes[stage]
+            raise ValueError(f"stages[{stage}].freed_by_input_grad={frees:g}: F keeps only {activation_bytes:g} bytes")
 
     @property
     def num_stages(self) -> int:
@@ -139,19 +139,19 @@ class Cost:
     @property
     def derived(self) -> list[str]:
         """What nobody gave, in words: for the start-up lines."""
-        stages = np.flatnonzero(self.whole_is_derived)
+        stages = np.flatnonzero(self.full_backward_is_derived)
         if not len(stages):
             return []
         which = "every stage" if len(stages) == self.num_stages else f"stage {', '.join(map(str, stages))}"
         return [f"B = I + W on {which}"]
 
-    def hop_seconds(self, stage_to_rank: Sequence[int]) -> Floats:
+    def p2p_seconds(self, stage_to_rank: Sequence[int]) -> Floats:
         """``[num_stages - 1]``: what a message between stages ``i`` and ``i + 1`` takes; 0 where they share a rank."""
-        ranks, sends = np.asarray(stage_to_rank), self.sends[:-1]
-        taken = self.hop.seconds(sends)
-        if self.hop_in_node is not None and self.ranks_per_node is not None:
+        ranks, output_bytes = np.asarray(stage_to_rank), self.output_bytes[:-1]
+        taken = self.p2p.seconds(output_bytes)
+        if self.p2p_intra_node is not None and self.ranks_per_node is not None:
             node = ranks // self.ranks_per_node
-            taken = np.where(node[1:] == node[:-1], self.hop_in_node.seconds(sends), taken)
+            taken = np.where(node[1:] == node[:-1], self.p2p_intra_node.seconds(output_bytes), taken)
         return np.where(ranks[1:] == ranks[:-1], 0.0, taken)
 
     @classmethod
@@ -165,16 +165,18 @@ class Cost:
         Raises:
             ValueError: one line that names the entry, its value and what would be right.
         """
-        fields = _mapping("cost", data, ("stages", "hop", "hop_in_node", "ranks_per_node", "overlap", "overlap_gain"))
+        fields = _mapping(
+            "cost", data, ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain")
+        )
         entries = _entries(fields.pop("stages", None), num_stages)
         fields |= {key: np.array([entry.get(key, 0.0) for entry in entries]) for key in BYTES_AND_OPTIMIZER}
         seconds = np.array([[entry.get(op.name, math.nan) for op in COMPUTE] for entry in entries])
-        for key in ("hop", "hop_in_node"):
+        for key in ("p2p", "p2p_intra_node"):
             if fields.get(key) is None:
                 fields.pop(key, None)
                 continue
             try:
-                fields[key] = Hop(**_mapping(key, fields[key], ("latency", "bandwidth")))
+                fields[key] = P2P(**_mapping(key, fields[key], ("latency", "bandwidth")))
             except ValueError as error:
                 text = str(error)
                 raise ValueError(text if text.startswith(key) else f"{key}.{text}") from None
@@ -183,15 +185,15 @@ class Cost:
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`from_dict` reads: plain numbers, lists and dicts; what is 0 or derived is left out."""
         seconds = self.seconds.copy()
-        seconds[self.whole_is_derived, Op.B] = math.nan
+        seconds[self.full_backward_is_derived, Op.B] = math.nan
         stages = []
         for stage in range(self.num_stages):
             entry = {op.name: float(seconds[stage, op]) for op in COMPUTE if not math.isnan(seconds[stage, op])}
             amounts = {key: float(getattr(self, key)[stage]) for key in BYTES_AND_OPTIMIZER}
             stages.append(entry | {key: amount for key, amount in amounts.items() if amount})
-        data: dict[str, Any] = {"stages": stages, "hop": _hop_dict(self.hop)}
-        if self.hop_in_node is not None:
-            data |= {"hop_in_node": _hop_dict(self.hop_in_node), "ranks_per_node": self.ranks_per_node}
+        data: dict[str, Any] = {"stages": stages, "p2p": _p2p_dict(self.p2p)}
+        if self.p2p_intra_node is not None:
+            data |= {"p2p_intra_node": _p2p_dict(self.p2p_intra_node), "ranks_per_node": self.ranks_per_node}
         return data | {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
 
     def __eq__(self, other: object) -> bool:
@@ -228,5 +230,5 @@ def _mapping(name: str, value: object, valid: Sequence[str]) -> dict[str, Any]:
     return dict(value)
 
 
-def _hop_dict(hop: Hop) -> dict[str, float]:
-    return {"latency": hop.latency} | ({} if math.isinf(hop.bandwidth) else {"bandwidth": hop.bandwidth})
+def _p2p_dict(p2p: P2P) -> dict[str, float]:
+    return {"latency": p2p.latency} | ({} if math.isinf(p2p.bandwidth) else {"bandwidth": p2p.bandwidth})

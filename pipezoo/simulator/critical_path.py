@@ -4,7 +4,7 @@
     rank 1     |1F0|1B0|1F1|1B1|                  -> 1B1 (rank busy) -> 0B1 (message)
 
 From the action that ends last, step back to what it had to wait for longest: the action before it on its rank, or the
-one whose message it needs. Where both ended at the same moment the rank is blamed: a faster hop would not have helped.
+one whose message it needs. Where both ended at the same moment it is the rank's: a faster message would not have helped.
 
     legs      rank 0: 0F0    rank 1: 1F0 .. 1B1 (4 actions)    rank 0: 0B1           a rank after the other, as it goes
 """
@@ -29,7 +29,7 @@ MOST_LEGS = 24  # that a summary lists, half of them from the beginning and half
 
 class Step(NamedTuple):
     """One action of the path; ``waited_for`` is "nothing", "rank" or "message", and ``waited`` is how long after the
-    end of the step before it started, which is the hop."""
+    end of the step before it started, which is the p2p message."""
 
     action: Action
     rank: int

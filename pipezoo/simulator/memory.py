@@ -19,7 +19,7 @@ from pipezoo.simulator.timeline import Timeline
 Floats = NDArray[np.float64]
 
 
-def held(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
+def locked(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
     """``[num_actions]`` each: bytes on the action's rank while it runs, and right after it.
 
     The two of an overlapped pair run together: what the second one adds is there during the first.
@@ -37,7 +37,7 @@ def held(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
 def peak_memory(schedule: Schedule, cost: Cost) -> Floats:
     """``[num_ranks]``: the most that each rank holds at once; bytes, or rank-microbatches at unit cost."""
     schedule = schedule.compute_only()
-    during, _ = held(schedule, cost)
+    during, _ = locked(schedule, cost)
     return np.maximum.reduceat(during, schedule.offsets[:-1])
 
 
@@ -49,7 +49,7 @@ def memory_over_time(schedule: Schedule, cost: Cost, timeline: Timeline) -> list
         timeline: its spans in the schedule's order, as the simulator gives them.
     """
     schedule = schedule.compute_only()
-    during, after = held(schedule, cost)
+    during, after = locked(schedule, cost)
     grows = schedule.op == Op.F
     when = np.where(grows, timeline.start, timeline.end)
     level = np.where(grows, during, after)
@@ -68,8 +68,8 @@ def memory_over_time(schedule: Schedule, cost: Cost, timeline: Timeline) -> list
 def _tables(cost: Cost) -> tuple[Floats, Floats]:
     """``[num_stages, 4]`` each: bytes that an op of a stage adds at its start and frees at its end."""
     added, freed = np.zeros((2, cost.num_stages, len(COMPUTE)))
-    added[:, Op.F] = cost.keeps
-    freed[:, Op.B] = cost.keeps
-    freed[:, Op.I] = cost.I_frees
-    freed[:, Op.W] = cost.keeps - cost.I_frees
+    added[:, Op.F] = cost.activation_bytes
+    freed[:, Op.B] = cost.activation_bytes
+    freed[:, Op.I] = cost.freed_by_input_grad
+    freed[:, Op.W] = cost.activation_bytes - cost.freed_by_input_grad
     return added, freed

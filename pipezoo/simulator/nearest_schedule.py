@@ -4,7 +4,7 @@
     rank 0, there    0F0 0F1 0F2 0B0 0B1 0B2       of 15 pairs of these actions: distance 1/15
 
 The distance is Kendall's: the share of all pairs of actions of one rank that run in the other order. So a step more of
-warm-up is near, whatever it moves, and GPipe is far from 1F1B. A whole backward counts as its two halves in a row:
+warm-up is near, whatever it moves, and GPipe is far from 1F1B. A full backward counts as its two halves in a row:
 orders with and without split backwards compare. Linear but for a logarithm of a rank's actions.
 """
 
@@ -22,7 +22,7 @@ from pipezoo.schedule.schedule import Schedule
 Ints = NDArray[np.int64]
 
 
-class Parting(NamedTuple):
+class Divergence(NamedTuple):
     """Where two orders first differ on ``rank``: at its action number ``at`` (from 0) of ours."""
 
     rank: int
@@ -31,14 +31,14 @@ class Parting(NamedTuple):
     there: Action
 
 
-class Neighbour(NamedTuple):
-    """Another order of the same work: ``crossed`` of ``pairs`` run the other way round there. ``partings`` has a rank
-    at most once."""
+class NearestSchedule(NamedTuple):
+    """Another order of the same work: ``crossed`` of ``pairs`` run the other way round there. ``divergences`` has a
+    rank at most once."""
 
     schedule: Schedule
     crossed: int
     pairs: int
-    partings: list[Parting]
+    divergences: list[Divergence]
 
     @property
     def distance(self) -> float:
@@ -46,7 +46,7 @@ class Neighbour(NamedTuple):
         return self.crossed / self.pairs if self.pairs else 0.0
 
 
-def nearest(schedule: Schedule, others: Iterable[Schedule]) -> Neighbour | None:
+def nearest(schedule: Schedule, others: Iterable[Schedule]) -> NearestSchedule | None:
     """The nearest of ``others`` with the same stages on the same ranks and as many microbatches; None: there is none.
 
     Of several that are equally near, the first.
@@ -63,11 +63,11 @@ def nearest(schedule: Schedule, others: Iterable[Schedule]) -> Neighbour | None:
     if best is None:
         return None
     crossed, other, theirs = best
-    return Neighbour(other, crossed, _pairs(own), _partings(own, theirs))
+    return NearestSchedule(other, crossed, _pairs(own), _divergences(own, theirs))
 
 
 class _Halves(NamedTuple):
-    """A schedule's F, I and W, a whole backward as I and W in a row, rank after rank.
+    """A schedule's F, I and W, a full backward as I and W in a row, rank after rank.
 
     ``key`` tells them apart, ``action`` is the place in the schedule's table, ``offsets`` are the ranks'.
     """
@@ -83,7 +83,7 @@ def _halves(schedule: Schedule) -> _Halves:
     times = 1 + (schedule.op == Op.B)
     action = np.repeat(np.arange(schedule.num_actions), times)
     kind = np.array([0, 1, 1, 2])[schedule.op[action]]
-    kind[1:][action[1:] == action[:-1]] = 2  # the second half of a whole backward
+    kind[1:][action[1:] == action[:-1]] = 2  # the second half of a full backward
     key = (schedule.stage[action] * 3 + kind) * schedule.num_microbatches + schedule.microbatch[action]
     offsets = np.concatenate([[0], np.cumsum(times)])[schedule.offsets]
     return _Halves(schedule, key, action, offsets)
@@ -126,14 +126,14 @@ def _inversions(rows: Ints) -> Ints:
     return found
 
 
-def _partings(one: _Halves, other: _Halves) -> list[Parting]:
+def _divergences(one: _Halves, other: _Halves) -> list[Divergence]:
     differ = np.flatnonzero(one.key != other.key)
     ranks, first = np.unique(np.searchsorted(one.offsets, differ, side="right") - 1, return_index=True)
-    partings = []
+    divergences = []
     for rank, at in zip(ranks.tolist(), differ[first].tolist(), strict=True):
         start = int(one.schedule.offsets[rank])
-        partings.append(Parting(rank, int(one.action[at]) - start, _action(one, at), _action(other, at)))
-    return partings
+        divergences.append(Divergence(rank, int(one.action[at]) - start, _action(one, at), _action(other, at)))
+    return divergences
 
 
 def _action(halves: _Halves, at: int) -> Action:

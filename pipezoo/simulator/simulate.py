@@ -1,7 +1,7 @@
 """Schedule x Cost -> Timeline: an action starts when its rank is free and its input has arrived.
 
     rank 0 |0F0|0F1|                   overlap: the message of 0F0 is under way while rank 0 goes on with 0F1
-    rank 1      ~~~|1F0|               ~~~ the hop
+    rank 1      ~~~|1F0|               ~~~ the p2p message
 
     rank 0 |0F0|~~~|0F1|~~~            no overlap: a message keeps the sender busy right after the action that made
     rank 1     |~~~|1F0|               it, and the receiver right before the action that needs it; where the receiver
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.schedule.action import COMPUTE, Op
-from pipezoo.schedule.event_loop import play
+from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.bounds import lower_bound
 from pipezoo.simulator.cost import Cost
@@ -95,7 +95,7 @@ class Simulation:
 def simulate(schedule: Schedule, cost: Cost) -> Timeline:
     """When every action of the schedule runs if it costs what ``cost`` says.
 
-    Messages written out in the schedule are left out of the timeline: the hops of ``cost`` stand for them.
+    Messages written out in the schedule are left out of the timeline: the p2p messages of ``cost`` stand for them.
 
     Raises:
         ValueError: the cost has another number of stages, or does not know an op that the schedule uses.
@@ -109,7 +109,7 @@ def run(schedule: Schedule, cost: Cost) -> Simulation:
     _check(schedule, cost)
     code = schedule.stage * len(COMPUTE) + schedule.op
     take = cost.seconds.take(code)
-    into_table, out_table = _hops(schedule, cost)
+    into_table, out_table = _p2p_seconds(schedule, cost)
     into = into_table.take(code) if into_table.any() else 0.0
     busy, lag = take, into
     if cost.overlap:
@@ -119,7 +119,7 @@ def run(schedule: Schedule, cost: Cost) -> Simulation:
     hidden = _hidden(schedule, cost, take)
     if hidden is not None:  # the first of a pair lets the second start early, yet its own result is there no sooner
         busy, lag = take - hidden, lag + np.where(schedule.source < 0, 0.0, hidden[schedule.source])
-    done = play(schedule.offsets, schedule.source, busy, lag)
+    done = run_event_loop(schedule.offsets, schedule.source, busy, lag)
 
     start = done.take(schedule.source)
     start += lag
@@ -151,13 +151,13 @@ def _check(schedule: Schedule, cost: Cost) -> None:
         )
 
 
-def _hops(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
+def _p2p_seconds(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
     """``[num_stages, 4]`` each: what the message into, and out of, a stage's F, B, I, W takes."""
-    hops = cost.hop_seconds(schedule.stage_to_rank)
+    p2p_seconds = cost.p2p_seconds(schedule.stage_to_rank)
     into, out = np.zeros((2, schedule.num_stages, len(COMPUTE)))
-    into[1:, Op.F] = out[:-1, Op.F] = hops
+    into[1:, Op.F] = out[:-1, Op.F] = p2p_seconds
     for op in (Op.B, Op.I):
-        into[:-1, op] = out[1:, op] = hops
+        into[:-1, op] = out[1:, op] = p2p_seconds
     return into, out
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 def twin_of(model: nn.Module, share_buffers: bool = True) -> nn.Module:
     """A copy of the modules of `model` and their attributes that shares its Parameters, and its buffers if wanted."""
-    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    shared: list[Tensor] = [*model.parameters(), *(model.buffers() if share_buffers else ()), *held]
+    locked = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    shared: list[Tensor] = [*model.parameters(), *(model.buffers() if share_buffers else ()), *locked]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 
-def enter_world(rank: int, size: int, store: Path, device: torch.device, timeout: float) -> None:
+def join_process_group(rank: int, size: int, store: Path, device: torch.device, timeout: float) -> None:
     """Join the others, over nccl with a GPU each, else over gloo; returns when all have.
 
     Args:

@@ -35,7 +35,7 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End this process now: no teardown, which takes longer than a short run, and no waiting for stray threads."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

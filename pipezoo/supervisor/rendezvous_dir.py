@@ -12,7 +12,7 @@ NAME = ".scratch"
 
 
 @contextmanager
-def scratch_in(folder: Path) -> Iterator[Path]:
+def rendezvous_dir(folder: Path) -> Iterator[Path]:
     """A folder that this user alone can read, gone at the end.
 
     It is inside of the run's own, so that nothing lies about elsewhere when this process is killed; but where files

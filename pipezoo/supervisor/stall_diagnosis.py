@@ -28,7 +28,7 @@ NUM_TOLD = 3  # waiting ranks that are told in one line
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankStatus:
     """Where one process stands.
 
     Args:
@@ -93,72 +93,72 @@ class Wait:
     what: str
 
 
-def waits(standings: Sequence[Standing]) -> dict[int, Wait]:
+def waits(statuses: Sequence[RankStatus]) -> dict[int, Wait]:
     """Who waits for whom, by who waits; those that wait for nobody are not in it."""
     found = {}
-    for who, standing in enumerate(standings):
-        if standing.state == "running" and (wait := _wait(standings, who)) is not None:
+    for who, status in enumerate(statuses):
+        if status.state == "running" and (wait := _wait(statuses, who)) is not None:
             found[who] = wait
     return found
 
 
-def _wait(standings: Sequence[Standing], who: int) -> Wait | None:
-    standing = standings[who]
-    if 0 <= standing.at < len(standing.actions):
-        return _wait_for_message(standings, who, standing.actions[standing.at])
-    if standing.at == Phase.JOIN or standing.at == Phase.LEAVE or standing.at == len(standing.actions):
-        behind = [i for i, other in enumerate(standings) if other.position < standing.position and other.actions]
+def _wait(statuses: Sequence[RankStatus], who: int) -> Wait | None:
+    status = statuses[who]
+    if 0 <= status.at < len(status.actions):
+        return _wait_for_message(statuses, who, status.actions[status.at])
+    if status.at == Phase.JOIN or status.at == Phase.LEAVE or status.at == len(status.actions):
+        behind = [i for i, other in enumerate(statuses) if other.position < status.position and other.actions]
         if behind:
-            return Wait(who, min(behind, key=lambda i: standings[i].position), standing.where)
+            return Wait(who, min(behind, key=lambda i: statuses[i].position), status.where)
     return None
 
 
-def _wait_for_message(standings: Sequence[Standing], who: int, action: Action) -> Wait | None:
+def _wait_for_message(statuses: Sequence[RankStatus], who: int, action: Action) -> Wait | None:
     if action.op not in NEEDS:
         return None
     receive, send, step = NEEDS[action.op]
     received = Action(action.stage, receive, action.microbatch)
     sent = Action(action.stage + step, send, action.microbatch)
-    if received not in standings[who].index:
+    if received not in statuses[who].index:
         return None
-    for whom, other in enumerate(standings):
+    for whom, other in enumerate(statuses):
         if sent not in other.index:
             continue
-        unsent = other.position <= (standings[who].step, other.index[sent])
+        unsent = other.position <= (statuses[who].step, other.index[sent])
         if unsent or other.state == "stopped":  # what a stopped process has sent may not have left it
             return Wait(who, whom, str(received))
     return None
 
 
-def culprit(standings: Sequence[Standing]) -> int | None:
+def first_to_stall(statuses: Sequence[RankStatus]) -> int | None:
     """The process to blame for a silence: a stopped one; else, of those that wait for nobody, the one furthest behind.
     None where all wait for each other."""
-    left = [i for i, standing in enumerate(standings) if standing.state in ("running", "stopped")]
-    stopped = [i for i in left if standings[i].state == "stopped"]
-    waiting = waits(standings)
+    left = [i for i, status in enumerate(statuses) if status.state in ("running", "stopped")]
+    stopped = [i for i in left if statuses[i].state == "stopped"]
+    waiting = waits(statuses)
     free = stopped or [i for i in left if i not in waiting]
-    return min(free, key=lambda i: standings[i].position) if free else None
+    return min(free, key=lambda i: statuses[i].position) if free else None
 
 
-def explain_silence(standings: Sequence[Standing]) -> str:
+def explain_stall(statuses: Sequence[RankStatus]) -> str:
     """Who is to blame, and who waits for whom, in one line."""
-    waiting, blamed = waits(standings), culprit(standings)
+    waiting, first_failure = waits(statuses), first_to_stall(statuses)
     parts = []
-    if blamed is None:
+    if first_failure is None:
         parts.append("all ranks wait for each other")
     else:
-        one = standings[blamed]
+        one = statuses[first_failure]
         stands = "is stopped" if one.state == "stopped" else "does not move"
         parts.append(f"{one.name} {stands} ({one.place()})")
-    told = sorted(waiting.values(), key=lambda wait: (wait.whom != blamed, wait.who))
-    parts += [_tell(standings, wait) for wait in told[:NUM_TOLD]]
+    told = sorted(waiting.values(), key=lambda wait: (wait.whom != first_failure, wait.who))
+    parts += [_tell(statuses, wait) for wait in told[:NUM_TOLD]]
     if len(told) > NUM_TOLD:
         parts.append(f"{len(told) - NUM_TOLD} more wait")
     return "; ".join(parts)
 
 
-def _tell(standings: Sequence[Standing], wait: Wait) -> str:
-    one, other = standings[wait.who], standings[wait.whom]
+def _tell(statuses: Sequence[RankStatus], wait: Wait) -> str:
+    one, other = statuses[wait.who], statuses[wait.whom]
     state = "is stopped" if other.state == "stopped" else "is"
     return (
         f"{one.name} waits at {wait.what} for {other.name}, which {state} "
@@ -166,20 +166,20 @@ def _tell(standings: Sequence[Standing], wait: Wait) -> str:
     )
 
 
-def as_dict(standings: Sequence[Standing]) -> list[dict[str, Any]]:
+def as_dict(statuses: Sequence[RankStatus]) -> list[dict[str, Any]]:
     """All of it, for a file."""
-    waiting = waits(standings)
+    waiting = waits(statuses)
     return [
         {
-            "name": standing.name,
-            "state": standing.state,
-            "step": standing.step,
-            "stage": standing.stage,
-            "at": standing.where,
-            "seconds": round(standing.seconds, 3),
+            "name": status.name,
+            "state": status.state,
+            "step": status.step,
+            "stage": status.stage,
+            "at": status.where,
+            "seconds": round(status.seconds, 3),
             "waits_at": waiting[i].what if i in waiting else None,
-            "waits_for": standings[waiting[i].whom].name if i in waiting else None,
-            "last_actions": standing.last_actions(),
+            "waits_for": statuses[waiting[i].whom].name if i in waiting else None,
+            "last_actions": status.last_actions(),
         }
-        for i, standing in enumerate(standings)
+        for i, status in enumerate(statuses)
     ]

@@ -5,7 +5,7 @@
              └── rank 2 ──socket──┘     and whether anybody moved lately (one shared page, beaten before each action)
 
 A child is forked from a parent that has imported torch and computed nothing with more than one thread, dies with it,
-and leaves with ``os._exit``. Exit code 0 is not trusted: only the word *done* is. The first culprit is told from
+and leaves with ``os._exit``. Exit code 0 is not trusted: only the word *done* is. The first first failure is told from
 those that fell over it: it was the first, and did not just lose a connection.
 """
 
@@ -27,16 +27,16 @@ from typing import Any
 from pipezoo import errors
 from pipezoo.schedule.action import Action
 from pipezoo.supervisor.processes import death, is_stopped
-from pipezoo.supervisor.stall_diagnosis import Standing, as_dict, culprit, explain_silence
-from pipezoo.supervisor.worker import CHILD_LOG, confessed, run_child
-from pipezoo.supervisor.worker_channel import BEAT, Inbox, Link
+from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall
+from pipezoo.supervisor.worker import WORKER_LOG, deserialize_error, run_worker
+from pipezoo.supervisor.worker_channel import HEARTBEAT, SupervisorChannel, WorkerChannel
 
 LOOK = 0.1  # seconds between two looks at the page
 GATHER = 0.3  # seconds in which the others' follow-up errors arrive after the first one
 GRACE = 0.5  # seconds between SIGTERM and SIGKILL
 STACKS = 0.3  # seconds that all processes together have to write down their stacks
 
-Hear = Callable[[str, dict[str, Any]], None]
+OnMessage = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,16 @@ class Handlers:
         failure: called with what is known about a failure, before it is raised: JSON.
     """
 
-    step: Hear = lambda name, message: None
-    saved: Hear = lambda name, message: None
+    step: OnMessage = lambda name, message: None
+    saved: OnMessage = lambda name, message: None
     failure: Callable[[dict[str, Any]], None] = lambda report: None
 
 
-class Child:
+class Worker:
     """One process, as the parent sees it."""
 
-    def __init__(self, name: str, process: Any, inbox: Inbox, actions: Sequence[Action]) -> None:
-        self.name, self.process, self.inbox, self.actions = name, process, inbox, actions
+    def __init__(self, name: str, process: Any, channel: SupervisorChannel, actions: Sequence[Action]) -> None:
+        self.name, self.process, self.channel, self.actions = name, process, channel, actions
         self.done = False
         self.result: Any = None
         self.error: dict[str, Any] | None = None
@@ -76,21 +76,21 @@ class Child:
     @property
     def over(self) -> bool:
         """Whether it said its last word, or will say none any more."""
-        return self.done or self.error is not None or not self.inbox.open
+        return self.done or self.error is not None or not self.channel.open
 
     def state(self) -> str:
         if self.done:
             return "done"
         if self.error is not None:
             return "failed"
-        if not self.inbox.open:
+        if not self.channel.open:
             self.process.join(1.0)
             return death(self.process.exitcode)
         return "stopped" if is_stopped(self.process.pid) else "running"
 
 
 def launch(
-    targets: Mapping[str, Callable[[Link], Any]],
+    targets: Mapping[str, Callable[[WorkerChannel], Any]],
     limits: Limits,
     log: Path,
     actions: Mapping[str, Sequence[Action]] | None = None,
@@ -109,26 +109,32 @@ def launch(
         PipezooError: of the first process that failed, with its exit code, when all are gone.
     """
     context = multiprocessing.get_context(start_method)
-    beats = context.RawArray("q", BEAT * len(targets))
-    children: list[Child] = []
+    heartbeats = context.RawArray("q", HEARTBEAT * len(targets))
+    workers: list[Worker] = []
     gc.freeze()  # what the parent has allocated is not touched, so not copied, by the children's collections
     try:
         for place, (name, target) in enumerate(targets.items()):
-            children.append(_start(context, name, target, beats, place, log, (actions or {}).get(name, ())))
-        _watch(children, beats, limits, log, handlers)
+            workers.append(_start(context, name, target, heartbeats, place, log, (actions or {}).get(name, ())))
+        _watch(workers, heartbeats, limits, log, handlers)
     finally:
-        _end(children)
+        _end(workers)
         gc.unfreeze()
-    return {child.name: child.result for child in children}
+    return {worker.name: worker.result for worker in workers}
 
 
 def _start(
-    context: Any, name: str, target: Callable[[Link], Any], beats: Any, place: int, log: Path, actions: Sequence[Action]
-) -> Child:
+    context: Any,
+    name: str,
+    target: Callable[[WorkerChannel], Any],
+    heartbeats: Any,
+    place: int,
+    log: Path,
+    actions: Sequence[Action],
+) -> Worker:
     ours, theirs = socket.socketpair()
-    arguments = (target, theirs, beats, place, os.getpid(), str(log), name)
-    process = context.Process(target=run_child, args=arguments, name=name, daemon=False)
-    beats[place * BEAT : place * BEAT + BEAT] = (time.monotonic_ns(), 0, -1)
+    arguments = (target, theirs, heartbeats, place, os.getpid(), str(log), name)
+    process = context.Process(target=run_worker, args=arguments, name=name, daemon=False)
+    heartbeats[place * HEARTBEAT : place * HEARTBEAT + HEARTBEAT] = (time.monotonic_ns(), 0, -1)
     try:
         process.start()
     except OSError as error:
@@ -136,122 +142,124 @@ def _start(
         raise errors.RankError(f"{name} could not be started: {error.strerror or error}") from error
     finally:
         theirs.close()
-    return Child(name, process, Inbox(ours), actions)
+    return Worker(name, process, SupervisorChannel(ours), actions)
 
 
-def _watch(children: Sequence[Child], beats: Any, limits: Limits, log: Path, handlers: Handlers) -> None:
-    """Listen until all are done. Raises for the first culprit."""
-    silence = Silence(children, beats, limits)
+def _watch(workers: Sequence[Worker], heartbeats: Any, limits: Limits, log: Path, handlers: Handlers) -> None:
+    """Listen until all are done. Raises for the first failure."""
+    watchdog = Watchdog(workers, heartbeats, limits)
     try:
         with selectors.DefaultSelector() as selector:
-            for child in children:
-                selector.register(child.inbox.line, selectors.EVENT_READ, child)
-            while not all(child.over for child in children):
-                _listen(selector, children, LOOK, handlers)
-                if any(child.over and not child.done for child in children):
-                    _gather(selector, children, handlers)
+            for worker in workers:
+                selector.register(worker.channel.line, selectors.EVENT_READ, worker)
+            while not all(worker.over for worker in workers):
+                _listen(selector, workers, LOOK, handlers)
+                if any(worker.over and not worker.done for worker in workers):
+                    _gather(selector, workers, handlers)
                     break
-                silence.look()
-        if blamed := _first_culprit(children):
-            raise _explain(blamed, _standings(children, beats), children, log)
+                watchdog.look()
+        if first_failure := _first_failure(workers):
+            raise _explain(first_failure, _statuses(workers, heartbeats), workers, log)
     except BaseException as error:
-        _report(error, children, beats, log, handlers)
+        _report(error, workers, heartbeats, log, handlers)
         raise
 
 
-def _listen(selector: selectors.BaseSelector, children: Sequence[Child], timeout: float, handlers: Handlers) -> None:
+def _listen(selector: selectors.BaseSelector, workers: Sequence[Worker], timeout: float, handlers: Handlers) -> None:
     """Take in what has arrived within ``timeout``, and notice who is gone."""
     heard = [key.data for key, _ in selector.select(timeout)]
-    for child in heard or [child for child in children if not child.over and child.process.exitcode is not None]:
-        gone = child.process.exitcode is not None  # asked first: what it said before it went is read after
-        for message in child.inbox.messages():
-            _hear(child, message, handlers)
-        child.inbox.open &= not gone  # a process of its own may hold its line open
-        if not child.inbox.open:
-            child.gone_at = child.gone_at or time.monotonic()
+    for worker in heard or [worker for worker in workers if not worker.over and worker.process.exitcode is not None]:
+        gone = worker.process.exitcode is not None  # asked first: what it said before it went is read after
+        for message in worker.channel.messages():
+            _handle(worker, message, handlers)
+        worker.channel.open &= not gone  # a process of its own may hold its line open
+        if not worker.channel.open:
+            worker.gone_at = worker.gone_at or time.monotonic()
             with contextlib.suppress(KeyError):
-                selector.unregister(child.inbox.line)
+                selector.unregister(worker.channel.line)
 
 
-def _gather(selector: selectors.BaseSelector, children: Sequence[Child], handlers: Handlers) -> None:
+def _gather(selector: selectors.BaseSelector, workers: Sequence[Worker], handlers: Handlers) -> None:
     """Give those that fell over the first failure the time to say so."""
     until = time.monotonic() + GATHER
-    while not all(child.over for child in children) and (left := until - time.monotonic()) > 0:
-        _listen(selector, children, min(left, 0.02), handlers)
+    while not all(worker.over for worker in workers) and (left := until - time.monotonic()) > 0:
+        _listen(selector, workers, min(left, 0.02), handlers)
 
 
-def _hear(child: Child, message: dict[str, Any], handlers: Handlers) -> None:
+def _handle(worker: Worker, message: dict[str, Any], handlers: Handlers) -> None:
     kind = message.pop("kind")
     if kind == "step":
-        child.steps += 1
-        handlers.step(child.name, message)
+        worker.steps += 1
+        handlers.step(worker.name, message)
     elif kind == "saved":
-        handlers.saved(child.name, message)
+        handlers.saved(worker.name, message)
     elif kind == "done":
-        child.done, child.result = True, message["result"]
+        worker.done, worker.result = True, message["result"]
     elif kind == "error":
-        child.error = message
+        worker.error = message
 
 
-class Silence:
+class Watchdog:
     """For how long nobody has moved. Time in which we did not look ourselves (Ctrl-Z, a suspended machine) does not
     count."""
 
-    def __init__(self, children: Sequence[Child], beats: Any, limits: Limits) -> None:
-        self._children, self._beats, self._limits = children, beats, limits
+    def __init__(self, workers: Sequence[Worker], heartbeats: Any, limits: Limits) -> None:
+        self._children, self._beats, self._limits = workers, heartbeats, limits
         self._latest, self._looked, self._quiet = 0, time.monotonic(), 0.0
 
     def look(self) -> None:
         """Raises NoProgressError when it lasts for too long."""
-        latest = max(self._beats[place * BEAT] for place in range(len(self._children)))
+        latest = max(self._beats[place * HEARTBEAT] for place in range(len(self._children)))
         now = time.monotonic()
         self._quiet = 0.0 if latest != self._latest else self._quiet + min(now - self._looked, 5 * LOOK)
         self._latest, self._looked = latest, now
-        first = any(child.steps == 0 for child in self._children if not child.done)
+        first = any(worker.steps == 0 for worker in self._children if not worker.done)
         limit, key = (self._limits.first_step, "first_step_timeout") if first else (self._limits.step, "step_timeout")
         if self._quiet > limit:
-            standings = _standings(self._children, self._beats)
-            raise errors.NoProgressError(f"nobody moved for launch.{key}={limit:g} s: {explain_silence(standings)}")
+            statuses = _statuses(self._children, self._beats)
+            raise errors.NoProgressError(f"nobody moved for launch.{key}={limit:g} s: {explain_stall(statuses)}")
 
 
-def _standings(children: Sequence[Child], beats: Any) -> list[Standing]:
+def _statuses(workers: Sequence[Worker], heartbeats: Any) -> list[RankStatus]:
     now = time.monotonic()
     found = []
-    for place, child in enumerate(children):
-        nanoseconds, step, at = beats[place * BEAT : place * BEAT + BEAT]
-        found.append(Standing(child.name, child.actions, step, at, now - nanoseconds / 1e9, child.state()))
+    for place, worker in enumerate(workers):
+        nanoseconds, step, at = heartbeats[place * HEARTBEAT : place * HEARTBEAT + HEARTBEAT]
+        found.append(RankStatus(worker.name, worker.actions, step, at, now - nanoseconds / 1e9, worker.state()))
     return found
 
 
-def _first_culprit(children: Sequence[Child]) -> Child | None:
+def _first_failure(workers: Sequence[Worker]) -> Worker | None:
     """The earliest to fail or to die without a word; a lost connection is the fault of somebody else, if there is
     one."""
-    failed = [child for child in children if child.over and not child.done]
-    own = [child for child in failed if not (child.error and child.error["lost"])]
-    return min(own or failed, key=lambda child: child.error["at"] if child.error else child.gone_at, default=None)
+    failed = [worker for worker in workers if worker.over and not worker.done]
+    own = [worker for worker in failed if not (worker.error and worker.error["lost"])]
+    return min(own or failed, key=lambda worker: worker.error["at"] if worker.error else worker.gone_at, default=None)
 
 
-def _explain(child: Child, standings: Sequence[Standing], children: Sequence[Child], log: Path) -> errors.PipezooError:
-    standing = standings[children.index(child)]
-    if child.error is None:
-        return errors.RankError(f"{child.name} {standing.state} ({standing.place()})")
-    return confessed(child.error, f"{child.name} ({standing.place()})", log)
+def _explain(
+    worker: Worker, statuses: Sequence[RankStatus], workers: Sequence[Worker], log: Path
+) -> errors.PipezooError:
+    status = statuses[workers.index(worker)]
+    if worker.error is None:
+        return errors.RankError(f"{worker.name} {status.state} ({status.place()})")
+    return deserialize_error(worker.error, f"{worker.name} ({status.place()})", log)
 
 
-def _report(error: BaseException, children: Sequence[Child], beats: Any, log: Path, handlers: Handlers) -> None:
+def _report(error: BaseException, workers: Sequence[Worker], heartbeats: Any, log: Path, handlers: Handlers) -> None:
     """Write down where everybody stands, before it is all over."""
-    standings = _standings(children, beats)
-    blamed = _first_culprit(children)
-    silent = culprit(standings) if isinstance(error, errors.NoProgressError) else None
-    ranks = as_dict(standings)
-    for rank, child in zip(ranks, children, strict=True):
-        rank |= {"pid": child.process.pid, "error": child.error and {k: child.error[k] for k in ("type", "text")}}
+    statuses = _statuses(workers, heartbeats)
+    first_failure = _first_failure(workers)
+    silent = first_to_stall(statuses) if isinstance(error, errors.NoProgressError) else None
+    ranks = as_dict(statuses)
+    for rank, worker in zip(ranks, workers, strict=True):
+        rank |= {"pid": worker.process.pid, "error": worker.error and {k: worker.error[k] for k in ("type", "text")}}
     if not isinstance(error, KeyboardInterrupt):
-        _dump_stacks(children, standings, log)
+        _dump_stacks(workers, statuses, log)
     report = {
         "error": str(error) or type(error).__name__,
         "exit_code": getattr(error, "exit_code", None),
-        "culprit": blamed.name if blamed else standings[silent].name if silent is not None else None,
+        "first_failure": first_failure.name if first_failure else statuses[silent].name if silent is not None else None,
         "log": log.name,
         "processes": ranks,
     }
@@ -259,40 +267,40 @@ def _report(error: BaseException, children: Sequence[Child], beats: Any, log: Pa
         handlers.failure(report)
 
 
-def _dump_stacks(children: Sequence[Child], standings: Sequence[Standing], log: Path) -> None:
+def _dump_stacks(workers: Sequence[Worker], statuses: Sequence[RankStatus], log: Path) -> None:
     """One process after the other, so that each stack is whole in the log."""
     if not hasattr(signal, "SIGUSR1"):
         return
     until = time.monotonic() + STACKS
-    for child, standing in zip(children, standings, strict=True):
-        if standing.state != "running" or time.monotonic() > until:
+    for worker, status in zip(workers, statuses, strict=True):
+        if status.state != "running" or time.monotonic() > until:
             continue
         with contextlib.suppress(OSError):
             with log.open("a", encoding="utf-8") as file:
-                file.write(f"\n{CHILD_LOG} {child.name}, {standing.place()}: where it stands\n")
+                file.write(f"\n{WORKER_LOG} {worker.name}, {status.place()}: where it stands\n")
                 size = file.tell()
-            os.kill(child.process.pid, signal.SIGUSR1)
+            os.kill(worker.process.pid, signal.SIGUSR1)
             while log.stat().st_size == size and time.monotonic() < until:
                 time.sleep(0.001)
             time.sleep(0.003)
 
 
-def _end(children: Sequence[Child]) -> None:
+def _end(workers: Sequence[Worker]) -> None:
     """Leave no process behind: those that are done have a moment to go, the others are asked, then killed."""
     try:
-        for child in children:
-            if not child.done and child.process.exitcode is None:
-                child.process.terminate()
-        until = time.monotonic() + (1.0 if all(child.done for child in children) else GRACE)
-        for child in children:
-            if not is_stopped(child.process.pid):
-                child.process.join(max(0.0, until - time.monotonic()))
+        for worker in workers:
+            if not worker.done and worker.process.exitcode is None:
+                worker.process.terminate()
+        until = time.monotonic() + (1.0 if all(worker.done for worker in workers) else GRACE)
+        for worker in workers:
+            if not is_stopped(worker.process.pid):
+                worker.process.join(max(0.0, until - time.monotonic()))
     finally:  # a second Ctrl-C comes here at once
-        for child in children:
-            if child.process.exitcode is None:
-                child.process.kill()
-        for child in children:
-            child.process.join(5.0)
-            child.inbox.line.close()
+        for worker in workers:
+            if worker.process.exitcode is None:
+                worker.process.kill()
+        for worker in workers:
+            worker.process.join(5.0)
+            worker.channel.line.close()
             with contextlib.suppress(ValueError):  # it cannot even be killed: it waits for a disk that is gone
-                child.process.close()
+                worker.process.close()

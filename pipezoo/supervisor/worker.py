@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo import errors
-from pipezoo.supervisor.processes import die_with_parent, leave
-from pipezoo.supervisor.worker_channel import BEAT, Link
+from pipezoo.supervisor.processes import die_with_parent, exit_now
+from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
 
-CHILD_LOG = "-----"  # opens each entry of the log that is not what a process printed
+WORKER_LOG = "-----"  # opens each entry of the log that is not what a process printed
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 LOST = (  # what a process says that fell over another one's end
     "Connection closed",
@@ -32,29 +32,35 @@ LOST = (  # what a process says that fell over another one's end
 )
 
 
-def run_child(
-    target: Callable[[Link], Any], line: socket.socket, beats: Any, place: int, parent: int, log: str, name: str
+def run_worker(
+    target: Callable[[WorkerChannel], Any],
+    line: socket.socket,
+    heartbeats: Any,
+    place: int,
+    parent: int,
+    log: str,
+    name: str,
 ) -> None:
     """Run ``target`` as process ``name``, say what it returned or why it failed, and leave."""
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _print_to(log)
-    link = Link(line, beats, place)
+    channel = WorkerChannel(line, heartbeats, place)
     code = errors.RankError.exit_code
     try:
-        result = target(link)
-        link.send("done", result=result)
+        result = target(channel)
+        channel.send("done", result=result)
         code = 0
     except BaseException as error:
-        title = f"\n{CHILD_LOG} {name}, step {beats[place * BEAT + 1]}: failed\n"
+        title = f"\n{WORKER_LOG} {name}, step {heartbeats[place * HEARTBEAT + 1]}: failed\n"
         entry = title + "".join(traceback.format_exception(error))
-        confession = confess(error)
+        confession = serialize_error(error)
         code = confession["exit_code"]
-        link.send("error", **confession)
+        channel.send("error", **confession)
         os.write(2, entry.encode("utf-8", "backslashreplace"))  # in one piece: others write there too
     finally:
-        leave(code)
+        exit_now(code)
 
 
 def _print_to(log: str) -> None:
@@ -68,7 +74,7 @@ def _print_to(log: str) -> None:
         faulthandler.register(signal.SIGUSR1, sys.stderr)
 
 
-def confess(error: BaseException) -> dict[str, Any]:
+def serialize_error(error: BaseException) -> dict[str, Any]:
     """What a failing process says of itself, in few words."""
     cause = error
     while cause.__cause__ is not None:  # torch wraps what a stage raised in a page of shapes
@@ -90,7 +96,7 @@ def confess(error: BaseException) -> dict[str, Any]:
     }
 
 
-def confessed(confession: dict[str, Any], who: str, log: Path) -> errors.PipezooError:
+def deserialize_error(confession: dict[str, Any], who: str, log: Path) -> errors.PipezooError:
     """The error that a process confessed, for the user. ``who``: the process and where it stood."""
     kind, text = confession["type"], confession["text"]
     if confession["known"]:

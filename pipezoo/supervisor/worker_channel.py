@@ -16,7 +16,7 @@ import time
 from enum import IntEnum
 from typing import Any
 
-BEAT = 3  # int64 per child on the page: nanoseconds of time.monotonic, step, action
+HEARTBEAT = 3  # int64 per child on the page: nanoseconds of time.monotonic, step, action
 LENGTH = struct.Struct("!I")  # in front of each message
 PIECE = 1 << 16  # bytes taken from a socket at once
 
@@ -48,23 +48,23 @@ WORDS = {
 }
 
 
-class Link:
+class WorkerChannel:
     """The child's end.
 
     Args:
         line: a connected socket.
-        beats: int64 in memory that is shared with the parent, ``BEAT`` per child.
+        heartbeats: int64 in memory that is shared with the parent, ``HEARTBEAT`` per child.
         place: which of them are this child's.
     """
 
-    def __init__(self, line: socket.socket, beats: Any, place: int) -> None:
-        self._line, self._beats, self._at, self.step = line, beats, place * BEAT, 0
+    def __init__(self, line: socket.socket, heartbeats: Any, place: int) -> None:
+        self._line, self._beats, self._at, self.step = line, heartbeats, place * HEARTBEAT, 0
         self.note(Phase.START)
 
     def note(self, action: int) -> None:
         """Say that this process is alive, and before which action."""
         at = self._at
-        self._beats[at : at + BEAT] = (time.monotonic_ns(), self.step, action)
+        self._beats[at : at + HEARTBEAT] = (time.monotonic_ns(), self.step, action)
 
     def begin_step(self, step: int) -> None:
         self.step = step
@@ -80,7 +80,7 @@ class Link:
         self._line.sendall(LENGTH.pack(len(text)) + text)
 
 
-class Inbox:
+class SupervisorChannel:
     """The parent's end: whole messages out of whatever pieces have arrived."""
 
     def __init__(self, line: socket.socket) -> None:

@@ -13,17 +13,18 @@ import torch
 
 import pipezoo
 from pipezoo.experiment.derive import Sizes
-from pipezoo.experiment.experiment import Experiment, Virtual
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.launch import Virtual
 from pipezoo.report.ascii import draw_together
 from pipezoo.runtime.build import num_cores
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.simulator.timeline import Timeline
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 
 
-def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, say: Say) -> None:
+def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_line: PrintLine) -> None:
     """The start-up lines: every number, those that nobody typed included."""
     stages = pipeline.stages
     counts = [sum(p.numel() for p in stages.parameters(stage).values()) for stage in range(sizes.num_stages)]
@@ -31,18 +32,18 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, say: Say
     used = {name for names in stages.names for name in names.values()}
     unused = sum(name not in used for name, _ in stages.model.named_parameters())
     rows = sizes.batch_size // sizes.num_microbatches
-    say(f"pipezoo   {pipezoo.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
-    say(
+    print_line(f"pipezoo   {pipezoo.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    print_line(
         f"model     {experiment.model_name}: {count(sizes.num_stages, 'stage')} by split={experiment.split_name}, "
         f"{spread} parameters in each" + (f"; {count(unused, 'tensor')} that forward does not use" if unused else "")
     )
-    say(
+    print_line(
         f"schedule  {experiment.schedule_name}: {count(sizes.num_stages, 'stage')} "
         f"on {count(sizes.num_ranks, 'rank')}, {count(sizes.num_microbatches, 'microbatch')} of {count(rows, 'row')}"
     )
     if sizes.lines:
-        say(f"derived   {', '.join(sizes.lines)}")
-    say(f"launch    {_processes(experiment, pipeline)}; {experiment.steps} steps of {experiment.optimizer_name}")
+        print_line(f"derived   {', '.join(sizes.lines)}")
+    print_line(f"launch    {_processes(experiment, pipeline)}; {experiment.steps} steps of {experiment.optimizer_name}")
 
 
 def progress(stack: ExitStack, total: int) -> Callable[[int, float], None]:
@@ -59,28 +60,28 @@ def progress(stack: ExitStack, total: int) -> Callable[[int, float], None]:
     return lambda step, loss: bar.update(task, completed=step + 1, loss=loss, refresh=True)
 
 
-def show(predicted: Timeline, measured: Timeline, say: Say) -> None:
+def show(predicted: Timeline, measured: Timeline, print_line: PrintLine) -> None:
     """Both timelines on one axis."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
-    say("")
-    say(draw_together([predicted, measured], width, colour=terminal))
-    say("")
+    print_line("")
+    print_line(draw_together([predicted, measured], width, colour=terminal))
+    print_line("")
 
 
-def conclude(result: dict[str, Any], say: Say) -> None:
+def conclude(result: dict[str, Any], print_line: PrintLine) -> None:
     """Loss, time, memory, and the verdict."""
     seconds, losses = result["step_seconds"]["median"], result["losses"]
     error, peaks = result["prediction"]["step_error"], result["memory"]["measured"]
     source = f"cost={result['emulated_cost']}" if result["emulated_cost"] else "the measured stages"
-    say(f"loss      {losses[0]:.6g} -> {losses[-1]:.6g} in {count(len(losses), 'step')}")
-    say(
+    print_line(f"loss      {losses[0]:.6g} -> {losses[-1]:.6g} in {count(len(losses), 'step')}")
+    print_line(
         f"step      {seconds * 1e3:.1f} ms, {result['samples_per_second']:.0f} samples/s; "
         f"predicted from {source} {(1 + error) * 1e2:.0f} % of that"
     )
-    say(f"memory    at most {max(peaks) / 2**20:.1f} MiB of activations on a rank")
+    print_line(f"memory    at most {max(peaks) / 2**20:.1f} MiB of activations on a rank")
     if result["verified"] in ("exact", "close"):
-        say(f"verified  {_verdict(result)}")
+        print_line(f"verified  {_verdict(result)}")
 
 
 def _verdict(result: dict[str, Any]) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.exports.spec import Blueprint, Export
+from pipezoo.exports.spec import Export, ExportSpec
 from pipezoo.results.run_dir import write_text
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 FOLDER = "export"
 
 
-def make_exports(experiment: Experiment, blueprint: Blueprint, is_known_early: bool = True) -> dict[str, Export]:
+def make_exports(experiment: Experiment, spec: ExportSpec, is_known_early: bool = True) -> dict[str, Export]:
     """The exports that were asked for, by name; one that cannot be had has no files, and a note that says why.
 
     Args:
@@ -30,31 +30,31 @@ def make_exports(experiment: Experiment, blueprint: Blueprint, is_known_early: b
     """
     made: dict[str, Export] = {}
     refused: ConfigError | None = None
-    for part in experiment.exports:
+    for component in experiment.exports:
         try:
-            made[part.choice] = part(blueprint=blueprint)
+            made[component.choice] = component(spec=spec)
         except ConfigError as error:
-            why = str(error).removeprefix(f"{part.group}={part.choice}: ")
+            why = str(error).removeprefix(f"{component.group}={component.choice}: ")
             if why == str(error):  # one of its arguments is wrong
                 raise
-            made[part.choice] = Export({}, (f"none: {why}",))
+            made[component.choice] = Export({}, (f"none: {why}",))
             refused = error
     if refused is not None and is_known_early and not any(export.files for export in made.values()):
         raise refused
     return made
 
 
-def write_exports(exports: Mapping[str, Export], folder: Path, say: Say) -> dict[str, Any]:
+def write_exports(exports: Mapping[str, Export], folder: Path, print_line: PrintLine) -> dict[str, Any]:
     """Write the files, say where they are and what to know of them, and return the same for ``result.json``."""
     told: dict[str, Any] = {}
     for name, export in exports.items():
         place = folder / FOLDER / name
         if export.files:
             place.mkdir(parents=True, exist_ok=True)
-            say(f"export    {place}: {', '.join(export.files)}")
+            print_line(f"export    {place}: {', '.join(export.files)}")
         for file, text in export.files.items():
             write_text(place / file, text)
         for note in export.notes:
-            say(f"export    {name}: {note}")
+            print_line(f"export    {name}: {note}")
         told[name] = {"files": [f"{FOLDER}/{name}/{file}" for file in export.files], "notes": list(export.notes)}
     return told

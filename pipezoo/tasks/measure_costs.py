@@ -12,26 +12,27 @@ import yaml  # type: ignore[import-untyped]
 from pipezoo.costs.profiled import Measuring
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import ROWS_PER_MICROBATCH
-from pipezoo.experiment.experiment import Experiment, Virtual
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.launch import Virtual
 from pipezoo.planner.options import amount
 from pipezoo.report.scales import time_text
 from pipezoo.results.run_dir import TIMELINE, write_text
-from pipezoo.simulator.cost import Cost, Hop
+from pipezoo.simulator.cost import P2P, Cost
 
 if TYPE_CHECKING:
     from pipezoo.profiling.p2p_benchmark import Sample
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 CostOf = Callable[[int, int, int], Cost]
-LOG = "hop.log"  # what the two processes that write to each other print
+LOG = "p2p.log"  # what the two processes that write to each other print
 
 
-def costs_of(experiment: Experiment, folder: Path, say: Say) -> CostOf:
+def costs_of(experiment: Experiment, folder: Path, print_line: PrintLine) -> CostOf:
     """A function ``(num_stages, stages_per_rank, num_microbatches) -> Cost``; what it measures, it measures once.
 
     The function raises ConfigError for costs that cannot be had.
     """
-    bench = Bench(experiment, folder, say)
+    bench = Bench(experiment, folder, print_line)
 
     def cost_of(num_stages: int, stages_per_rank: int, num_microbatches: int) -> Cost:
         found = experiment.cost(num_stages=num_stages, stages_per_rank=stages_per_rank)
@@ -77,12 +78,12 @@ def _rows(experiment: Experiment, num_microbatches: int) -> int:
 
 
 class Bench:
-    """What was measured so far: stages by their number and rows, and the hop."""
+    """What was measured so far: stages by their number and rows, and the p2p message."""
 
-    def __init__(self, experiment: Experiment, folder: Path, say: Say) -> None:
-        self._experiment, self._folder, self._say = experiment, folder, say
+    def __init__(self, experiment: Experiment, folder: Path, print_line: PrintLine) -> None:
+        self._experiment, self._folder, self._print_line = experiment, folder, print_line
         self._costs: dict[tuple[int, int], Cost] = {}
-        self._hop: Hop | None = None
+        self._p2p: P2P | None = None
         self._samples: list[Sample] = []
 
     def measure(self, measuring: Measuring, rows: int) -> Cost:
@@ -92,7 +93,7 @@ class Bench:
             self._costs[key] = self._stages(measuring, rows, self._message(measuring))
         return self._costs[key]
 
-    def _stages(self, measuring: Measuring, rows: int, hop: Hop) -> Cost:
+    def _stages(self, measuring: Measuring, rows: int, p2p: P2P) -> Cost:
         """Run the stages, and write what they cost, and how sure that is, as a cost file."""
         from pipezoo.profiling.stage_profiler import cost_from, run_of
         from pipezoo.results.chrome_trace import read_timelines
@@ -103,47 +104,47 @@ class Bench:
         inner.mkdir()
         result = train(run_of(self._experiment, measuring, rows), inner, lambda line: None)
         timelines = [timeline for timeline in read_timelines(inner / TIMELINE) if timeline.source == "measured"]
-        cost, spread = cost_from(result, timelines, hop)
+        cost, spread = cost_from(result, timelines, p2p)
         write_text(self._folder / f"cost-{name}.yaml", _file(cost, spread, self._samples))
-        self._say(
+        self._print_line(
             f"measured  {measuring.num_stages} stages, {rows} rows in a microbatch: cost-{name}.yaml; the middle half "
             f"of a time spreads by {100 * _typical_spread(spread):.0f} %; I + W takes {_halves(cost):.2f} times B"
         )
         return cost
 
-    def _message(self, measuring: Measuring) -> Hop:
-        """The hop: given, of the virtual machine that is to be launched, or measured."""
-        if not measuring.asks_for_hop:
-            return measuring.hop(Hop())
+    def _message(self, measuring: Measuring) -> P2P:
+        """The p2p message: given, of the virtual machine that is to be launched, or measured."""
+        if not measuring.asks_for_p2p:
+            return measuring.p2p(P2P())
         if isinstance(self._experiment.launch, Virtual):
-            return measuring.hop(self._experiment.launch.hop)
-        if self._hop is None:
-            self._hop = self._between_two(measuring)
-        return measuring.hop(self._hop)
+            return measuring.p2p(self._experiment.launch.p2p)
+        if self._p2p is None:
+            self._p2p = self._between_two(measuring)
+        return measuring.p2p(self._p2p)
 
-    def _between_two(self, measuring: Measuring) -> Hop:
-        from pipezoo.profiling.p2p_benchmark import fit, measure_hop
+    def _between_two(self, measuring: Measuring) -> P2P:
+        from pipezoo.profiling.p2p_benchmark import fit, measure_p2p
         from pipezoo.runtime.start_method import start_method
-        from pipezoo.supervisor.rendezvous_dir import scratch_in
+        from pipezoo.supervisor.rendezvous_dir import rendezvous_dir
 
         device = self._experiment.device
         if device == "cuda" and (lacks := _too_few_gpus()):
-            self._say(
-                f"measured  no hop: {lacks}; cost.latency={measuring.latency} cost.bandwidth={measuring.bandwidth}"
+            self._print_line(
+                f"measured  no message: {lacks}; cost.latency={measuring.latency} cost.bandwidth={measuring.bandwidth}"
             )
-            return Hop()
+            return P2P()
         method, _ = start_method(getattr(self._experiment.launch, "start_method", None))
-        with scratch_in(self._folder) as scratch:
-            self._samples = measure_hop(scratch, device, method, self._folder / LOG)
+        with rendezvous_dir(self._folder) as scratch:
+            self._samples = measure_p2p(scratch, device, method, self._folder / LOG)
         if not (self._folder / LOG).stat().st_size:
             (self._folder / LOG).unlink()
-        hop = fit(self._samples)
-        self._say(
-            f"measured  a hop takes {time_text(hop.latency, 's')} and a second for {hop.bandwidth / 1e9:.3g} GB, "
+        p2p = fit(self._samples)
+        self._print_line(
+            f"measured  a message takes {time_text(p2p.latency, 's')} and a second for {p2p.bandwidth / 1e9:.3g} GB, "
             f"between two idle processes, with messages of {amount(self._samples[0].num_bytes)} "
             f"to {amount(self._samples[-1].num_bytes)}"
         )
-        return hop
+        return p2p
 
 
 def _too_few_gpus() -> str:

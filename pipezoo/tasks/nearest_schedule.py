@@ -9,13 +9,13 @@ from pipezoo.report.scales import bytes_text, time_text
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules import fixed_orders
 from pipezoo.simulator.cost import Cost
-from pipezoo.simulator.nearest_schedule import Neighbour, nearest
+from pipezoo.simulator.nearest_schedule import NearestSchedule, nearest
 from pipezoo.simulator.simulate import predict
 
 ZOO = "pipezoo.schedules."
-FROM_FILE = ZOO + "csv."
+FROM_FILE = ZOO + "from_csv."
 MOST_ACTIONS = 250_000  # beyond that the fixed schedules alone take many seconds to make
-MOST_PARTINGS = 4  # ranks whose first difference is said; the file has all
+MOST_DIVERGENCES = 4  # ranks whose first difference is said; the file has all
 
 
 def is_own(experiment: Experiment) -> bool:
@@ -24,7 +24,7 @@ def is_own(experiment: Experiment) -> bool:
     return target.startswith(FROM_FILE) or not target.startswith(ZOO)
 
 
-def neighbour(schedule: Schedule, cost: Cost, prediction: dict[str, Any]) -> dict[str, Any]:
+def nearest_schedule(schedule: Schedule, cost: Cost, prediction: dict[str, Any]) -> dict[str, Any]:
     """The nearest fixed schedule and what differs, as plain values for ``result.json``; or why there is none."""
     if schedule.num_actions > MOST_ACTIONS:
         return {"schedule": None, "why": f"not looked for among more than {MOST_ACTIONS:,} actions"}
@@ -36,14 +36,14 @@ def neighbour(schedule: Schedule, cost: Cost, prediction: dict[str, Any]) -> dic
     return _described(found) | _compared(found.schedule, cost, prediction)
 
 
-def _described(found: Neighbour) -> dict[str, Any]:
-    partings = [f"rank {p.rank}, action {p.at + 1}: {p.here}, there {p.there}" for p in found.partings]
+def _described(found: NearestSchedule) -> dict[str, Any]:
+    divergences = [f"rank {p.rank}, action {p.at + 1}: {p.here}, there {p.there}" for p in found.divergences]
     return {
         "schedule": found.schedule.name,
         "distance": found.distance,
         "crossed": found.crossed,
         "pairs": found.pairs,
-        "partings": partings,
+        "divergences": divergences,
     }
 
 
@@ -72,17 +72,17 @@ def lines(found: dict[str, Any], prediction: dict[str, Any], unit: str) -> list[
         told = [
             f"nearest   {name}: of {found['pairs']:,} pairs of actions on a rank, {found['crossed']:,} "
             f"({_percent(found['distance'])}) run the other way round",
-            f"          {_partings(found)}",
+            f"          {_divergences(found)}",
         ]
     if "bubble" in found:
         told.append(f"          {_figures(found, prediction, unit)}")
     return told
 
 
-def _partings(found: dict[str, Any]) -> str:
-    partings = found["partings"]
-    more = len(partings) - MOST_PARTINGS
-    return f"first on {'; '.join(partings[:MOST_PARTINGS])}" + (f"; and {more} more ranks" if more > 0 else "")
+def _divergences(found: dict[str, Any]) -> str:
+    divergences = found["divergences"]
+    more = len(divergences) - MOST_DIVERGENCES
+    return f"first on {'; '.join(divergences[:MOST_DIVERGENCES])}" + (f"; and {more} more ranks" if more > 0 else "")
 
 
 def _figures(found: dict[str, Any], prediction: dict[str, Any], unit: str) -> str:

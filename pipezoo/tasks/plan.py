@@ -23,11 +23,11 @@ import yaml  # type: ignore[import-untyped]
 
 import pipezoo
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.component import Part
+from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import MICROBATCHES
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.exports.spec import Blueprint
-from pipezoo.planner.options import Wishes, amount
+from pipezoo.exports.spec import ExportSpec
+from pipezoo.planner.options import PlanOptions, amount
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import Plan, Plans
 from pipezoo.report.ascii import draw
@@ -38,7 +38,7 @@ from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import check_rows, costs_of, measures, time_unit
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 TABLE = "table.csv"
 CONF = "conf"  # a config folder of its own: config.yaml of the run itself is none of it
 EXPERIMENT = "planned"
@@ -48,7 +48,7 @@ TIE = 0.005  # measured costs tell no smaller difference apart; more stages on a
 MOST_SPANS = 200_000  # of a timeline that is written down
 
 
-def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
+def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str, Any]:
     """Plan, write the table, the winner and an experiment that runs it into ``folder``.
 
     Returns:
@@ -58,21 +58,21 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         ConfigError: nothing says how many ranks there are, no order fits into memory, or the costs are unusable.
     """
     num_ranks = _num_ranks(experiment)
-    wishes: Wishes = experiment.plan()
-    counts = wishes.microbatches or (experiment.num_microbatches or MICROBATCHES,)
+    options: PlanOptions = experiment.plan()
+    counts = options.microbatches or (experiment.num_microbatches or MICROBATCHES,)
     unit = time_unit(experiment)
     check_rows(experiment, counts)
-    _introduce(experiment, num_ranks, counts, wishes, say)
-    tell = say if sys.stdout.isatty() else None
+    _introduce(experiment, num_ranks, counts, options, print_line)
+    on_progress = print_line if sys.stdout.isatty() else None
     try:
         shared = experiment.batch_size is not None
         tie = TIE if measures(experiment) else 0.0
-        cost_of = costs_of(experiment, folder, say)
-        plans = make_plans(cost_of, num_ranks, counts, wishes, tell, shared, experiment.seed, tie)
+        cost_of = costs_of(experiment, folder, print_line)
+        plans = make_plans(cost_of, num_ranks, counts, options, on_progress, shared, experiment.seed, tie)
     except ConfigError:
         raise
     except ValueError as error:
-        raise experiment.plan.blame(error) from error
+        raise experiment.plan.reword(error) from error
     best = plans.ranked[0]
     write_text(folder / TABLE, _csv(plans))
     write_text(folder / SCHEDULE, best.schedule.to_csv())
@@ -81,16 +81,16 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
     timeline = simulate(best.schedule, best.cost)
     if timeline.num_spans <= MOST_SPANS:
         write_timeline(folder / TIMELINE, [timeline], unit)
-    _show(plans, wishes, unit, say)
+    _show(plans, options, unit, print_line)
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
-    say(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
-    exports = make_exports(experiment, Blueprint(best.schedule, unnamed=UNNAMED), is_known_early=False)
+    print_line(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
+    exports = make_exports(experiment, ExportSpec(best.schedule, unnamed=UNNAMED), is_known_early=False)
     result = _result(experiment, plans, unit)
-    if exported := write_exports(exports, folder, say):
+    if exported := write_exports(exports, folder, print_line):
         result["export"] = exported
     write_json(folder / RESULT, result)
-    say(f"run it    python -m pipezoo --config-dir {_short(folder / CONF)} +experiment={EXPERIMENT}")
+    print_line(f"run it    python -m pipezoo --config-dir {_short(folder / CONF)} +experiment={EXPERIMENT}")
     return result
 
 
@@ -102,38 +102,42 @@ def _num_ranks(experiment: Experiment) -> int:
     raise ConfigError("ranks=null: task=plan plans for a number of ranks; give ranks=")
 
 
-def _introduce(experiment: Experiment, num_ranks: int, counts: Sequence[int], wishes: Wishes, say: Say) -> None:
-    limit = "no limit of memory" if wishes.memory is None else f"memory at most {wishes.memory} on a rank"
-    say(f"pipezoo   {pipezoo.__version__}, Python {platform.python_version()}")
-    say(
-        f"plan      {num_ranks} ranks, {' or '.join(map(str, wishes.stages_per_rank))} stages on each, "
+def _introduce(
+    experiment: Experiment, num_ranks: int, counts: Sequence[int], options: PlanOptions, print_line: PrintLine
+) -> None:
+    limit = "no limit of memory" if options.memory is None else f"memory at most {options.memory} on a rank"
+    print_line(f"pipezoo   {pipezoo.__version__}, Python {platform.python_version()}")
+    print_line(
+        f"plan      {num_ranks} ranks, {' or '.join(map(str, options.stages_per_rank))} stages on each, "
         f"{' or '.join(map(str, counts))} microbatches, {limit}"
     )
-    say(f"cost      {experiment.cost.choice}; a search of {wishes.budget:g} s")
+    print_line(f"cost      {experiment.cost.choice}; a search of {options.time_limit_s:g} s")
 
 
-def _show(plans: Plans, wishes: Wishes, unit: str, say: Say) -> None:
+def _show(plans: Plans, options: PlanOptions, unit: str, print_line: PrintLine) -> None:
     several = len({plan.schedule.num_microbatches for plan in plans.ranked}) > 1
-    say("")
-    say(f"{'':3} {'schedule':26} {'v':>2} {'m':>5} {'step':>10} {'makespan':>9} {'span':>7} {'memory':>9} {'gap':>7}")
-    for number, plan in enumerate(plans.ranked[: wishes.rows], start=1):
+    print_line("")
+    print_line(
+        f"{'':3} {'schedule':26} {'v':>2} {'m':>5} {'step':>10} {'makespan':>9} {'span':>7} {'memory':>9} {'gap':>7}"
+    )
+    for number, plan in enumerate(plans.ranked[: options.top], start=1):
         bubble = plan.prediction["bubble"]
-        say(
+        print_line(
             f"{number:3} {plan.name:26} {plan.stages_per_rank:2} {plan.schedule.num_microbatches:5} "
             f"{time_text(plan.step, unit):>10} {bubble['makespan']:9.2%} {bubble['span']:7.2%} "
             f"{amount(plan.peak, '' if unit == 'unit' else 'B'):>9} {plan.gap:7.2%}"
         )
-    if (more := len(plans.ranked) - wishes.rows) > 0:
-        say(f"    and {more} more in {TABLE}")
+    if (more := len(plans.ranked) - options.top) > 0:
+        print_line(f"    and {more} more in {TABLE}")
     if plans.too_large:
-        say(f"    {plans.too_large} fixed schedules need more memory")
+        print_line(f"    {plans.too_large} fixed schedules need more memory")
     for note in plans.notes:
-        say(f"    {note}")
+        print_line(f"    {note}")
     best, fixed = plans.ranked[0], plans.best_fixed
     if several and not best.shared:
-        say("    ranked by the time of a microbatch: the rows of a batch grow with their number")
+        print_line("    ranked by the time of a microbatch: the rows of a batch grow with their number")
     if fixed is not None and fixed is not best:
-        say(f"    {fixed.pace / best.pace:.3f} times as fast as {fixed.name}, the best fixed schedule")
+        print_line(f"    {fixed.pace / best.pace:.3f} times as fast as {fixed.name}, the best fixed schedule")
 
 
 def _csv(plans: Plans) -> str:
@@ -177,10 +181,13 @@ def _result(experiment: Experiment, plans: Plans, unit: str) -> dict[str, Any]:
 
 def _experiment(experiment: Experiment, best: Plan, folder: Path) -> str:
     """The YAML of a run of the winner: the same model, data and so on, its order from the file beside it."""
-    groups = {part.group: part for part in (experiment.data, experiment.split, experiment.loss, experiment.optimizer)}
+    groups = {
+        component.group: component
+        for component in (experiment.data, experiment.split, experiment.loss, experiment.optimizer)
+    }
     groups["model"] = experiment.model
     data: dict[str, Any] = {
-        "defaults": [{f"override /{group}": part.choice} for group, part in groups.items()]
+        "defaults": [{f"override /{group}": component.choice} for group, component in groups.items()]
         + [{"override /schedule": "csv"}],
         "schedule": {"file": str(_short(folder / SCHEDULE))},
         "stages": best.schedule.num_stages,
@@ -189,15 +196,15 @@ def _experiment(experiment: Experiment, best: Plan, folder: Path) -> str:
     }
     if experiment.batch_size is not None and experiment.batch_size % best.schedule.num_microbatches == 0:
         data["batch_size"] = experiment.batch_size
-    data |= {group: _arguments(part, best) for group, part in groups.items() if part.arguments}
+    data |= {group: _arguments(component, best) for group, component in groups.items() if component.arguments}
     text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
     return f"# @package _global_\n# {best.name}: made by task=plan, predicted step {best.step:.6g}\n{text}"
 
 
-def _arguments(part: Part, best: Plan) -> dict[str, Any]:
+def _arguments(component: Component, best: Plan) -> dict[str, Any]:
     """The part's arguments as composed; a number of stages among them follows the plan."""
-    arguments = dict(part.arguments)
-    if part.group == "model" and "splits" in arguments:
+    arguments = dict(component.arguments)
+    if component.group == "model" and "splits" in arguments:
         arguments["splits"] = best.schedule.num_stages
     return arguments
 

@@ -13,27 +13,27 @@ import pipezoo
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.exports.spec import Blueprint
+from pipezoo.exports.spec import ExportSpec
 from pipezoo.report.ascii import draw
 from pipezoo.report.scales import time_text
 from pipezoo.results.chrome_trace import write_timeline
 from pipezoo.results.run_dir import RESULT, SCHEDULE, TIMELINE, write_json, write_text
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.critical_path import Leg
-from pipezoo.simulator.simulate import run as play
+from pipezoo.simulator.simulate import run as run_event_loop
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import costs_of, time_unit
-from pipezoo.tasks.nearest_schedule import is_own, lines, neighbour
+from pipezoo.tasks.nearest_schedule import is_own, lines, nearest_schedule
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 UNNAMED = "task=simulate builds no model; task=train and task=verify name its modules"
 PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 ENDS = 3  # legs of the critical path that are shown at either end
 MOST_SPANS = 200_000  # of a timeline that is written down; some 40 MB of JSON
 
 
-def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
+def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str, Any]:
     """Play the schedule on the clock at the costs given, and write the files of a run into ``folder``.
 
     Returns:
@@ -43,33 +43,33 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         ConfigError: nothing says how many stages there are, or schedule and cost do not fit.
     """
     sizes = _sizes(experiment)
-    exports = make_exports(experiment, Blueprint(sizes.schedule, unnamed=UNNAMED))
-    cost_of = costs_of(experiment, folder, say)
+    exports = make_exports(experiment, ExportSpec(sizes.schedule, unnamed=UNNAMED))
+    cost_of = costs_of(experiment, folder, print_line)
     cost = cost_of(sizes.num_stages, max(1, sizes.stages_per_rank), sizes.num_microbatches)
     unit = time_unit(experiment)
     try:
-        simulation = play(sizes.schedule, cost)
+        simulation = run_event_loop(sizes.schedule, cost)
     except ValueError as error:
-        raise experiment.cost.blame(error) from error
+        raise experiment.cost.reword(error) from error
     prediction = simulation.result()
     result = _result(experiment, sizes, cost, unit, prediction)
     if own := is_own(experiment):
-        result["nearest"] = neighbour(sizes.schedule, cost, prediction)
+        result["nearest"] = nearest_schedule(sizes.schedule, cost, prediction)
     write_text(folder / SCHEDULE, sizes.schedule.to_csv())
     written = simulation.timeline.num_spans <= MOST_SPANS
     if written:
         write_timeline(folder / TIMELINE, [simulation.timeline], unit)
-    _introduce(experiment, sizes, cost, own, say)
-    if exported := write_exports(exports, folder, say):
+    _introduce(experiment, sizes, cost, own, print_line)
+    if exported := write_exports(exports, folder, print_line):
         result["export"] = exported
     write_json(folder / RESULT, result)
-    _show(simulation.timeline, unit, say)
-    _conclude(prediction, unit, say)
-    say(f"path      {_trail(simulation.critical_path().legs())}")
+    _show(simulation.timeline, unit, print_line)
+    _conclude(prediction, unit, print_line)
+    print_line(f"path      {_trail(simulation.critical_path().legs())}")
     for line in lines(result["nearest"], prediction, unit) if own else ():
-        say(line)
+        print_line(line)
     if not written:
-        say(f"timeline  not written: {simulation.timeline.num_spans:,} spans, of {MOST_SPANS:,} at most")
+        print_line(f"timeline  not written: {simulation.timeline.num_spans:,} spans, of {MOST_SPANS:,} at most")
     return result
 
 
@@ -108,42 +108,46 @@ def _lines(sizes: Sizes) -> list[str]:
     return [line for line in sizes.lines if not line.startswith("batch_size")]
 
 
-def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, own: bool, say: Say) -> None:
-    say(f"pipezoo   {pipezoo.__version__}, Python {platform.python_version()}")
-    say(
+def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, own: bool, print_line: PrintLine) -> None:
+    print_line(f"pipezoo   {pipezoo.__version__}, Python {platform.python_version()}")
+    print_line(
         f"schedule  {experiment.schedule_name}: {sizes.num_stages} stages on {sizes.num_ranks} ranks, "
         f"{sizes.num_microbatches} microbatches, {sizes.schedule.num_actions:,} actions"
     )
     if own:
-        say("legal     every action is there once, nothing runs before what it needs, and no rank waits for ever")
-    say(f"cost      {'; '.join([experiment.cost.choice, *cost.derived])}")
+        print_line(
+            "legal     every action is there once, nothing runs before what it needs, and no rank waits for ever"
+        )
+    print_line(f"cost      {'; '.join([experiment.cost.choice, *cost.derived])}")
     if lines := _lines(sizes):
-        say(f"derived   {', '.join(lines)}")
+        print_line(f"derived   {', '.join(lines)}")
 
 
-def _show(timeline: Timeline, unit: str, say: Say) -> None:
+def _show(timeline: Timeline, unit: str, print_line: PrintLine) -> None:
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
-    say(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
+    print_line(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
 
 
-def _conclude(prediction: dict[str, Any], unit: str, say: Say) -> None:
+def _conclude(prediction: dict[str, Any], unit: str, print_line: PrintLine) -> None:
     bound, path = prediction["lower_bound"], prediction["critical_path"]
     memory = prediction["peak_memory"]
     optimizer = prediction["step_seconds"] - prediction["makespan_seconds"]
-    say(
+    print_line(
         f"step      {time_text(prediction['step_seconds'], unit)}"
         + (f", {time_text(optimizer, unit)} of it after the last backward" if optimizer > 0 else "")
     )
-    say(
+    print_line(
         f"bound     no order of this work has a makespan below {time_text(bound['makespan_seconds'], unit)}, "
         f"a bubble of {100 * bound['bubble']:.1f} %: gap {100 * prediction['gap']:.1f} points"
     )
     if any(memory):
         most, what = memory.index(max(memory)), "rank-microbatches" if unit == "unit" else "bytes"
-        say(f"memory    {max(memory):.6g} {what} at the peak of rank {most}, {min(memory):.6g} where it is least")
+        print_line(
+            f"memory    {max(memory):.6g} {what} at the peak of rank {most}, {min(memory):.6g} where it is least"
+        )
     by_op = ", ".join(f"{op} {time_text(value, unit)}" for op, value in path["compute_seconds_by_op"].items())
-    say(
+    print_line(
         f"critical  {path['num_actions']} actions ({by_op}) and {path['num_messages']} messages "
         f"({time_text(path['message_seconds'], unit)})"
     )

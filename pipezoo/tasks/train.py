@@ -15,8 +15,9 @@ import torch
 import pipezoo
 from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment.derive import Sizes
-from pipezoo.experiment.experiment import Experiment, Virtual
-from pipezoo.exports.spec import Blueprint
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.exports.spec import ExportSpec
+from pipezoo.launch import Virtual
 from pipezoo.results.chrome_trace import write_timeline
 from pipezoo.results.run_dir import (
     METRICS,
@@ -28,8 +29,8 @@ from pipezoo.results.run_dir import (
     write_json,
     write_text,
 )
-from pipezoo.runtime.build import prepare
-from pipezoo.runtime.checkpoint import FOLDER, Keeper
+from pipezoo.runtime.build import build_pipeline
+from pipezoo.runtime.checkpoint import FOLDER, CheckpointWriter
 from pipezoo.runtime.measurements import Steps, measured_cost, peak_bytes, timelines, virtual_timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
@@ -37,17 +38,17 @@ from pipezoo.runtime.start_method import start_method, target
 from pipezoo.simulator.simulate import predict, simulate
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.splitters._stage_modules import names_by_stage, stack_of
-from pipezoo.supervisor.rendezvous_dir import scratch_in
+from pipezoo.supervisor.rendezvous_dir import rendezvous_dir
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
-from pipezoo.tasks.console import Say, conclude, count, introduce, progress, show
+from pipezoo.tasks.console import PrintLine, conclude, count, introduce, progress, show
 from pipezoo.tasks.export import make_exports, write_exports
-from pipezoo.verify.verify import judge
+from pipezoo.verify.verify import verify_run
 
 LOG = "ranks.log"  # what the ranks print
 FAILURE = "failure.json"  # where every rank stood when a run failed
 
 
-def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
+def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str, Any]:
     """Train, record, predict, verify, and write the files of a run into ``folder``.
 
     Returns:
@@ -57,28 +58,28 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
         PipezooError: whatever kept the run from a verified end; what was measured until then is in the folder.
     """
     with ExitStack() as stack:
-        scratch = stack.enter_context(scratch_in(folder))
+        scratch = stack.enter_context(rendezvous_dir(folder))
         stack.callback(_drop_if_empty, folder / LOG)
-        pipeline, sizes = prepare(experiment, scratch, folder / FOLDER)
-        exports = make_exports(experiment, _blueprint(pipeline, sizes)) if experiment.exports else {}
+        pipeline, sizes = build_pipeline(experiment, scratch, folder / FOLDER)
+        exports = make_exports(experiment, _export_spec(pipeline, sizes)) if experiment.exports else {}
         write_text(folder / SCHEDULE, pipeline.schedule.to_csv())
         method, why = start_method(getattr(experiment.launch, "start_method", None))
-        introduce(experiment, pipeline, sizes, say)
-        exported = write_exports(exports, folder, say)
+        introduce(experiment, pipeline, sizes, print_line)
+        exported = write_exports(exports, folder, print_line)
         if pipeline.saved is not None:
-            say(f"resume    from {pipeline.saved.path}, after {count(pipeline.saved.step, 'step')}")
+            print_line(f"resume    from {pipeline.saved.path}, after {count(pipeline.saved.step, 'step')}")
         if method == "spawn":
-            say(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
+            print_line(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
         steps, told = _train(experiment, pipeline, sizes, folder, method)
-        hop = experiment.launch.hop if isinstance(experiment.launch, Virtual) else None
-        measured = timelines(pipeline) if hop is None else virtual_timelines(pipeline, hop)
+        p2p = experiment.launch.p2p if isinstance(experiment.launch, Virtual) else None
+        measured = timelines(pipeline) if p2p is None else virtual_timelines(pipeline, p2p)
         result = _describe(experiment, pipeline, sizes) | _measure(experiment, sizes, steps, measured)
-        cost = measured_cost(pipeline, measured, told, hop)
+        cost = measured_cost(pipeline, measured, told, p2p)
         predicted = simulate(pipeline.schedule, cost)
         _compare(result, predict(pipeline.schedule, cost) | {"cost": cost.to_dict()}, peak_bytes(told))
         write_timeline(folder / TIMELINE, [predicted, *measured[-experiment.record_steps :]])
-        show(predicted, measured[-1], say)
+        show(predicted, measured[-1], print_line)
 
         if experiment.verify:
             result |= _verify(experiment, pipeline, steps, folder, method)
@@ -86,19 +87,19 @@ def run(experiment: Experiment, folder: Path, say: Say) -> dict[str, Any]:
             result["export"] = exported
         result["status"] = "failed" if result["verified"] == "failed" else "ok"
         write_json(folder / RESULT, result)
-        conclude(result, say)
+        conclude(result, print_line)
     if result["verified"] == "failed":
         raise VerificationError(f"the pipeline does not compute what one device computes: {result['first_difference']}")
     return result
 
 
-def _blueprint(pipeline: Pipeline, sizes: Sizes) -> Blueprint:
+def _export_spec(pipeline: Pipeline, sizes: Sizes) -> ExportSpec:
     stages, rows = pipeline.stages, sizes.batch_size // sizes.num_microbatches
     try:
         modules = names_by_stage(stages.model, stages.modules)
     except ValueError as error:
-        return Blueprint(pipeline.schedule, rows, unnamed=str(error))
-    return Blueprint(pipeline.schedule, rows, modules, blocks=stack_of(stages.model))
+        return ExportSpec(pipeline.schedule, rows, unnamed=str(error))
+    return ExportSpec(pipeline.schedule, rows, modules, blocks=stack_of(stages.model))
 
 
 def _train(
@@ -109,11 +110,11 @@ def _train(
         metrics = stack.enter_context(MetricsFile(folder / METRICS))
         bar = progress(stack, pipeline.steps)
 
-        def tell(step: int, loss: float, seconds: float) -> None:
+        def on_progress(step: int, loss: float, seconds: float) -> None:
             metrics.append({"step": step, "loss": loss, "seconds": seconds})
             bar(step, loss)
 
-        steps = Steps(pipeline.num_processes, tell)
+        steps = Steps(pipeline.num_processes, on_progress)
         ranks = {
             f"rank {rank}": target(partial(run_rank, rank), pipeline, experiment, method)
             for rank in range(pipeline.num_processes)
@@ -121,11 +122,11 @@ def _train(
         if isinstance(experiment.launch, Virtual):
             ranks = {"the virtual ranks": ranks["rank 0"]}
         actions = dict(zip(ranks, pipeline.actions, strict=True))
-        handlers = Handlers(step=steps.hear, failure=partial(write_json, folder / FAILURE))
+        handlers = Handlers(step=steps.on_message, failure=partial(write_json, folder / FAILURE))
         if pipeline.checkpoints is not None:
-            keeper = Keeper(pipeline.checkpoints, pipeline.num_processes, experiment.checkpoint.keep)
+            keeper = CheckpointWriter(pipeline.checkpoints, pipeline.num_processes, experiment.checkpoint.keep)
             stack.callback(keeper.clear)
-            handlers = replace(handlers, saved=keeper.hear)
+            handlers = replace(handlers, saved=keeper.on_message)
         try:
             results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers, method)
         except BaseException:
@@ -191,7 +192,7 @@ def _compare(result: dict[str, Any], prediction: dict[str, Any], peaks: list[int
 
 
 def _verify(experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path, method: str) -> dict[str, Any]:
-    judged = target(partial(judge, steps.losses, experiment.tolerance), pipeline, experiment, method)
+    judged = target(partial(verify_run, steps.losses, experiment.tolerance), pipeline, experiment, method)
     handlers = Handlers(failure=partial(write_json, folder / FAILURE))
     limits = _limits(experiment, pipeline.num_processes)
     verdict = launch({"the reference": judged}, limits, folder / LOG, handlers=handlers, start_method=method)

@@ -11,6 +11,6 @@ from pipezoo.experiment.experiment import Experiment
 from pipezoo.tasks import train
 
 
-def run(experiment: Experiment, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def run(experiment: Experiment, folder: Path, print_line: Callable[[str], None]) -> dict[str, Any]:
     """As :func:`pipezoo.tasks.train.run`, always compared."""
-    return train.run(replace(experiment, verify=True), folder, say)
+    return train.run(replace(experiment, verify=True), folder, print_line)

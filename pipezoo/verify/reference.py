@@ -21,7 +21,7 @@ from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.schedule.action import Op
 from pipezoo.verify.compare import Difference, compare
-from pipezoo.verify.tied_gradients import Shares
+from pipezoo.verify.tied_gradients import TiedGradients
 
 Values = dict[str, torch.Tensor | None]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -35,13 +35,13 @@ class Reference:
         losses: ``[steps][num_microbatches + 1]``: the scaled loss of every microbatch, and last their total.
         gradients: of the first step, by the parameter's name; None where the model did not use it.
         last: parameters and buffers after the last step.
-        ties: in each step, how far the gradient of each tied parameter is from the sum of its stages' shares.
+        tied_parameters: in each step, how far the gradient of each tied parameter is from the sum of its stages' parts.
     """
 
     losses: list[list[float]]
     gradients: Values
     last: Values
-    ties: list[Difference]
+    tied_parameters: list[Difference]
 
 
 def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Reference:
@@ -54,8 +54,8 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
         restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
     groups = _accumulation_orders(pipeline, model)
     forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
-    shares = Shares(pipeline, device)
-    history, gradients, ties = [], {}, []
+    shares = TiedGradients(pipeline, device)
+    history, gradients, tied_parameters = [], {}, []
     for step in pipeline.steps_to_do:
         beat(step)
         optimizer.zero_grad(set_to_none=True)
@@ -70,11 +70,13 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
             }
         parameters = dict(model.named_parameters())
         for name, gradient in tied.items():
-            ties.append(compare(f"gradient of {name} in step {step}, by stages", None, gradient, parameters[name].grad))
+            tied_parameters.append(
+                compare(f"gradient of {name} in step {step}, by stages", None, gradient, parameters[name].grad)
+            )
             parameters[name].grad = gradient
         optimizer.step()
     last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    return Reference(history, gradients, last, ties)
+    return Reference(history, gradients, last, tied_parameters)
 
 
 def full_batch_gradients(pipeline: Pipeline) -> Values:

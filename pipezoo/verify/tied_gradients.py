@@ -23,7 +23,7 @@ from pipezoo.runtime.stages import copies
 from pipezoo.schedule.action import Op
 
 
-class Shares:
+class TiedGradients:
     """The stages of a pipeline, one after the other on one device, with nothing tied between them."""
 
     def __init__(self, pipeline: Pipeline, device: torch.device) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.supervisor.worker_channel import Link
+from pipezoo.supervisor.worker_channel import WorkerChannel
 from pipezoo.verify.compare import Difference, compare
 from pipezoo.verify.reference import Reference, Values, full_batch_gradients, mixes_rows, train_on_one_device
 
@@ -41,7 +41,9 @@ class Verdict:
         return asdict(self)
 
 
-def judge(losses: list[list[float]], tolerance: float | None, pipeline: Pipeline, link: Link) -> dict[str, Any]:
+def verify_run(
+    losses: list[list[float]], tolerance: float | None, pipeline: Pipeline, channel: WorkerChannel
+) -> dict[str, Any]:
     """Train the reference, and hold the values that the ranks left in ``pipeline.scratch`` against it.
 
     Args:
@@ -51,16 +53,18 @@ def judge(losses: list[list[float]], tolerance: float | None, pipeline: Pipeline
     torch.set_num_threads(pipeline.threads)
 
     def beat(step: int) -> None:
-        link.begin_step(step)
+        channel.begin_step(step)
 
     reference = train_on_one_device(pipeline, beat)
     within = TOLERANCE[pipeline.dtype] if tolerance is None else tolerance
     differences = list(_differences(pipeline, losses, reference))
     full_batch = _full_batch_difference(pipeline, reference)
-    return weigh(differences, within, full_batch, reference.gradients).as_dict()
+    return compare_runs(differences, within, full_batch, reference.gradients).as_dict()
 
 
-def weigh(differences: list[Difference], tolerance: float, full_batch: float | None, gradients: Values) -> Verdict:
+def compare_runs(
+    differences: list[Difference], tolerance: float, full_batch: float | None, gradients: Values
+) -> Verdict:
     """The verdict over all differences."""
     worst = max((d.relative for d in differences), default=math.inf)
     beyond = [d for d in differences if not d.relative <= tolerance]
@@ -91,7 +95,7 @@ def _differences(pipeline: Pipeline, losses: list[list[float]], reference: Refer
     ]
     yield from by_step[:1]
     yield from _values(pipeline, "first", f"gradient of {{}} in step {pipeline.steps_to_do.start}", reference.gradients)
-    yield from reference.ties
+    yield from reference.tied_parameters
     yield from by_step[1:]
     yield from _values(pipeline, "last", f"{{}} after step {pipeline.steps - 1}", reference.last)
 

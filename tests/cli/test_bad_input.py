@@ -9,7 +9,7 @@ import pytest
 
 from pipezoo.config.compose import compose, load
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.allowlist import Allowlist
 
 WITHOUT_A_MODEL = [
     # the row of the list of faults, the command line, the whole message
@@ -69,7 +69,7 @@ def refusal(line: str, config_dir: Path | None = None) -> str:
     words = line.split()
     trusted = tuple(word.removeprefix("trust=") for word in words if word.startswith("trust="))
     with pytest.raises(ConfigError) as error:
-        load(*compose(words, config_dir), Trust(trusted, third_party=config_dir is not None))
+        load(*compose(words, config_dir), Allowlist(trusted, third_party=config_dir is not None))
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -207,11 +207,11 @@ WITH_THE_MODEL = [
 
 @pytest.mark.parametrize(("row", "line", "message"), WITH_THE_MODEL, ids=[case[1] for case in WITH_THE_MODEL])
 def test_what_only_the_model_can_know_is_refused_before_a_process_starts(row, line, message, tmp_path):
-    from pipezoo.runtime.build import prepare
+    from pipezoo.runtime.build import build_pipeline
 
     words = ["model.d_hid=8"] * ("model.d_hid" not in line) + line.replace("+split.", "split.").split()
     with pytest.raises(ConfigError) as error:
-        prepare(load(*compose(words), Trust()), tmp_path)
+        build_pipeline(load(*compose(words), Allowlist()), tmp_path)
     text = str(error.value)
     assert "\n" not in text
     if message is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from pipezoo.cli.folder_lock import held, hold
+from pipezoo.cli.folder_lock import lock_folder, locked
 
 HOLDS = """
 import time
@@ -17,9 +17,9 @@ time.sleep(60)
 
 
 def test_a_folder_is_held_by_one_until_it_lets_go(tmp_path):
-    with held(tmp_path) as first, held(tmp_path) as second:
+    with locked(tmp_path) as first, locked(tmp_path) as second:
         assert (first, second) == (True, False)
-    with held(tmp_path) as third:
+    with locked(tmp_path) as third:
         assert third
 
 
@@ -28,7 +28,7 @@ def test_a_process_that_is_killed_holds_nothing(tmp_path, environment, no_proces
         [sys.executable, "-c", HOLDS], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "True\n"
-    assert hold(tmp_path) is None
+    assert lock_folder(tmp_path) is None
     other.kill()
-    assert hold(tmp_path)
+    assert lock_folder(tmp_path)
     other.communicate()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pipezoo.cli.folder_lock import held
+from pipezoo.cli.folder_lock import locked
 from pipezoo.cli.resume import NOTE, SweepRefused, asked_folder, begin, done_already, resumed
 from pipezoo.cli.run import Request
-from pipezoo.config.resolve import Settings
+from pipezoo.config.resolve import ResolvedConfig
 from pipezoo.errors import ConfigError
 
 NET = """
@@ -186,7 +186,7 @@ def test_what_is_no_such_sweep_is_refused_in_one_line(typed, message, tmp_path, 
     ],
 )
 def test_a_sweep_that_another_process_runs_is_left_to_it(goes_on, code, message, tmp_path):
-    with held(tmp_path), pytest.raises(SweepRefused) as refusal:
+    with locked(tmp_path), pytest.raises(SweepRefused) as refusal:
         begin(tmp_path, ["seed=1,2"], [], [], goes_on)
     assert (refusal.value.error.exit_code, str(refusal.value.error)) == (code, message.format(tmp_path))
 
@@ -200,8 +200,8 @@ def test_a_run_that_another_process_holds_is_not_taken_from_it(tmp_path):
     folder = tmp_path / "0"
     folder.mkdir()
     (folder / "result.json").write_text('{"status": "running"}')
-    request = Request(Settings({}), folder, title="[0]", sweep=tmp_path, goes_on=True)
-    with held(folder), pytest.raises(SweepRefused) as refusal:
+    request = Request(ResolvedConfig({}), folder, title="[0]", sweep=tmp_path, goes_on=True)
+    with locked(folder), pytest.raises(SweepRefused) as refusal:
         done_already(request, print)
     assert str(refusal.value.error) == f"sweep.resume={tmp_path}: run 0 still runs in another process"
 
@@ -211,7 +211,7 @@ def test_what_a_run_left_is_moved_aside_as_often_as_it_is_run_anew(tmp_path):
     for _ in range(2):
         folder.mkdir(exist_ok=True)
         (folder / "result.json").write_text('{"status": "failed", "exit_code": 4}')
-        request = Request(Settings({}), folder, title="[0]", sweep=tmp_path, goes_on=True)
+        request = Request(ResolvedConfig({}), folder, title="[0]", sweep=tmp_path, goes_on=True)
         assert done_already(request, said.append) is None
     assert said == [f"[0]  runs anew; what it left before is in {tmp_path}/.before/0.{number}" for number in (1, 2)]
     assert list(folder.iterdir()) == []

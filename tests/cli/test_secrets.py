@@ -7,20 +7,20 @@ import json
 import pytest
 
 from pipezoo.cli.rerun import words_of
-from pipezoo.config.compose import compose, settings_of
+from pipezoo.config.compose import compose, resolved_config
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.allowlist import Allowlist
 
 SMALL = ("model=multi_mlp", "model.d_hid=8", "split=modules", "stages=1", "steps=2", "verify=false")
 
 
-def settings(*words):
-    return settings_of(*compose(words), Trust())
+def resolved(*words):
+    return resolved_config(*compose(words), Allowlist())
 
 
 def test_a_value_from_the_environment_is_used_and_not_shown(monkeypatch):
     monkeypatch.setenv("WHERE", "/secret/place")
-    made = settings("data=text", "model=gpt", "data.path=${oc.env:WHERE}/texts", "resume=${data.path}", "seed=3")
+    made = resolved("data=text", "model=gpt", "data.path=${oc.env:WHERE}/texts", "resume=${data.path}", "seed=3")
     assert made.values["data"]["path"] == made.values["resume"] == "/secret/place/texts"
     assert made.shown["data"]["path"] == "${oc.env:WHERE}/texts"
     assert made.shown["resume"] == "${data.path}"
@@ -29,16 +29,16 @@ def test_a_value_from_the_environment_is_used_and_not_shown(monkeypatch):
 
 def test_an_error_does_not_show_it_either(monkeypatch):
     monkeypatch.setenv("WHERE", "/secret/place")
-    made = settings("resume=${oc.env:WHERE}")
+    made = resolved("resume=${oc.env:WHERE}")
     assert made.hide("resume=/secret/place: holds no run") == "resume=${oc.env:WHERE}: holds no run"
     monkeypatch.setenv("WHERE", "a")
-    assert settings("resume=${oc.env:WHERE}").hide("a manual") == "a manual"
+    assert resolved("resume=${oc.env:WHERE}").hide("a manual") == "a manual"
 
 
 def test_a_variable_that_is_not_set_is_one_line(monkeypatch):
     monkeypatch.delenv("NOWHERE", raising=False)
     with pytest.raises(ConfigError) as error:
-        settings("resume=${oc.env:NOWHERE}")
+        resolved("resume=${oc.env:NOWHERE}")
     assert str(error.value) == "resume=${oc.env:NOWHERE}: environment variable 'NOWHERE' not found"
 
 

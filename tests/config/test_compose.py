@@ -12,8 +12,9 @@ from pipezoo.config import compose as config
 from pipezoo.config.compose import compose, load, plain_config
 from pipezoo.config.resolve import conf_dir
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.allowlist import Trust
-from pipezoo.experiment.experiment import Experiment, Processes
+from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.launch import Processes
 
 OPTIONS = [
     f"{folder.name}={file.stem}"
@@ -25,9 +26,9 @@ EXPERIMENTS = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.y
 NEEDS = {"schedule=csv": "schedule.file=order.csv", "cost=file": "cost.file=cost.yaml"}
 
 
-def experiment(*words: str, config_dir: Path | None = None, trust: Trust | None = None) -> Experiment:
+def experiment(*words: str, config_dir: Path | None = None, trust: Allowlist | None = None) -> Experiment:
     cfg, choices = compose(words, config_dir)
-    return load(cfg, choices, trust or Trust(third_party=config_dir is not None))
+    return load(cfg, choices, trust or Allowlist(third_party=config_dir is not None))
 
 
 def test_the_defaults_are_those_of_the_readme():
@@ -71,7 +72,7 @@ def test_every_key_of_every_file_in_conf_is_explained(option):
         for line in lines
         if ":" in line and "#" not in line and not line.lstrip().startswith(("_target_", "- ", "#"))
     ]
-    assert [line for line in unexplained if line.rstrip() not in ("defaults:", "stages:", "hop:")] == []
+    assert [line for line in unexplained if line.rstrip() not in ("defaults:", "stages:", "p2p:")] == []
 
 
 def test_every_key_of_the_main_config_is_explained():
@@ -88,7 +89,7 @@ def test_every_experiment_composes_in_both_spellings(name, spelling):
 
     cfg, choices = compose(respell([spelling.format(name)]))
     assert choices["experiment"] == name
-    assert load(cfg, choices, Trust())
+    assert load(cfg, choices, Allowlist())
 
 
 def test_the_command_line_wins_over_an_experiment_and_that_over_the_files():
@@ -137,8 +138,9 @@ def test_the_config_hash_is_of_what_determines_the_numbers():
 
 def test_simulating_needs_no_torch(cli):
     code = (
-        "import sys; from pipezoo.config.compose import compose, load; from pipezoo.experiment.allowlist import Trust; "
-        "load(*compose(['task=simulate', 'ranks=4', 'schedule=zbv']), Trust()); assert 'torch' not in sys.modules"
+        "import sys; from pipezoo.config.compose import compose, load; "
+        "from pipezoo.experiment.allowlist import Allowlist; "
+        "load(*compose(['task=simulate', 'ranks=4', 'schedule=zbv']), Allowlist()); assert 'torch' not in sys.modules"
     )
     import subprocess
 
@@ -188,8 +190,8 @@ def test_a_users_own_model_can_be_trusted_by_name(theirs):
     words = ("model._target_=their_package.nets.Net", "~model.splits", "~model.d_hid", "+model.width=3", "data.d_hid=4")
     with pytest.raises(ConfigError, match="is not allowed; add trust=their_package to the command line if it is yours"):
         experiment(*words)
-    assert experiment(*words, "trust=their_package", trust=Trust(("their_package",))).model().width == 3
-    assert experiment(*words, "trust=[their_package.nets]", trust=Trust(("their_package.nets",))).model().width == 3
+    assert experiment(*words, "trust=their_package", trust=Allowlist(("their_package",))).model().width == 3
+    assert experiment(*words, "trust=[their_package.nets]", trust=Allowlist(("their_package.nets",))).model().width == 3
 
 
 def test_trust_from_a_file_is_refused(theirs):
@@ -197,7 +199,7 @@ def test_trust_from_a_file_is_refused(theirs):
     (folder / "experiment").mkdir()
     (folder / "experiment" / "sly.yaml").write_text("# @package _global_\ntrust: [their_package]\n")
     with pytest.raises(ConfigError) as error:
-        load(*compose(["experiment=sly"], folder), Trust())
+        load(*compose(["experiment=sly"], folder), Allowlist())
     assert str(error.value) == "trust=their_package: is only taken from the command line, never from a file"
 
 

@@ -7,10 +7,10 @@ import pickle
 import pytest
 
 from pipezoo.errors import ConfigError, OutputError, ScheduleError
-from pipezoo.experiment.allowlist import Trust
-from pipezoo.experiment.component import Part, show
+from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.component import Component, show
 
-HERE = Trust((__name__.partition(".")[0],))
+HERE = Allowlist((__name__.partition(".")[0],))
 
 
 def take(width: int, num_ranks: int = 1, *, scale: float = 1.0, pair: tuple[int, int] = (0, 0), inner: object = None):
@@ -31,8 +31,8 @@ def take(width: int, num_ranks: int = 1, *, scale: float = 1.0, pair: tuple[int,
     return width, num_ranks, scale, pair, inner
 
 
-def part(given: tuple[str, ...] = ("num_ranks",), **arguments: object) -> Part:
-    return Part("group", "mine", f"{__name__}.take", arguments, given=given, trust=HERE)
+def part(given: tuple[str, ...] = ("num_ranks",), **arguments: object) -> Component:
+    return Component("group", "mine", f"{__name__}.take", arguments, given=given, trust=HERE)
 
 
 def test_a_part_is_called_with_the_arguments_of_the_config_and_those_of_the_caller():
@@ -70,7 +70,7 @@ def test_what_a_part_refuses_is_spelled_as_the_user_spells_it(arguments, given, 
 
 
 def test_an_error_that_nobody_foresaw_is_one_line_with_its_place():
-    with pytest.raises(ConfigError, match=r"^group=mine: KeyError: 'six' \(test_part.py:\d+; debug=true shows"):
+    with pytest.raises(ConfigError, match=r"^group=mine: KeyError: 'six' \(test_component.py:\d+; debug=true shows"):
         part(width=6)()
 
 
@@ -80,7 +80,9 @@ def test_an_error_with_an_exit_code_of_its_own_passes():
 
 
 def test_an_argument_that_repeats_another_key_is_blamed_on_that_key():
-    repeated = Part("group", "mine", f"{__name__}.take", {"width": 9}, trust=HERE, sources={"width": "model.d_hid"})
+    repeated = Component(
+        "group", "mine", f"{__name__}.take", {"width": 9}, trust=HERE, sources={"width": "model.d_hid"}
+    )
     with pytest.raises(ConfigError, match=r"^model.d_hid=9: must be an int in 1..8$"):
         repeated()
 

@@ -7,13 +7,13 @@ import pytest
 
 from pipezoo.config.compose import compose, load
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import Experiment
 
 
 def asked(words: str) -> Experiment:
-    return load(*compose(["task=simulate", *words.split()]), Trust())
+    return load(*compose(["task=simulate", *words.split()]), Allowlist())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from pipezoo.exports.megatron import megatron
-from pipezoo.exports.spec import Blueprint
+from pipezoo.exports.spec import ExportSpec
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.gpipe import gpipe
 from pipezoo.schedules.grouped_interleaved_1f1b import grouped_interleaved_1f1b
@@ -29,9 +29,9 @@ def model(*layers):
     return {"modules": tuple(map(tuple, names)), "blocks": tuple(f"blocks.{i}" for i in range(count))}
 
 
-def arguments(blueprint):
+def arguments(spec):
     """What bash makes of the array."""
-    script = megatron(blueprint).files["arguments.sh"] + '\nprintf "%s\\n" "${PIPELINE_ARGS[@]}"'
+    script = megatron(spec).files["arguments.sh"] + '\nprintf "%s\\n" "${PIPELINE_ARGS[@]}"'
     words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split("\n")[:-1]
     return dict(zip(words[::2], words[1::2], strict=True))
 
@@ -42,7 +42,7 @@ def stages(layout):
 
 
 def test_one_stage_on_every_rank():
-    found = arguments(Blueprint(one_f_one_b(4, 8), rows=2, **model(1, 3, 3, 1)))
+    found = arguments(ExportSpec(one_f_one_b(4, 8), rows=2, **model(1, 3, 3, 1)))
 
     assert found == {
         "--num-layers": "8",
@@ -54,7 +54,7 @@ def test_one_stage_on_every_rank():
 
 
 def test_several_stages_go_round_the_ranks_in_groups_of_microbatches():
-    found = arguments(Blueprint(interleaved_1f1b(2, 8), **model(1, 6, 2, 1)))
+    found = arguments(ExportSpec(interleaved_1f1b(2, 8), **model(1, 6, 2, 1)))
 
     assert found == {
         "--num-layers": "10",
@@ -69,7 +69,7 @@ def test_several_stages_go_round_the_ranks_in_groups_of_microbatches():
 def test_the_size_of_the_groups_is_that_of_the_order(group):
     schedule = grouped_interleaved_1f1b(2, 12, 2, group)
 
-    found = arguments(Blueprint(schedule, **model(1, 1, 1, 1)))
+    found = arguments(ExportSpec(schedule, **model(1, 1, 1, 1)))
 
     assert found["--microbatch-group-size-per-virtual-pipeline-stage"] == str(group)
 
@@ -77,18 +77,18 @@ def test_the_size_of_the_groups_is_that_of_the_order(group):
 def test_an_order_counts_whatever_its_name():
     file = Schedule.from_orders(one_f_one_b(2, 4).order, "mine")
 
-    assert "--pipeline-model-parallel-layout" in arguments(Blueprint(file, **model(2, 2)))
+    assert "--pipeline-model-parallel-layout" in arguments(ExportSpec(file, **model(2, 2)))
 
 
 def test_equal_stages_can_be_said_shorter():
-    text = megatron(Blueprint(interleaved_1f1b(2, 8), **model(2, 2, 2, 2))).files["arguments.sh"]
+    text = megatron(ExportSpec(interleaved_1f1b(2, 8), **model(2, 2, 2, 2))).files["arguments.sh"]
 
     assert "# every stage has as many layers: in place of the layout, --num-layers-per-virtual-pipeline-stage 2" in text
-    assert "in place of" not in megatron(Blueprint(one_f_one_b(2, 8), **model(1, 3))).files["arguments.sh"]
+    assert "in place of" not in megatron(ExportSpec(one_f_one_b(2, 8), **model(1, 3))).files["arguments.sh"]
 
 
 def test_without_a_model_there_is_no_layout_and_that_is_said():
-    export = megatron(Blueprint(interleaved_1f1b(2, 8), unnamed="nobody built the model"))
+    export = megatron(ExportSpec(interleaved_1f1b(2, 8), unnamed="nobody built the model"))
 
     assert export.notes == ("no layout: nobody built the model",)
     words = shlex.split(export.files["arguments.sh"], comments=True)
@@ -104,30 +104,30 @@ LOOSE = model(1, 1, 1, 1)["modules"]
 
 
 @pytest.mark.parametrize(
-    ("blueprint", "why"),
+    ("spec", "why"),
     [
-        (Blueprint(zbv(2, 4), **model(1, 1, 1, 1)), "Megatron places stage s on rank s % 2, and zbv does not"),
-        (Blueprint(gpipe(2, 4), **model(1, 1)), "gpipe is another order; valid: schedule=1f1b, interleaved_1f1b"),
-        (Blueprint(one_f_one_b(1, 4), **model(1)), "a pipeline of one rank has no layout; valid: ranks >= 2"),
-        (Blueprint(one_f_one_b(4, 4), modules=LOOSE), "the model is no stack of equal blocks"),
+        (ExportSpec(zbv(2, 4), **model(1, 1, 1, 1)), "Megatron places stage s on rank s % 2, and zbv does not"),
+        (ExportSpec(gpipe(2, 4), **model(1, 1)), "gpipe is another order; valid: schedule=1f1b, interleaved_1f1b"),
+        (ExportSpec(one_f_one_b(1, 4), **model(1)), "a pipeline of one rank has no layout; valid: ranks >= 2"),
+        (ExportSpec(one_f_one_b(4, 4), modules=LOOSE), "the model is no stack of equal blocks"),
         (
-            Blueprint(one_f_one_b(2, 4), modules=(("a.0",), ("a.1",)), blocks=("a.0", "a.1")),
+            ExportSpec(one_f_one_b(2, 4), modules=(("a.0",), ("a.1",)), blocks=("a.0", "a.1")),
             "nothing before its equal blocks, no embedding",
         ),
         (
-            Blueprint(one_f_one_b(2, 4), modules=(("e", "a.0"), ("a.1",)), blocks=("a.0", "a.1")),
+            ExportSpec(one_f_one_b(2, 4), modules=(("e", "a.0"), ("a.1",)), blocks=("a.0", "a.1")),
             "nothing after its equal blocks, no head",
         ),
         (
-            Blueprint(one_f_one_b(2, 4), modules=(("e", "a.0", "norm"), ("head",)), blocks=("a.0",)),
+            ExportSpec(one_f_one_b(2, 4), modules=(("e", "a.0", "norm"), ("head",)), blocks=("a.0",)),
             r"norm, head lie on several stages, and Megatron keeps them on one \(L\)",
         ),
         (
-            Blueprint(one_f_one_b(2, 4), modules=(("e", "a.0", "x"), ("a.1", "h")), blocks=("a.0", "a.1")),
+            ExportSpec(one_f_one_b(2, 4), modules=(("e", "a.0", "x"), ("a.1", "h")), blocks=("a.0", "a.1")),
             "x stands between the equal blocks",
         ),
     ],
 )
-def test_what_megatron_has_not_is_refused_with_the_reason(blueprint, why):
+def test_what_megatron_has_not_is_refused_with_the_reason(spec, why):
     with pytest.raises(ValueError, match=why):
-        megatron(blueprint)
+        megatron(spec)

@@ -11,17 +11,17 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.pipelining import PipelineStage
 
-from pipezoo.exports.spec import Blueprint
+from pipezoo.exports.spec import ExportSpec
 from pipezoo.exports.torch import torch as export
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.dualpipev import dualpipev
-from pipezoo.schedules.from_csv import csv
+from pipezoo.schedules.from_csv import from_csv
 from pipezoo.schedules.grouped_interleaved_1f1b import grouped_interleaved_1f1b
 from pipezoo.schedules.hanayo import hanayo
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.v_half import v_half
 from pipezoo.schedules.zb_h2 import zb_h2
-from tests.schedules import zoo
+from tests.support import zoo
 
 ROWS, WIDTH = 2, 4
 ORDERS = [one_f_one_b, zb_h2, grouped_interleaved_1f1b, v_half, hanayo, dualpipev]
@@ -52,7 +52,7 @@ def train(rank, folder, queue):
     lines = runpy.run_path(str(folder / "load.py"))
     placed = lines["STAGE_TO_RANK"]
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=max(placed) + 1)
-    num_microbatches = csv(folder / "compute_only.csv").num_microbatches
+    num_microbatches = from_csv(folder / "compute_only.csv").num_microbatches
     x, target = batch(num_microbatches)
     example = torch.empty(ROWS, WIDTH, dtype=torch.float64, requires_grad=True)
     for name in FILES:
@@ -73,7 +73,7 @@ def train(rank, folder, queue):
 
 def trained(folder, schedule):
     """By file: the gradients of every stage, and the losses."""
-    for name, text in export(Blueprint(schedule)).files.items():
+    for name, text in export(ExportSpec(schedule)).files.items():
         (folder / name).write_text(text)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
@@ -110,16 +110,16 @@ def test_torch_trains_with_either_file_and_gets_one_devices_gradients(function, 
 
 
 def test_messages_that_the_author_wrote_stay_where_they_are():
-    schedule = csv(zoo.file("early_receives"))
+    schedule = from_csv(zoo.file("early_receives"))
 
-    assert export(Blueprint(schedule)).files["compute_comms.csv"].startswith(schedule.to_csv().splitlines()[0][:40])
-    assert "SEND" not in export(Blueprint(schedule)).files["compute_only.csv"]
+    assert export(ExportSpec(schedule)).files["compute_comms.csv"].startswith(schedule.to_csv().splitlines()[0][:40])
+    assert "SEND" not in export(ExportSpec(schedule)).files["compute_only.csv"]
 
 
 def test_load_py_says_where_stages_are_and_which_modules_they_run(tmp_path):
     schedule = Schedule.from_orders([["0F0", "2F0", "2B0", "0B0"], ["1F0", "1B0"]], "mine")
     (tmp_path / "load.py").write_text(
-        export(Blueprint(schedule, modules=(("a",), ("b", "c"), ("d",)))).files["load.py"]
+        export(ExportSpec(schedule, modules=(("a",), ("b", "c"), ("d",)))).files["load.py"]
     )
 
     lines = runpy.run_path(str(tmp_path / "load.py"))
@@ -130,6 +130,6 @@ def test_load_py_says_where_stages_are_and_which_modules_they_run(tmp_path):
 
 
 def test_load_py_says_why_modules_are_unknown():
-    text = export(Blueprint(one_f_one_b(2, 4), unnamed="nobody built the model")).files["load.py"]
+    text = export(ExportSpec(one_f_one_b(2, 4), unnamed="nobody built the model")).files["load.py"]
 
     assert "MODULES = None  # of each stage; unknown: nobody built the model" in text

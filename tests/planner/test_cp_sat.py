@@ -13,11 +13,11 @@ from pipezoo.planner.search import Search
 from pipezoo.schedules.zbv import zbv
 
 PROVED = [  # p, m, stages per rank, memory, costs of a rank, the shortest makespan
-    (2, 4, 1, 2.0, {"F": 3, "I": 3, "W": 2, "hop": 0.5}, 38.0),
-    (3, 6, 1, 3.0, {"F": 4, "I": 4, "W": 2, "hop": 0.5}, 76.0),
-    (3, 6, 1, 3.0, {"F": 3, "I": 3, "W": 2, "hop": 0.5}, 60.0),
-    (4, 8, 1, 4.0, {"F": 4, "I": 4, "W": 2, "hop": 0.5}, 104.0),
-    (2, 4, 2, 2.0, {"F": 4, "I": 4, "W": 2, "hop": 0.5}, 44.0),
+    (2, 4, 1, 2.0, {"F": 3, "I": 3, "W": 2, "p2p": 0.5}, 38.0),
+    (3, 6, 1, 3.0, {"F": 4, "I": 4, "W": 2, "p2p": 0.5}, 76.0),
+    (3, 6, 1, 3.0, {"F": 3, "I": 3, "W": 2, "p2p": 0.5}, 60.0),
+    (4, 8, 1, 4.0, {"F": 4, "I": 4, "W": 2, "p2p": 0.5}, 104.0),
+    (2, 4, 2, 2.0, {"F": 4, "I": 4, "W": 2, "p2p": 0.5}, 44.0),
 ]
 has_solver = importlib.util.find_spec("ortools") is not None
 
@@ -30,7 +30,7 @@ def problem_of(p, m, v, limit, costs):
 @pytest.mark.parametrize(("p", "m", "v", "limit", "costs", "best"), PROVED)
 def test_the_search_finds_the_optimum_of_small_cases(p, m, v, limit, costs, best):
     starts = [zbv(p, m)] if v == 2 else []
-    assert Search(problem_of(p, m, v, limit, costs)).run(starts, moves=100).step == best
+    assert Search(problem_of(p, m, v, limit, costs)).run(starts, iterations=100).step == best
 
 
 @pytest.mark.skipif(not has_solver, reason="OR-tools is not installed (pip install pipezoo[opt])")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipezoo.costs.unit import unit
-from pipezoo.planner.options import Wishes, amount
+from pipezoo.planner.options import PlanOptions, amount
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import ranked
 from pipezoo.schedules import fixed_orders, generators
@@ -13,7 +13,7 @@ from pipezoo.simulator.cost import Cost
 
 
 def real(num_stages, v, m=None):
-    return unit(num_stages, v, F=18.522, I=18.086, W=9.337, hop=0.601, I_frees=0.634)
+    return unit(num_stages, v, F=18.522, I=18.086, W=9.337, p2p=0.601, freed_by_input_grad=0.634)
 
 
 def test_the_zoo_is_the_folder():
@@ -29,7 +29,7 @@ def test_every_order_is_looked_at_once():
 
 
 def test_the_table_is_ranked_and_its_first_is_no_worse_than_any_fixed_schedule():
-    plans = make_plans(real, 4, [12], Wishes(memory=4.0, budget=2.0, moves=20))
+    plans = make_plans(real, 4, [12], PlanOptions(memory=4.0, time_limit_s=2.0, iterations=20))
 
     steps = [plan.step for plan in plans.ranked]
     assert steps == sorted(steps)
@@ -42,7 +42,9 @@ def test_the_table_is_ranked_and_its_first_is_no_worse_than_any_fixed_schedule()
 
 def test_between_v_min_and_1f1b_more_memory_is_a_smaller_bubble():
     steps = [
-        make_plans(real, 8, [24], Wishes(memory=memory, budget=5.0, moves=20, stages_per_rank=(2,))).ranked[0].step
+        make_plans(real, 8, [24], PlanOptions(memory=memory, time_limit_s=5.0, iterations=20, stages_per_rank=(2,)))
+        .ranked[0]
+        .step
         for memory in (4.0, 5.0, 6.0, 8.0)
     ]
     assert steps == sorted(steps, reverse=True)
@@ -50,14 +52,14 @@ def test_between_v_min_and_1f1b_more_memory_is_a_smaller_bubble():
 
 def test_the_same_seed_makes_the_same_plans():
     def steps(seed):
-        wishes = Wishes(memory=6.0, budget=60.0, moves=10, stages_per_rank=(2,))
-        return [plan.step for plan in make_plans(real, 4, [8], wishes, seed=seed).ranked]
+        options = PlanOptions(memory=6.0, time_limit_s=60.0, iterations=10, stages_per_rank=(2,))
+        return [plan.step for plan in make_plans(real, 4, [8], options, seed=seed).ranked]
 
     assert steps(1) == steps(1)
 
 
 def test_numbers_of_microbatches_are_compared_by_the_time_of_one():
-    plans = make_plans(real, 4, [8, 16], Wishes(generate=False))
+    plans = make_plans(real, 4, [8, 16], PlanOptions(search=False))
     assert plans.ranked[0].schedule.num_microbatches == 16
 
 
@@ -65,7 +67,7 @@ def test_costs_of_whole_backwards_plan_fixed_orders_of_whole_backwards():
     def whole(num_stages, v, m):
         return Cost.from_dict({"stages": {"F": 1 / v, "B": 2 / v}}, num_stages)
 
-    plans = make_plans(whole, 4, [8], Wishes(budget=0.5))
+    plans = make_plans(whole, 4, [8], PlanOptions(time_limit_s=0.5))
     assert {plan.made for plan in plans.ranked} == {"fixed"}
     assert not {"zbv", "zb_h1"} & {plan.name for plan in plans.ranked}
     assert any("I and W must be known" in note for note in plans.notes)
@@ -92,25 +94,27 @@ def test_of_plans_that_costs_cannot_tell_apart_the_simplest_comes_first():
 
 
 def test_schedules_can_be_named():
-    plans = make_plans(real, 4, [8], Wishes(schedules=("1f1b", "gpipe"), place_weights=False, generate=False))
+    plans = make_plans(real, 4, [8], PlanOptions(schedules=("1f1b", "gpipe"), place_weight_grads=False, search=False))
     assert [plan.name for plan in plans.ranked] == ["gpipe", "1f1b"]
 
 
 @pytest.mark.parametrize(
-    ("wishes", "text"),
+    ("options", "text"),
     [
         ({"memory": "2 GB"}, "memory=2 GB: stage 3 alone needs 2.1 GB of 2 GB for one microbatch"),
         ({"memory": 3e9, "stages_per_rank": (2,)}, "memory=3000000000.0: no order fits"),
-        ({"schedules": ("1f2b",), "generate": False}, "schedules=1f2b: unknown schedule of this size"),
+        ({"schedules": ("1f2b",), "search": False}, "schedules=1f2b: unknown schedule of this size"),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(wishes, text):
+def test_what_cannot_be_planned_is_one_line(options, text):
     def large(num_stages, v, m):
-        stages = [{"F": 1, "I": 1, "W": 1, "keeps": 2.1e9 if stage == 3 else 2e9} for stage in range(num_stages)]
+        stages = [
+            {"F": 1, "I": 1, "W": 1, "activation_bytes": 2.1e9 if stage == 3 else 2e9} for stage in range(num_stages)
+        ]
         return Cost.from_dict({"stages": stages})
 
     with pytest.raises(ValueError, match=r"=") as error:
-        make_plans(large, 4, [8], Wishes(budget=1.0, **wishes))
+        make_plans(large, 4, [8], PlanOptions(time_limit_s=1.0, **options))
     assert str(error.value).startswith(text)
 
 
@@ -118,10 +122,10 @@ def test_a_model_that_is_too_large_is_blamed_before_one_that_cannot_be_cut():
     def only_one_stage_a_rank(num_stages, v, m):
         if v == 2:
             raise ValueError("stages=8: the model has 7 module(s) in a row; valid: 1..7")
-        return Cost.from_dict({"stages": {"F": 1, "I": 1, "W": 1, "keeps": 3e6}}, num_stages)
+        return Cost.from_dict({"stages": {"F": 1, "I": 1, "W": 1, "activation_bytes": 3e6}}, num_stages)
 
     with pytest.raises(ValueError, match=r"^memory=1MB: stage 0 alone needs 3 MB of 1 MB for one microbatch"):
-        make_plans(only_one_stage_a_rank, 4, [8], Wishes(memory="1MB"))
+        make_plans(only_one_stage_a_rank, 4, [8], PlanOptions(memory="1MB"))
 
 
 def test_a_shared_batch_is_ranked_by_its_own_time():
@@ -130,7 +134,7 @@ def test_a_shared_batch_is_ranked_by_its_own_time():
     def by_rows(num_stages, v, m):
         return unit(num_stages, v, F=16 / m + 0.1, I=16 / m + 0.1, W=16 / m + 0.1)
 
-    plans = make_plans(by_rows, 4, [8, 16], Wishes(budget=1, stages_per_rank=(1,)), shared=True)
+    plans = make_plans(by_rows, 4, [8, 16], PlanOptions(time_limit_s=1, stages_per_rank=(1,)), shared=True)
 
     steps = [plan.step for plan in plans.ranked]
     assert steps == [plan.pace for plan in plans.ranked]
@@ -139,8 +143,8 @@ def test_a_shared_batch_is_ranked_by_its_own_time():
 
 
 def test_fixed_schedules_with_their_weight_halves_placed_anew_are_plans():
-    wishes = Wishes(schedules=("dualpipev",), generate=False, stages_per_rank=(2,))
-    plans = make_plans(lambda stages, v, m: unit(stages, v, hop=0.1), 8, [16], wishes)
+    options = PlanOptions(schedules=("dualpipev",), search=False, stages_per_rank=(2,))
+    plans = make_plans(lambda stages, v, m: unit(stages, v, p2p=0.1), 8, [16], options)
     assert [(plan.name, plan.made) for plan in plans.ranked] == [
         ("dualpipev, W placed anew", "re-placed"),
         ("dualpipev", "fixed"),
@@ -150,24 +154,30 @@ def test_fixed_schedules_with_their_weight_halves_placed_anew_are_plans():
 
 
 @pytest.mark.parametrize(
-    ("wishes", "text"),
+    ("options", "text"),
     [
-        ({"budget": 0}, "budget=0: must be a number > 0, of seconds"),
+        ({"time_limit_s": 0}, "time_limit_s=0: must be a number > 0, of seconds"),
         ({"memory": "2 XB"}, "memory=2 XB: must be a number > 0, or text like 2GB, 512MiB; null: no limit"),
         ({"memory": 0}, "memory=0: must be a number > 0"),
         ({"stages_per_rank": ()}, "stages_per_rank=[]: needs at least one number"),
         ({"stages_per_rank": (0,)}, "stages_per_rank=0: must be an int >= 1"),
         ({"objective": "speed"}, "objective=speed: unknown word; valid: step, span"),
-        ({"moves": -1}, "moves=-1: must be an int >= 0"),
+        ({"iterations": -1}, "iterations=-1: must be an int >= 0"),
     ],
 )
-def test_wishes_out_of_range_are_named(wishes, text):
+def test_wishes_out_of_range_are_named(options, text):
     with pytest.raises(ValueError, match="=") as error:
-        Wishes(**wishes)
+        PlanOptions(**options)
     assert str(error.value).startswith(text)
 
 
 def test_memory_is_spelled_as_people_do():
-    assert [Wishes(memory=m).limit for m in ("2GB", "1.5 GiB", "300MB", "1e9", 7)] == [2e9, 1.5 * 2**30, 3e8, 1e9, 7]
+    assert [PlanOptions(memory=m).limit for m in ("2GB", "1.5 GiB", "300MB", "1e9", 7)] == [
+        2e9,
+        1.5 * 2**30,
+        3e8,
+        1e9,
+        7,
+    ]
     assert [amount(v) for v in (2.1e9, 3.25e8, 1500, 12)] == ["2.1 GB", "325 MB", "1.5 kB", "12 B"]
     assert amount(8.5, "") == "8.5"

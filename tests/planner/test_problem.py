@@ -34,13 +34,13 @@ def test_items_become_the_schedule_they_came_from():
 
 @pytest.mark.parametrize("p", [1, 2, 4, 8])
 def test_without_a_limit_the_bound_is_the_closed_form(p):
-    assert in_a_line(p, 3 * p, hop=0.5).bound == (p - 1) * 1.5 + 9 * p
+    assert in_a_line(p, 3 * p, p2p=0.5).bound == (p - 1) * 1.5 + 9 * p
 
 
 def test_a_rank_of_a_V_that_fills_its_memory_waits_for_its_first_gradient():
-    """Four ranks, hops of 1/2: the last rank starts at 3, holds 8 stages of 1/2 for 4, and gets a gradient at 8.5."""
+    """Four ranks, messages of 1/2: the last rank starts at 3, holds 8 stages of 1/2 for 4, has a gradient at 8.5."""
     place = (0, 1, 2, 3, 3, 2, 1, 0)
-    problem = Problem(unit(8, 2, hop=0.5), place, 8, (4.0,) * 4)
+    problem = Problem(unit(8, 2, p2p=0.5), place, 8, (4.0,) * 4)
 
     assert problem.first(4, 1) == 4 + 6 * 0.5 + 3 * (0.5 + 0.5)
     assert problem.plain_bound == 3 + 24
@@ -49,7 +49,7 @@ def test_a_rank_of_a_V_that_fills_its_memory_waits_for_its_first_gradient():
 
 def test_messages_without_overlap_are_part_of_the_work():
     problem = Problem(
-        Cost.from_dict({"stages": {"F": 1, "I": 1, "W": 1}, "hop": {"latency": 1}, "overlap": False}, 2),
+        Cost.from_dict({"stages": {"F": 1, "I": 1, "W": 1}, "p2p": {"latency": 1}, "overlap": False}, 2),
         (0, 1),
         4,
         (math.inf, math.inf),
@@ -64,7 +64,7 @@ def test_costs_that_know_whole_backwards_alone_are_refused():
 
 def test_the_span_bound_knows_the_way_of_the_last_gradient():
     """The 1.5B row of arXiv:2401.10241, whose ZB-2p meets it: .0433."""
-    cost = unit(8, F=18.522, I=18.086, W=9.337, hop=0.601)
+    cost = unit(8, F=18.522, I=18.086, W=9.337, p2p=0.601)
     problem = Problem(cost, tuple(range(8)), 24, (16.0,) * 8)
     work = 24 * (18.522 + 18.086 + 9.337)
     assert np.round(1 - work / problem.span_bound, 4) == 0.0433

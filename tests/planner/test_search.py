@@ -26,10 +26,12 @@ def bubble(problem, time):
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"p{row[0]}-m{row[1]}-{row[2]}")
 @pytest.mark.parametrize("times", [1, 2])
 def test_the_published_span_is_met_or_beaten(row, times):
-    p, m, F, I, W, hop, frees, of_1p, of_2p = row
-    problem = Problem(unit(p, F=F, I=I, W=W, hop=hop, I_frees=frees), tuple(range(p)), m, (float(times * p),) * p)
+    p, m, F, I, W, p2p, frees, of_1p, of_2p = row
+    problem = Problem(
+        unit(p, F=F, I=I, W=W, p2p=p2p, freed_by_input_grad=frees), tuple(range(p)), m, (float(times * p),) * p
+    )
 
-    placed = Search(problem, "span").run([], moves=0)
+    placed = Search(problem, "span").run([], iterations=0)
 
     assert bubble(problem, placed.span) <= (of_1p, of_2p)[times - 1]
     if times == 2:
@@ -40,39 +42,39 @@ def test_the_published_span_is_met_or_beaten(row, times):
 
 
 def test_the_same_seed_and_moves_give_the_same_order():
-    cost = unit(8, 2, F=18.5, I=18.0, W=9.3, hop=0.6, I_frees=0.6)
+    cost = unit(8, 2, F=18.5, I=18.0, W=9.3, p2p=0.6, freed_by_input_grad=0.6)
     problem = Problem(cost, zbv(4, 12).stage_to_rank, 12, (4.0,) * 4)
-    one, two = (Search(problem, seed=3).run([zbv(4, 12)], moves=30) for _ in range(2))
+    one, two = (Search(problem, seed=3).run([zbv(4, 12)], iterations=30) for _ in range(2))
     assert one == two
 
 
 def test_it_is_never_worse_than_what_it_starts_from():
     schedule = zbv(4, 12)
-    for hop in (0.0, 0.3, 2.0):
-        cost = unit(8, 2, hop=hop)
+    for p2p in (0.0, 0.3, 2.0):
+        cost = unit(8, 2, p2p=p2p)
         problem = Problem(cost, schedule.stage_to_rank, 12, (4.0,) * 4)
-        placed = Search(problem).run([schedule], moves=0)
+        placed = Search(problem).run([schedule], iterations=0)
         assert placed.step <= predict(schedule, cost)["step_seconds"] + 1e-9
 
 
 def test_it_stops_at_the_bound_and_tells_what_it_finds():
     told = []
     problem = Problem(unit(4), tuple(range(4)), 8, (8.0,) * 4)
-    search = Search(problem, tell=lambda tried, placed: told.append((tried, placed.step)))
-    assert search.run([], moves=1000).step == problem.bound == 27
+    search = Search(problem, on_progress=lambda tried, placed: told.append((tried, placed.step)))
+    assert search.run([], iterations=1000).step == problem.bound == 27
     assert told[-1][1] == 27
     assert search.num_tried < 10
 
 
 def test_a_deadline_that_is_over_leaves_the_first_order_found():
-    problem = Problem(unit(4, hop=0.5), tuple(range(4)), 8, (4.0,) * 4)
-    assert Search(problem, deadline=0.0).run([], moves=1000) is not None
+    problem = Problem(unit(4, p2p=0.5), tuple(range(4)), 8, (4.0,) * 4)
+    assert Search(problem, deadline=0.0).run([], iterations=1000) is not None
 
 
 @pytest.mark.parametrize("limit", [1.0, 2.0, 3.0, 4.0, 8.0])
 def test_more_memory_is_never_worse(limit):
     problem, larger = (
-        Problem(unit(4, F=2, I=3, W=1, hop=0.25, I_frees=0.5), tuple(range(4)), 12, (most,) * 4)
+        Problem(unit(4, F=2, I=3, W=1, p2p=0.25, freed_by_input_grad=0.5), tuple(range(4)), 12, (most,) * 4)
         for most in (limit, 2 * limit)
     )
-    assert Search(larger).run([], moves=20).step <= Search(problem).run([], moves=20).step
+    assert Search(larger).run([], iterations=20).step <= Search(problem).run([], iterations=20).step

@@ -50,11 +50,17 @@ def cases(draw):
     schedule = function(p, m)
     number = st.integers(0, 9)
     stages = [
-        {"F": draw(number), "I": draw(number), "W": draw(number), "keeps": 8, "I_frees": draw(st.integers(0, 8))}
+        {
+            "F": draw(number),
+            "I": draw(number),
+            "W": draw(number),
+            "activation_bytes": 8,
+            "freed_by_input_grad": draw(st.integers(0, 8)),
+        }
         for _ in range(schedule.num_stages)
     ]
-    hop = {"latency": draw(st.integers(0, 3))}
-    cost = Cost.from_dict({"stages": stages, "hop": hop, "overlap": draw(st.booleans())})
+    p2p = {"latency": draw(st.integers(0, 3))}
+    cost = Cost.from_dict({"stages": stages, "p2p": p2p, "overlap": draw(st.booleans())})
     return schedule, cost, draw(st.sampled_from([0.0, 0.5, 1.0])), draw(st.sampled_from([None, 0.0, 0.1]))
 
 

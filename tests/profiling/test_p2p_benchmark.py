@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.profiling.p2p_benchmark import SIZES, Sample, fit, measure_hop
+from pipezoo.profiling.p2p_benchmark import SIZES, Sample, fit, measure_p2p
 
 
 def samples(*pairs):
@@ -10,13 +10,13 @@ def samples(*pairs):
 
 
 def test_a_line_is_found_again():
-    hop = fit(samples(*((size, 5e-5 + size / 2e9) for size in SIZES)))
-    assert (hop.latency, hop.bandwidth) == pytest.approx((5e-5, 2e9))
+    p2p = fit(samples(*((size, 5e-5 + size / 2e9) for size in SIZES)))
+    assert (p2p.latency, p2p.bandwidth) == pytest.approx((5e-5, 2e9))
 
 
 def test_a_large_error_in_the_largest_message_does_not_move_the_latency_far():
-    hop = fit(samples(*((size, 5e-5 + size / 2e9) for size in SIZES[:-1]), (SIZES[-1], 5e-5 + SIZES[-1] / 1e9)))
-    assert hop.latency == pytest.approx(5e-5, rel=0.15)
+    p2p = fit(samples(*((size, 5e-5 + size / 2e9) for size in SIZES[:-1]), (SIZES[-1], 5e-5 + SIZES[-1] / 1e9)))
+    assert p2p.latency == pytest.approx(5e-5, rel=0.15)
 
 
 def test_times_that_do_not_grow_are_all_latency():
@@ -28,7 +28,7 @@ def test_times_through_zero_have_no_latency():
 
 
 def test_two_processes_write_to_each_other(tmp_path):
-    found = measure_hop(tmp_path, "cpu", "fork", tmp_path / "log")
+    found = measure_p2p(tmp_path, "cpu", "fork", tmp_path / "log")
 
     assert [sample.num_bytes for sample in found] == list(SIZES)
     assert all(0 < sample.low <= sample.middle <= sample.high < 1 for sample in found)

@@ -8,8 +8,7 @@ import pytest
 from pipezoo.report.ascii import draw, draw_together
 from pipezoo.report.scales import time_text
 from pipezoo.simulator.timeline import Timeline
-
-from .pipelines import timeline
+from tests.support.timelines import timeline
 
 
 def rows(text: str) -> list[str]:
@@ -44,7 +43,7 @@ def test_where_names_do_not_fit_letters_keep_the_proportions() -> None:
 def test_halves_of_the_backward_are_told_apart_without_colour() -> None:
     text = draw(timeline(4, 16, halves=True), 80)
     assert set("".join(row[7 : row.rindex("|")] for row in rows(text))) == set("FIW ")
-    assert "I input-gradient half, W weight-gradient half" in text
+    assert "I input gradient, W weight gradient" in text
 
 
 def test_a_column_as_long_as_three_actions_shows_all_three_kinds_in_turn() -> None:

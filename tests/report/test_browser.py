@@ -13,10 +13,9 @@ from pipezoo.report.html import run_page, write_report
 from pipezoo.report.sweep_page import write_sweep_report
 from pipezoo.results.run import Run, read_run
 from pipezoo.results.run_dir import write_text
-
-from .browser import CHROMIUM, Browser
-from .pipelines import timeline
-from .runs import run_folder
+from tests.support.browser import CHROMIUM, Browser
+from tests.support.run_folders import run_folder
+from tests.support.timelines import timeline
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 

@@ -12,9 +12,8 @@ import pytest
 from pipezoo.errors import ConfigError
 from pipezoo.report.html import packed, run_page, write_report
 from pipezoo.results.run import Run, flat, read_run
-
-from .pipelines import timeline
-from .runs import run_folder
+from tests.support.run_folders import run_folder
+from tests.support.timelines import timeline
 
 KINDS = {"u1": np.uint8, "u2": np.uint16, "u4": np.uint32}
 

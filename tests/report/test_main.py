@@ -9,8 +9,7 @@ import pytest
 from pipezoo.report.__main__ import main
 from pipezoo.report.compare import differences
 from pipezoo.results.run import read_run
-
-from .runs import run_folder
+from tests.support.run_folders import run_folder
 
 
 def test_one_folder_gets_its_page_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,7 @@ import pytest
 from pipezoo.report.colors import COLOURS, INKS
 from pipezoo.report.svg import lay_out, to_png, to_svg
 from pipezoo.schedule.action import Op
-
-from .pipelines import timeline
+from tests.support.timelines import timeline
 
 SVG = "{http://www.w3.org/2000/svg}"
 # What a person without one kind of cone sees, in linear RGB (Machado, Oliveira and Fernandes, 2009, severity 1).

@@ -14,8 +14,7 @@ from pipezoo.results import chrome_trace as perfetto
 from pipezoo.results.chrome_trace import read_timelines, read_trace, write_timeline
 from pipezoo.schedule.action import Op
 from pipezoo.simulator.timeline import Timeline
-
-from .pipelines import timeline
+from tests.support.timelines import timeline
 
 
 def assert_equal(read: Timeline, written: Timeline) -> None:

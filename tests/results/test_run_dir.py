@@ -133,14 +133,14 @@ def test_a_kill_in_the_middle_of_writing_never_leaves_a_torn_result(tmp_path: Pa
     write_json(tmp_path / "result.json", {"size": 0, "end": 0})
     sizes = []
     for attempt in range(6):
-        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)])
+        worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)])
         before = (tmp_path / "result.json").stat().st_mtime_ns
         while (tmp_path / "result.json").stat().st_mtime_ns == before:
-            assert child.poll() is None
+            assert worker.poll() is None
             time.sleep(0.002)
         time.sleep(0.007 * attempt)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
+        worker.send_signal(signal.SIGKILL)
+        assert worker.wait() == -signal.SIGKILL
         result = read_result(tmp_path)
         sizes.append(result["size"])
         assert result["end"] == result["size"]
@@ -159,9 +159,9 @@ def test_a_full_disk_is_exit_six_and_the_old_file_stays(tmp_path: Path) -> None:
             sys.exit(error.exit_code)
     """
     write_json(tmp_path / "result.json", {"status": "running"})
-    child = run_in_child(code, str(tmp_path))
-    assert child.returncode == 6, child.stderr
-    assert child.stdout == f"{tmp_path}/result.json: cannot be written: File too large\n"
+    worker = run_in_child(code, str(tmp_path))
+    assert worker.returncode == 6, worker.stderr
+    assert worker.stdout == f"{tmp_path}/result.json: cannot be written: File too large\n"
     assert read_result(tmp_path) == {"status": "running"}
     assert names(tmp_path) == ["result.json"]
 
@@ -179,9 +179,9 @@ def test_metrics_on_a_full_disk_are_exit_six_and_every_line_before_can_be_read(t
             print(step)
             sys.exit(error.exit_code)
     """
-    child = run_in_child(code, str(tmp_path))
-    assert child.returncode == 6, child.stderr
-    assert child.stdout == "6\n"  # six lines of ten thousand bytes fit into 64 KiB
+    worker = run_in_child(code, str(tmp_path))
+    assert worker.returncode == 6, worker.stderr
+    assert worker.stdout == "6\n"  # six lines of ten thousand bytes fit into 64 KiB
     assert (tmp_path / "metrics.jsonl").read_bytes().endswith(b"}\n")
     assert [entry["step"] for entry in read_metrics(tmp_path)] == [0, 1, 2, 3, 4, 5]
 

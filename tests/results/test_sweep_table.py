@@ -12,8 +12,7 @@ from rich.table import Table
 from pipezoo.errors import ConfigError
 from pipezoo.report import sweep_page
 from pipezoo.results.sweep_table import collect, errors, swept_keys, to_csv, write_sweep
-
-from .runs import run_folder
+from tests.support.run_folders import run_folder
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202ered]"
 

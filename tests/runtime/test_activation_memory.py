@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipezoo.runtime.activation_memory import Meter
+from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.schedule.action import Op
 
 ROWS, WIDTH = 8, 16
@@ -14,17 +14,17 @@ ACTIVATION = ROWS * WIDTH * 4  # bytes of one float32 activation
 
 def test_a_linear_layer_keeps_its_input_and_nothing_of_its_weights() -> None:
     layer = nn.Linear(WIDTH, WIDTH)
-    meter = Meter(layer.parameters(), [0])
+    meter = ActivationMeter(layer.parameters(), [0])
     meter.turn(0, Op.F)
     with meter.saving(0):
         output = layer(torch.ones(ROWS, WIDTH, requires_grad=True))
     meter.turn(0, Op.B)
     output.sum().backward()
-    assert meter.read() == {"keeps": {0: ACTIVATION}, "I_frees": {0: 0}, "peak": {0: ACTIVATION}}
+    assert meter.read() == {"activation_bytes": {0: ACTIVATION}, "freed_by_input_grad": {0: 0}, "peak": {0: ACTIVATION}}
 
 
 def test_a_tensor_that_two_ops_save_counts_once() -> None:
-    meter = Meter([], [0])
+    meter = ActivationMeter([], [0])
     x = torch.ones(ROWS, WIDTH, requires_grad=True)
     meter.turn(0, Op.F)
     with meter.saving(0):
@@ -36,7 +36,7 @@ def test_a_tensor_that_two_ops_save_counts_once() -> None:
 
 def test_microbatches_are_views_of_one_batch_and_count_their_own_rows() -> None:
     layer = nn.Linear(WIDTH, WIDTH)
-    meter = Meter(layer.parameters(), [0])
+    meter = ActivationMeter(layer.parameters(), [0])
     for part in torch.ones(4 * ROWS, WIDTH).tensor_split(4):
         meter.turn(0, Op.F)
         with meter.saving(0):
@@ -46,7 +46,7 @@ def test_microbatches_are_views_of_one_batch_and_count_their_own_rows() -> None:
 
 def test_the_peak_of_a_rank_is_over_all_its_stages() -> None:
     first, second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-    meter = Meter([*first.parameters(), *second.parameters()], [0, 0])
+    meter = ActivationMeter([*first.parameters(), *second.parameters()], [0, 0])
     outputs = []
     for stage, layer in enumerate((first, second)):
         meter.turn(stage, Op.F)
@@ -57,10 +57,10 @@ def test_the_peak_of_a_rank_is_over_all_its_stages() -> None:
 
 
 def test_a_graph_that_is_dropped_without_a_backward_takes_what_it_saved_with_it() -> None:
-    meter = Meter([], [0])
+    meter = ActivationMeter([], [0])
     with meter.saving(0):
         output = torch.ones(ROWS, WIDTH, requires_grad=True).relu()  # saves its own output
-    held = meter.read()["peak"], dict(meter._held)
+    locked = meter.read()["peak"], dict(meter._held)
     del output
-    assert held == ({0: ACTIVATION}, {0: ACTIVATION})
+    assert locked == ({0: ACTIVATION}, {0: ACTIVATION})
     assert meter._held == {0: 0}

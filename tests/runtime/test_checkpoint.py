@@ -20,8 +20,8 @@ from pipezoo.errors import ConfigError, OutputError
 from pipezoo.results.run_dir import read_metrics, read_result
 from pipezoo.runtime import checkpoint
 from pipezoo.runtime.checkpoint import (
-    Keeper,
-    Saved,
+    Checkpoint,
+    CheckpointWriter,
     complete,
     read,
     restore_model,
@@ -29,17 +29,16 @@ from pipezoo.runtime.checkpoint import (
     restore_random,
     write_part,
 )
-
-from .command import Command, command
+from tests.support.command import Command, command
 
 EVERY = ("checkpoint.every=1", "checkpoint.keep=null", "model.n_layers=4")
 
 
-def last(folder: Path) -> Saved:
+def last(folder: Path) -> Checkpoint:
     return read(str(folder / "run"))
 
 
-def same(a: Saved, b: Saved) -> bool:
+def same(a: Checkpoint, b: Checkpoint) -> bool:
     """Whether two checkpoints hold the same numbers, bit for bit."""
     return (
         a.step == b.step
@@ -130,21 +129,21 @@ def parts(value: float) -> tuple[nn.Linear, torch.optim.Optimizer]:
 def save(checkpoints: Path, step: int, keep: int | None = 1) -> None:
     """What two processes and their parent do for one checkpoint."""
     layer, optimizer = parts(float(step))
-    keeper = Keeper(checkpoints, 2, keep)
+    keeper = CheckpointWriter(checkpoints, 2, keep)
     for process, names in enumerate((["weight"], ["bias"])):
         named = dict(layer.named_parameters())
         own = {name: named[name] for name in names}
-        keeper.hear(f"rank {process}", write_part(checkpoints, step, process, own, named, optimizer))
+        keeper.on_message(f"rank {process}", write_part(checkpoints, step, process, own, named, optimizer))
 
 
 def killed_at(count: int, work: Callable[[], None]) -> bool:
     """Run ``work`` in a process that kills itself before, or half through, its ``count``-th change of a file."""
-    child = os.fork()
-    if child == 0:
+    worker = os.fork()
+    if worker == 0:
         left = [count]
 
-        def armed(change: Callable[..., Any]) -> Callable[..., Any]:
-            def strike(*args: Any, **kwargs: Any) -> Any:
+        def with_fault(change: Callable[..., Any]) -> Callable[..., Any]:
+            def inject(*args: Any, **kwargs: Any) -> Any:
                 left[0] -= 1
                 if left[0] == 0:
                     if change is checkpoint._write:
@@ -152,15 +151,15 @@ def killed_at(count: int, work: Callable[[], None]) -> bool:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return change(*args, **kwargs)
 
-            return strike
+            return inject
 
-        checkpoint._write, checkpoint.sync_folder = armed(checkpoint._write), armed(checkpoint.sync_folder)
-        os.rename, Path.mkdir, os.unlink, os.rmdir = map(armed, (os.rename, Path.mkdir, os.unlink, os.rmdir))  # type: ignore[assignment, method-assign]
+        checkpoint._write, checkpoint.sync_folder = with_fault(checkpoint._write), with_fault(checkpoint.sync_folder)
+        os.rename, Path.mkdir, os.unlink, os.rmdir = map(with_fault, (os.rename, Path.mkdir, os.unlink, os.rmdir))  # type: ignore[assignment, method-assign]
         try:
             work()
         finally:
             os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == -signal.SIGKILL
 
 
 def test_a_kill_at_every_change_of_a_file_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
@@ -316,16 +315,16 @@ def test_refusals_are_one_line_with_exit_code_2(tmp_path: Path, whole: Path) -> 
 
 def test_a_folder_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     layer, optimizer = parts(1.0)
-    keeper = Keeper(tmp_path / "checkpoints", 1, None)
+    keeper = CheckpointWriter(tmp_path / "checkpoints", 1, None)
     named = dict(layer.named_parameters())
     message = write_part(tmp_path / "checkpoints", 1, 0, named, named, optimizer)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(OutputError, match="checkpoints: cannot be written: No such file or directory"):
-        keeper.hear("rank 0", message)
+        keeper.on_message("rank 0", message)
 
 
 def test_a_sweep_can_resume(tmp_path: Path, whole: Path) -> None:
-    from .command import SMALL
+    from tests.support.command import SMALL
 
     words = ("-m", *SMALL, "model.n_layers=4", f"resume={whole / 'run' / 'checkpoints' / 'step-00000002'}")
     sweep = Command(tmp_path, (*words, "stages=2,4", "hydra.sweep.dir=sweep")).start().wait()
@@ -342,8 +341,8 @@ def test_random_numbers_go_on_on_the_gpu_too(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: seen.append(state.tolist()))
     layer = nn.Linear(2, 2)
     named = dict(layer.named_parameters())
-    keeper = Keeper(tmp_path / "checkpoints", num_processes=1, keep=None)
-    keeper.hear("rank 0", write_part(tmp_path / "checkpoints", 1, 0, named, named, None))
+    keeper = CheckpointWriter(tmp_path / "checkpoints", num_processes=1, keep=None)
+    keeper.on_message("rank 0", write_part(tmp_path / "checkpoints", 1, 0, named, named, None))
     before = torch.get_rng_state()
     torch.rand(3)
     restore_random(0, 1, read(str(tmp_path)))

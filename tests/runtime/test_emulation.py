@@ -19,20 +19,19 @@ from pipezoo.schedule.action import Action, Op
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
 from pipezoo.simulator.simulate import simulate
-
-from .conftest import WIDTH, train
+from tests.support.pipelines import WIDTH, train
 
 SLOW = partial(unit, F=0.02, I=0.03, W=0.01)  # seconds; a tenth of it is more than these stages compute
 
 
 @pytest.mark.parametrize(
-    ("schedule", "hop"), [(one_f_one_b(4, 6), 0.0), (one_f_one_b(4, 6), 0.015), (zbv(4, 8), 0.0)], ids=str
+    ("schedule", "p2p"), [(one_f_one_b(4, 6), 0.0), (one_f_one_b(4, 6), 0.015), (zbv(4, 8), 0.0)], ids=str
 )
 def test_the_ranks_keep_to_the_cost_and_never_outrun_the_simulator(
-    pipeline: Callable[..., Pipeline], schedule, hop
+    pipeline: Callable[..., Pipeline], schedule, p2p
 ) -> None:
     v = schedule.num_stages // schedule.num_ranks
-    cost = SLOW(schedule.num_stages, v, hop=hop)
+    cost = SLOW(schedule.num_stages, v, p2p=p2p)
     slow = pipeline(partial(MultiMLP, WIDTH, schedule.num_stages), schedule, emulated=cost)
 
     trained = train(slow)
@@ -50,8 +49,8 @@ def test_the_ranks_keep_to_the_cost_and_never_outrun_the_simulator(
 
 @pytest.fixture
 def ranks(tmp_path: Path) -> list[Emulation]:
-    """Two ranks with a stage each; F, I, W of 1 s and a hop of 2 s, so that no machine is too slow for it."""
-    return [Emulation(unit(2, hop=2.0), (0, 1), 4, tmp_path / "devices") for _ in range(2)]
+    """Two ranks with a stage each; F, I, W of 1 s and a p2p message of 2 s, so that no machine is too slow for it."""
+    return [Emulation(unit(2, p2p=2.0), (0, 1), 4, tmp_path / "devices") for _ in range(2)]
 
 
 def test_a_message_is_not_used_before_a_hop_after_its_sender_had_made_it(ranks: list[Emulation]) -> None:
@@ -79,15 +78,15 @@ def test_a_host_that_is_slower_than_its_device_is_told_as_it_was(ranks: list[Emu
 
 def test_what_the_device_has_not_made_is_not_sent(tmp_path: Path) -> None:
     rank, noted = Emulation(unit(2, F=0.05), (0, 1), 1, tmp_path / "devices"), []
-    held = rank.holding(noted.append, [Action(0, Op.F, 0), Action(0, Op.SEND_F, 0)])
+    locked = rank.holding(noted.append, [Action(0, Op.F, 0), Action(0, Op.SEND_F, 0)])
     began = perf_counter()
     rank.end(0, Op.F, 0, began)
 
-    held(0)
+    locked(0)
     at_once = perf_counter()
-    held(1)
+    locked(1)
     sent = perf_counter()
-    held(2)
+    locked(2)
 
     assert noted == [0, 1, 2]
     assert at_once < began + 0.05 <= sent

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
 from pipezoo.results.run_dir import read_result
-
-from .command import Command
+from tests.support.command import Command
 
 NUM_RUNS = int(os.environ.get("PIPEZOO_RANDOM_RUNS", "25"))
 MODELS = {  # with what makes them small

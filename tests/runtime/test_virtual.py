@@ -12,15 +12,14 @@ import pytest
 from pipezoo.models import ModelWithParamAlias, MultiMLP, MultiMLPWithDw
 from pipezoo.runtime.measurements import measured_cost, timelines, virtual_timelines
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.schedule.event_loop import play
+from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
-from pipezoo.simulator.cost import Hop
+from pipezoo.simulator.cost import P2P
 from pipezoo.simulator.simulate import simulate
 from pipezoo.splitters.marked import split as split_marked
-
-from .conftest import WIDTH, train
+from tests.support.pipelines import WIDTH, train
 
 
 @pytest.fixture
@@ -57,17 +56,19 @@ def test_tied_weights_of_virtual_ranks_are_one_tensor(virtual: Callable[..., Pip
 def test_each_action_takes_its_measured_time_on_the_virtual_clock(virtual: Callable[..., Pipeline]) -> None:
     ranks = virtual(partial(MultiMLP, WIDTH, 4), one_f_one_b(4, 4))
     train(ranks)
-    hop = Hop(latency=0.25)
-    placed = virtual_timelines(ranks, hop)
+    p2p = P2P(latency=0.25)
+    placed = virtual_timelines(ranks, p2p)
     assert len(placed) == 3  # every step is recorded
     real, timeline = timelines(ranks)[-1], placed[-1]
     assert timeline.num_ranks == 4
     assert np.sort(timeline.end - timeline.start) == pytest.approx(np.sort(real.end - real.start), abs=1e-9)
     schedule = ranks.schedule
     crosses = (schedule.source >= 0) & (schedule.rank[schedule.source] != schedule.rank)
-    expected = play(schedule.offsets, schedule.source, timeline.end - timeline.start, np.where(crosses, 0.25, 0.0))
+    expected = run_event_loop(
+        schedule.offsets, schedule.source, timeline.end - timeline.start, np.where(crosses, 0.25, 0.0)
+    )
     assert timeline.end == pytest.approx(expected)
-    assert timeline.makespan > 2 * 3 * 0.25  # three hops there and three back
+    assert timeline.makespan > 2 * 3 * 0.25  # three p2p messages there and three back
 
 
 def test_the_prediction_from_its_own_costs_is_near_what_the_virtual_clock_shows(
@@ -75,7 +76,7 @@ def test_the_prediction_from_its_own_costs_is_near_what_the_virtual_clock_shows(
 ) -> None:
     ranks = virtual(partial(MultiMLP, WIDTH, 4), one_f_one_b(4, 4))
     told = train(ranks).told
-    hop = Hop(latency=0.5)  # far longer than any action, so that noise does not matter
-    placed = virtual_timelines(ranks, hop)
-    predicted = simulate(ranks.schedule, measured_cost(ranks, placed, told, hop))
+    p2p = P2P(latency=0.5)  # far longer than any action, so that noise does not matter
+    placed = virtual_timelines(ranks, p2p)
+    predicted = simulate(ranks.schedule, measured_cost(ranks, placed, told, p2p))
     assert predicted.makespan == pytest.approx(placed[-1].makespan, rel=0.02)

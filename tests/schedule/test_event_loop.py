@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipezoo.schedule.event_loop import FEW_RANKS, Stuck, _wavefront, _worklist, play, run_through
+from pipezoo.schedule.event_loop import FEW_RANKS, Deadlock, _wavefront, _worklist, check_it_ends, run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.one_f_one_b import one_f_one_b
-from tests.simulator.plain_simulation import schedules
+from tests.support.plain_simulation import schedules
 
 
 def times(schedule, cost, lag=0.0):
-    end = play(schedule.offsets, schedule.source, cost, lag)
+    end = run_event_loop(schedule.offsets, schedule.source, cost, lag)
     return {str(action): t for action, t in zip((a for o in schedule.order for a in o), end.tolist(), strict=True)}
 
 
@@ -56,7 +56,7 @@ def test_both_walks_give_equal_times_to_the_last_bit(case):
 def walk(function, *arguments):
     try:
         function(*arguments)
-    except Stuck as stuck:
+    except Deadlock as stuck:
         return stuck.heads
     return "done"
 
@@ -68,17 +68,17 @@ def test_all_walks_get_stuck_at_the_same_actions(case):
     stuck = walk(_worklist, offsets, source, cost, lag)
     assert walk(_wavefront, offsets, source, cost, lag) == stuck
     rank = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)).astype(np.int32)
-    assert walk(run_through, offsets, source, rank) == stuck
+    assert walk(check_it_ends, offsets, source, rank) == stuck
     wide = FEW_RANKS  # the same ranks and as many more that do nothing: run_through takes its other way
     padded = np.concatenate([offsets, np.full(wide, offsets[-1])])
     expected = stuck if stuck == "done" else stuck + [-1] * wide
-    assert walk(run_through, padded, source, rank) == expected
+    assert walk(check_it_ends, padded, source, rank) == expected
 
 
 def test_stuck_names_the_head_of_every_rank_that_waits():
     offsets, source = np.array([0, 2, 4, 5]), np.array([3, -1, 1, -1, -1], dtype=np.int32)
     for function in (_worklist, _wavefront):
-        with pytest.raises(Stuck) as stuck:
+        with pytest.raises(Deadlock) as stuck:
             function(offsets, source, np.ones(5), np.zeros(5))
         assert stuck.value.heads == [0, 2, -1]
 
@@ -87,4 +87,4 @@ def test_stuck_names_the_head_of_every_rank_that_waits():
 def test_1f1b_takes_the_time_of_its_formula_on_few_and_many_ranks(num_ranks):
     schedule = one_f_one_b(num_ranks, 2 * num_ranks)
     cost = np.where(schedule.op == 0, 1.0, 2.0)
-    assert play(schedule.offsets, schedule.source, cost).max() == 3 * (2 * num_ranks + num_ranks - 1)
+    assert run_event_loop(schedule.offsets, schedule.source, cost).max() == 3 * (2 * num_ranks + num_ranks - 1)

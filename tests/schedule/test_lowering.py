@@ -10,11 +10,11 @@ from pipezoo.schedule.action import COMPUTE, MESSAGES, Op
 from pipezoo.schedule.lowering import lower, receives_first, with_messages
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.dualpipev import dualpipev
-from pipezoo.schedules.from_csv import csv
+from pipezoo.schedules.from_csv import from_csv
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
 from pipezoo.schedules.zbv import zbv
-from tests.schedules import zoo
-from tests.simulator.plain_simulation import schedules
+from tests.support import zoo
+from tests.support.plain_simulation import schedules
 
 FLOWS = {Op.F: -1, Op.B: 1, Op.I: 1}  # where a computation's input comes from
 ENDS = {Op.SEND_F: (0, 1), Op.RECV_F: (-1, 0), Op.SEND_B: (0, -1), Op.RECV_B: (1, 0)}
@@ -32,12 +32,12 @@ def left_on_queues(lists):
     owner = {action.stage: rank for rank, actions in enumerate(lists) for action in actions}
 
     def may_go(action):
-        neighbour = action.stage + FLOWS.get(action.op, 0)
-        if action.op not in FLOWS or neighbour not in owner:
+        nearest_schedule = action.stage + FLOWS.get(action.op, 0)
+        if action.op not in FLOWS or nearest_schedule not in owner:
             return True
-        if owner[neighbour] == owner[action.stage]:
-            return (neighbour, FLOWS[action.op], action.microbatch) in done
-        return (neighbour, action.stage, action.microbatch, "arrived") in done
+        if owner[nearest_schedule] == owner[action.stage]:
+            return (nearest_schedule, FLOWS[action.op], action.microbatch) in done
+        return (nearest_schedule, action.stage, action.microbatch, "arrived") in done
 
     before = None
     while before != (before := (sum(map(len, todo)), sum(map(len, queues)))):
@@ -95,7 +95,7 @@ def test_every_schedule_of_the_zoo_is(name, num_ranks, num_microbatches):
 
 @pytest.mark.parametrize("name", zoo.FILES)
 def test_every_order_kept_as_a_file_is(name):
-    check_lowered(csv(zoo.file(name)))
+    check_lowered(from_csv(zoo.file(name)))
 
 
 def test_two_ranks_as_drawn():
@@ -120,7 +120,7 @@ def test_receives_that_are_posted_first_still_meet_their_sends(schedule):
 
 
 def test_messages_that_are_written_out_keep_their_places():
-    schedule = csv(zoo.file("early_receives"))
+    schedule = from_csv(zoo.file("early_receives"))
     for actions, order in zip(lower(schedule), schedule.order, strict=True):
         assert actions[:-1] == order
         assert actions[-1].op == Op.REDUCE_GRAD
@@ -154,7 +154,7 @@ def test_stages_may_be_put_on_other_ranks(schedule, num_ranks, chance):
 
 @pytest.mark.parametrize("name", [*zoo.FILES, *zoo.GENERATED])
 def test_one_process_runs_every_schedule_without_a_message(name):
-    schedule = csv(zoo.file(name)) if name in zoo.FILES else zoo.function(name)(3, 6)
+    schedule = from_csv(zoo.file(name)) if name in zoo.FILES else zoo.function(name)(3, 6)
     (actions,) = lower(schedule, (0,) * schedule.num_stages)
     assert not any(action.op in MESSAGES for action in actions)
     assert Counter(action for action in actions if action.op in COMPUTE) == Counter(

@@ -9,10 +9,10 @@ from pipezoo.schedule.action import MESSAGES
 from pipezoo.schedule.lowering import with_messages
 from pipezoo.schedule.nccl_order import check_queues
 from pipezoo.schedule.schedule import Schedule
-from pipezoo.schedules.from_csv import csv
+from pipezoo.schedules.from_csv import from_csv
 from tests.schedule.test_lowering import left_on_queues
-from tests.schedules import zoo
-from tests.simulator.plain_simulation import schedules
+from tests.support import zoo
+from tests.support.plain_simulation import schedules
 
 
 def test_two_ranks_that_both_send_first_are_named():
@@ -30,11 +30,11 @@ def test_two_ranks_that_both_send_first_are_named():
 
 @pytest.mark.parametrize("name", zoo.FILES)
 def test_the_orders_kept_as_files_pass(name):
-    check_queues(with_messages(csv(zoo.file(name))))
+    check_queues(with_messages(from_csv(zoo.file(name))))
 
 
 def test_an_order_without_messages_passes():
-    check_queues(csv(zoo.file("v_shape")))
+    check_queues(from_csv(zoo.file("v_shape")))
 
 
 def rearranged(schedule, chance, moves):

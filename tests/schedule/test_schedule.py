@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from pipezoo.errors import ScheduleError
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
-from tests.simulator.plain_simulation import schedules
+from tests.support.plain_simulation import schedules
 
 SMALL = [["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipezoo.errors import ScheduleError
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
-from tests.simulator.plain_simulation import schedules
+from tests.support.plain_simulation import schedules
 
 ONE_F_ONE_B = ["0F0 0F1 0B0 0F2 0B1 0B2", "1F0 1B0 1F1 1B1 1F2 1B2"]
 V_SHAPE = ["0F0 3F0 3B0 0B0", "1F0 2F0 2B0 1B0"]

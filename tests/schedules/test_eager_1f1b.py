@@ -26,13 +26,13 @@ def test_bubble_and_memory(p, rounds, ahead):
 
 
 @pytest.mark.parametrize("p", [2, 4, 8])
-@pytest.mark.parametrize("hop", [0.25, 0.5, 1.0, 1.5])
-def test_a_hop_is_paid_once_each_way_where_1f1b_pays_it_again_and_again(p, hop):
-    m, cost = 3 * p, unit(p, hop=hop)
-    once = 3 * (m + p - 1) + 2 * (p - 1) * hop
+@pytest.mark.parametrize("p2p", [0.25, 0.5, 1.0, 1.5])
+def test_a_hop_is_paid_once_each_way_where_1f1b_pays_it_again_and_again(p, p2p):
+    m, cost = 3 * p, unit(p, p2p=p2p)
+    once = 3 * (m + p - 1) + 2 * (p - 1) * p2p
 
     assert predict(eager_1f1b(p, m), cost)["makespan_seconds"] == once
-    assert predict(one_f_one_b(p, m), cost)["makespan_seconds"] >= once + 2 * hop * (m - p) / p
+    assert predict(one_f_one_b(p, m), cost)["makespan_seconds"] >= once + 2 * p2p * (m - p) / p
 
 
 def test_three_ranks_as_drawn():

@@ -30,7 +30,7 @@ def test_bubble_and_memory(p, m, v, group):
 
 
 def test_a_larger_group_hides_a_slower_hop():
-    cost = unit(8, 2, hop=0.5)
+    cost = unit(8, 2, p2p=0.5)
     small, large = (predict(grouped_interleaved_1f1b(4, 24, 2, group), cost)["makespan_seconds"] for group in (4, 6))
     assert large < small
 

@@ -6,9 +6,8 @@ import pytest
 
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
-from pipezoo.schedules.from_csv import csv
-
-from . import zoo
+from pipezoo.schedules.from_csv import from_csv
+from tests.support import zoo
 
 
 @pytest.mark.parametrize(
@@ -21,7 +20,7 @@ from . import zoo
     ],
 )
 def test_the_file_says_where_stages_are_and_how_many_microbatches(name, stage_to_rank, num_microbatches):
-    schedule = csv(file=zoo.file(name))
+    schedule = from_csv(file=zoo.file(name))
     assert (schedule.stage_to_rank, schedule.num_microbatches) == (stage_to_rank, num_microbatches)
     assert schedule.name == name
 
@@ -32,12 +31,12 @@ def test_these_are_all_of_them():
 
 
 def test_split_backward_has_whole_and_split_backwards():
-    ops = set(csv(zoo.file("split_backward")).op.tolist())
+    ops = set(from_csv(zoo.file("split_backward")).op.tolist())
     assert ops == {Op.F, Op.B, Op.I, Op.W}
 
 
 def test_early_receives_posts_two_receives_before_it_needs_one():
-    schedule = csv(zoo.file("early_receives"))
+    schedule = from_csv(zoo.file("early_receives"))
     assert schedule.has_messages
     assert [str(action) for action in schedule.order[1]][:3] == ["1RECV_F0", "1RECV_F1", "1F0"]
     assert not schedule.compute_only().has_messages
@@ -46,4 +45,4 @@ def test_early_receives_posts_two_receives_before_it_needs_one():
 def test_a_relative_path_is_read_from_where_the_user_is(tmp_path, monkeypatch):
     (tmp_path / "mine.csv").write_text("0F0,0B0\n")
     monkeypatch.chdir(tmp_path)
-    assert csv("mine.csv") == Schedule.from_orders([["0F0", "0B0"]])
+    assert from_csv("mine.csv") == Schedule.from_orders([["0F0", "0B0"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from . import zoo
+from tests.support import zoo
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from pipezoo.schedules.interleaved_zero_bubble import interleaved_zero_bubble
 from pipezoo.schedules.looped_bfs import looped_bfs
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
-
-from .torch_orders import executed, planned
+from tests.support.torch_orders import executed, planned
 
 MICROBATCHES = [*range(1, 14), 16, 18, 21, 24, 32]
 

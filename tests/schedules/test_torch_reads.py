@@ -6,14 +6,13 @@ import pytest
 import torch.distributed.pipelining.schedules as torch_schedules
 
 from pipezoo.schedule.lowering import with_messages
-from pipezoo.schedules.from_csv import csv
-
-from . import zoo
-from .torch_orders import stub
+from pipezoo.schedules.from_csv import from_csv
+from tests.support import zoo
+from tests.support.torch_orders import stub
 
 
 def schedule_of(name):
-    return csv(zoo.file(name)).compute_only() if name in zoo.FILES else zoo.function(name)(4, 8)
+    return from_csv(zoo.file(name)).compute_only() if name in zoo.FILES else zoo.function(name)(4, 8)
 
 
 def read(schedule, path, form):
@@ -55,6 +54,6 @@ def test_what_torch_lowers_is_a_schedule_here(name, tmp_path):
     schedule = schedule_of(name)
     runtime = read(schedule, tmp_path / "order.csv", "compute_only")
     runtime._dump_csv(str(tmp_path / "lowered.csv"), format="compute_comms")
-    lowered = csv(tmp_path / "lowered.csv")
+    lowered = from_csv(tmp_path / "lowered.csv")
     assert lowered.has_messages
     assert lowered.compute_only() == schedule

@@ -39,8 +39,8 @@ def test_a_third_of_the_memory_of_1f1b(p):
 
 
 def test_under_uneven_costs_it_is_far_worse_than_at_equal_ones():
-    """6.2B of arXiv:2401.10241: the block has no room for backwards that take longer than weight halves."""
-    real = unit(16, 2, F=29.718, I=29.444, W=19.927, hop=0.527)
+    """6.2B of arXiv:2401.10241: the block has no room for backwards that take longer than weight gradients."""
+    real = unit(16, 2, F=29.718, I=29.444, W=19.927, p2p=0.527)
 
     low, half = (predict(function(8, 24), real)["bubble"]["makespan"] for function in (v_min, v_half))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipezoo.schedule.action import Op
-from pipezoo.schedule.event_loop import play
+from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedules.interleaved_zero_bubble import interleaved_zero_bubble
 from pipezoo.schedules.zb_h1 import zb_h1
 
@@ -22,11 +22,11 @@ def test_three_ranks_as_drawn():
 def test_bubble_and_memory_are_the_paper_s(p, rounds):
     m = int(rounds * p)
     schedule = zb_h1(p, m)
-    assert play(schedule.offsets, schedule.source, 1.0).max() == 3 * m + p - 1
+    assert run_event_loop(schedule.offsets, schedule.source, 1.0).max() == 3 * m + p - 1
     for rank in range(p):
         ops = schedule.op[schedule.offsets[rank] : schedule.offsets[rank + 1]]
-        held = np.cumsum((ops == Op.F).astype(int) - (ops == Op.W))
-        assert held.max() == p
+        locked = np.cumsum((ops == Op.F).astype(int) - (ops == Op.W))
+        assert locked.max() == p
 
 
 def test_it_is_the_interleaved_order_of_one_stage_per_rank():

@@ -40,7 +40,7 @@ def test_the_span_bubble_in_any_costs_where_W_is_the_cheapest(p, F, I, W):
 
 # Zero Bubble Pipeline Parallelism, arXiv:2401.10241, tables 5 and 9; times in ms
 @pytest.mark.parametrize(
-    ("p", "m", "F", "I", "W", "hop", "published"),
+    ("p", "m", "F", "I", "W", "p2p", "published"),
     [
         (8, 24, 18.522, 18.086, 9.337, 0.601, 0.1083),
         (8, 64, 18.546, 18.097, 9.321, 0.762, 0.0444),
@@ -50,5 +50,5 @@ def test_the_span_bubble_in_any_costs_where_W_is_the_cheapest(p, F, I, W):
         (32, 96, 10.419, 10.207, 7.715, 0.408, 0.0641),
     ],
 )
-def test_the_published_span_bubbles_to_four_decimals(p, m, F, I, W, hop, published):
-    assert round(simulate(zb_h2(p, m), unit(p, F=F, I=I, W=W, hop=hop)).bubble()["span"], 4) == published
+def test_the_published_span_bubbles_to_four_decimals(p, m, F, I, W, p2p, published):
+    assert round(simulate(zb_h2(p, m), unit(p, F=F, I=I, W=W, p2p=p2p)).bubble()["span"], 4) == published

@@ -9,8 +9,7 @@ import pytest
 
 from pipezoo.errors import ScheduleError
 from pipezoo.schedule.schedule import Schedule
-
-from . import zoo
+from tests.support import zoo
 
 
 def accepted(name):

@@ -7,7 +7,7 @@ from pipezoo.costs.unit import unit
 from pipezoo.simulator.bounds import lower_bound
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import simulate
-from tests.simulator.plain_simulation import cases
+from tests.support.plain_simulation import cases
 
 
 @given(cases())
@@ -21,13 +21,13 @@ def test_no_legal_order_beats_it(case):
 
 @pytest.mark.parametrize("p", [1, 2, 4, 8])
 @pytest.mark.parametrize("v", [1, 2, 4])
-@pytest.mark.parametrize("hop", [0.0, 0.125])
-def test_with_equal_stages_it_is_the_closed_form(p, v, hop):
+@pytest.mark.parametrize("p2p", [0.0, 0.125])
+def test_with_equal_stages_it_is_the_closed_form(p, v, p2p):
     m = 3 * p
-    cost = unit(p * v, v, hop=hop)
+    cost = unit(p * v, v, p2p=p2p)
     in_a_loop = [stage % p for stage in range(p * v)]
 
-    assert lower_bound(cost, in_a_loop, m) == (p - 1) * (1 / v + hop) + 3 * m
+    assert lower_bound(cost, in_a_loop, m) == (p - 1) * (1 / v + p2p) + 3 * m
 
 
 def test_stages_in_a_v_start_as_early_as_stages_in_a_loop():
@@ -48,6 +48,6 @@ def test_the_slowest_rank_bounds_an_uneven_pipeline():
 
 def test_a_rank_that_must_send_and_receive_by_itself_has_less_time_to_compute():
     stages = {"F": 1, "I": 1, "W": 1}
-    cost = Cost.from_dict({"stages": [stages, stages], "hop": {"latency": 1}, "overlap": False})
+    cost = Cost.from_dict({"stages": [stages, stages], "p2p": {"latency": 1}, "overlap": False})
 
     assert lower_bound(cost, [0, 1], 8) == 1 + 8 * (3 + 2)

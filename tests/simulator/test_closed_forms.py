@@ -25,9 +25,9 @@ RANKS = [1, 2, 3, 4, 8]
 ROUNDS = [1, 2, 3, 5]  # microbatches are this many times the ranks
 
 
-def ones(schedule, v=1, I_frees=0.0):
+def ones(schedule, v=1, freed_by_input_grad=0.0):
     """Each F, I and W of a stage takes 1; memory counts in rank-microbatches."""
-    return unit(schedule.num_stages, v, F=v, I=v, W=v, I_frees=I_frees)
+    return unit(schedule.num_stages, v, F=v, I=v, W=v, freed_by_input_grad=freed_by_input_grad)
 
 
 def check(schedule, v, makespan):
@@ -40,8 +40,8 @@ def check(schedule, v, makespan):
     return timeline.bubble()
 
 
-def peak(schedule, v=1, I_frees=0.0):
-    return max(peak_memory(schedule, ones(schedule, v, I_frees)))
+def peak(schedule, v=1, freed_by_input_grad=0.0):
+    return max(peak_memory(schedule, ones(schedule, v, freed_by_input_grad)))
 
 
 @pytest.mark.parametrize("p", RANKS)
@@ -63,14 +63,14 @@ class TestOneStagePerRank:
         assert bubble["makespan"] == pytest.approx((p - 1) / (m + p - 1), abs=1e-12)
         assert peak_memory(schedule, ones(schedule)).tolist() == list(range(p, 0, -1))
 
-    @pytest.mark.parametrize("I_frees", [0.0, 0.5, 1.0])
-    def test_zb_h1(self, p, rounds, I_frees):
+    @pytest.mark.parametrize("freed_by_input_grad", [0.0, 0.5, 1.0])
+    def test_zb_h1(self, p, rounds, freed_by_input_grad):
         m = rounds * p
         schedule = zb_h1(p, m)
 
         bubble = check(schedule, 1, makespan=3 * m + p - 1)
         assert bubble["makespan"] == pytest.approx((p - 1) / (3 * m + p - 1), abs=1e-12)
-        assert peak(schedule, 1, I_frees) == p
+        assert peak(schedule, 1, freed_by_input_grad) == p
 
     def test_the_bubble_time_in_any_costs(self, p, rounds):
         m, F, I, W = rounds * p, 7, 5, 3
@@ -163,8 +163,8 @@ BOUND_OF_ONE_STAGE = [0.1083, 0.0439, 0.1003, 0.0778, 0.0820, 0.1098]  # makespa
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"p{row[0]}-m{row[1]}-{row[2]}")
 def test_the_published_span_bubbles_to_four_decimals(row):
-    p, m, F, I, W, hop, of_1f1b, of_zb_h1 = row
-    cost = unit(p, F=F, I=I, W=W, hop=hop)
+    p, m, F, I, W, p2p, of_1f1b, of_zb_h1 = row
+    cost = unit(p, F=F, I=I, W=W, p2p=p2p)
 
     assert round(simulate(one_f_one_b(p, m), cost).bubble()["span"], 4) == of_1f1b
     assert round(simulate(zb_h1(p, m), cost).bubble()["span"], 4) == of_zb_h1
@@ -172,12 +172,12 @@ def test_the_published_span_bubbles_to_four_decimals(row):
 
 @pytest.mark.parametrize(("row", "expected"), list(zip(PUBLISHED, BOUND_OF_ONE_STAGE, strict=True)))
 def test_the_published_bounds_to_four_decimals(row, expected):
-    p, m, F, I, W, hop, *_ = row
+    p, m, F, I, W, p2p, *_ = row
 
-    bound = predict(one_f_one_b(p, m), unit(p, F=F, I=I, W=W, hop=hop))["lower_bound"]
+    bound = predict(one_f_one_b(p, m), unit(p, F=F, I=I, W=W, p2p=p2p))["lower_bound"]
 
     assert round(bound["bubble"], 4) == expected
-    first_input = (p - 1) * (F + hop)
+    first_input = (p - 1) * (F + p2p)
     assert bound["bubble"] == pytest.approx(first_input / (first_input + m * (F + I + W)), rel=1e-12)
 
 

@@ -14,9 +14,9 @@ from pipezoo.costs.file import read
 from pipezoo.costs.table import table
 from pipezoo.costs.unit import unit
 from pipezoo.schedule.action import Op
-from pipezoo.simulator.cost import Cost, Hop
+from pipezoo.simulator.cost import P2P, Cost
 
-CONF = Path(__file__).parents[1] / "conf" / "cost"
+CONF = Path(__file__).parents[2] / "conf" / "cost"
 ENTRY = {"F": 1, "I": 2, "W": 3}
 
 
@@ -48,44 +48,50 @@ def test_one_entry_stands_for_every_stage():
 
 
 def test_numbers_that_yaml_leaves_as_text_are_numbers():
-    data = yaml.safe_load("stages: [{F: 1e-3, B: 2e-3}]\nhop: {latency: 5e-6, bandwidth: 1e9}")
+    data = yaml.safe_load("stages: [{F: 1e-3, B: 2e-3}]\np2p: {latency: 5e-6, bandwidth: 1e9}")
 
     costs = Cost.from_dict(data)
 
     assert data["stages"][0]["F"] == "1e-3"
     assert costs.seconds[0, Op.F] == 0.001
-    assert costs.hop == Hop(5e-6, 1e9)
+    assert costs.p2p == P2P(5e-6, 1e9)
 
 
 @pytest.mark.parametrize(
     ("data", "text"),
     [
         ({"stages": [ENTRY, ENTRY, ENTRY | {"F": -1}]}, "stages[2].F=-1: must be a number >= 0"),
-        ({"stages": [ENTRY | {"keeps": "many"}]}, "stages[0].keeps='many': must be a number >= 0"),
+        (
+            {"stages": [ENTRY | {"activation_bytes": "many"}]},
+            "stages[0].activation_bytes='many': must be a number >= 0",
+        ),
         ({"stages": [ENTRY | {"W": math.nan}]}, "stages[0].W=nan: must be a number >= 0"),
         ({"stages": [ENTRY | {"W": math.inf}]}, "stages[0].W=inf: must be a number >= 0"),
         ({"stages": [ENTRY | {"I": True}]}, "stages[0].I=True: must be a number >= 0"),
         ({"stages": [{"B": 1}]}, "stages[0].F: is missing"),
         ({"stages": [{"F": 1}]}, "stages[0].B: is missing; give B, or I and W, or all three"),
         ({"stages": [{"F": 1, "B": 1, "I": 1}]}, "stages[0]: I and W are the two halves of a backward"),
-        ({"stages": [ENTRY | {"keeps": 1, "I_frees": 2}]}, "stages[0].I_frees=2: F keeps only 1 bytes"),
-        ({"stages": [ENTRY | {"G": 1}]}, "stages[0].G=1: no such key; valid: F, B, I, W, keeps"),
+        (
+            {"stages": [ENTRY | {"activation_bytes": 1, "freed_by_input_grad": 2}]},
+            "stages[0].freed_by_input_grad=2: F keeps only 1 bytes",
+        ),
+        ({"stages": [ENTRY | {"G": 1}]}, "stages[0].G=1: no such key; valid: F, B, I, W, activation_bytes"),
         ({"stages": [3]}, "stages[0]=3: must be a table of keys; valid: F, B"),
         ({"stages": []}, "stages=[]: must be a list of entries, one a stage"),
         ({"stages": ENTRY}, "stages: a single entry for every stage needs the number of stages"),
         ({}, "stages=None: must be a list of entries"),
-        ([1], "cost=[1]: must be a table of keys; valid: stages, hop"),
-        ({"stages": [ENTRY], "hops": 1}, "cost.hops=1: no such key; valid: stages, hop"),
-        ({"stages": [ENTRY], "hop": 3}, "hop=3: must be a table of keys; valid: latency, bandwidth"),
-        ({"stages": [ENTRY], "hop": {"latency": -1}}, "hop.latency=-1: must be a number >= 0"),
-        ({"stages": [ENTRY], "hop": {"bandwidth": 0}}, "hop.bandwidth=0.0: must be a number > 0"),
-        ({"stages": [ENTRY], "hop": {"speed": 0}}, "hop.speed=0: no such key"),
+        ([1], "cost=[1]: must be a table of keys; valid: stages, p2p"),
+        ({"stages": [ENTRY], "hops": 1}, "cost.hops=1: no such key; valid: stages, p2p"),
+        ({"stages": [ENTRY], "p2p": 3}, "p2p=3: must be a table of keys; valid: latency, bandwidth"),
+        ({"stages": [ENTRY], "p2p": {"latency": -1}}, "p2p.latency=-1: must be a number >= 0"),
+        ({"stages": [ENTRY], "p2p": {"bandwidth": 0}}, "p2p.bandwidth=0.0: must be a number > 0"),
+        ({"stages": [ENTRY], "p2p": {"speed": 0}}, "p2p.speed=0: no such key"),
         ({"stages": [ENTRY], "overlap": "yes"}, "overlap='yes': must be true or false"),
         ({"stages": [ENTRY], "overlap_gain": 2}, "overlap_gain=2.0: must be a number in 0..1"),
         ({"stages": [ENTRY], "overlap_gain": 1, "overlap": False}, "overlap_gain=1.0: needs overlap=true"),
-        ({"stages": [ENTRY], "ranks_per_node": 8}, "ranks_per_node=8: hop_in_node and ranks_per_node come together"),
+        ({"stages": [ENTRY], "ranks_per_node": 8}, "ranks_per_node=8: p2p_intra_node and ranks_per_node come together"),
         (
-            {"stages": [ENTRY], "hop_in_node": {}, "ranks_per_node": 0},
+            {"stages": [ENTRY], "p2p_intra_node": {}, "ranks_per_node": 0},
             "ranks_per_node=0: must be an int >= 1",
         ),
     ],
@@ -109,13 +115,13 @@ def test_a_list_must_have_as_many_entries_as_the_pipeline_has_stages():
 
 numbers = st.floats(0, 1e12)
 entries = st.fixed_dictionaries(
-    {"F": numbers, "I": numbers, "W": numbers, "keeps": st.floats(1e3, 1e9)},
-    optional={"B": numbers, "I_frees": st.floats(0, 1e3), "sends": numbers, "optimizer": numbers},
+    {"F": numbers, "I": numbers, "W": numbers, "activation_bytes": st.floats(1e3, 1e9)},
+    optional={"B": numbers, "freed_by_input_grad": st.floats(0, 1e3), "output_bytes": numbers, "optimizer": numbers},
 )
 costs_as_dicts = st.fixed_dictionaries(
     {"stages": st.lists(entries, min_size=1, max_size=4)},
     optional={
-        "hop": st.fixed_dictionaries({}, optional={"latency": numbers, "bandwidth": st.floats(1, 1e12)}),
+        "p2p": st.fixed_dictionaries({}, optional={"latency": numbers, "bandwidth": st.floats(1, 1e12)}),
         "overlap": st.booleans(),
     },
 )
@@ -131,9 +137,9 @@ def test_written_and_read_again_a_cost_is_the_same(data):
 
 def test_a_cost_that_knows_no_halves_and_two_kinds_of_hops_is_read_again_too():
     data = {
-        "stages": [{"F": 1.0, "B": 2.0, "sends": 8.0}],
-        "hop": {"latency": 1.0, "bandwidth": 2.0},
-        "hop_in_node": {"latency": 0.5},
+        "stages": [{"F": 1.0, "B": 2.0, "output_bytes": 8.0}],
+        "p2p": {"latency": 1.0, "bandwidth": 2.0},
+        "p2p_intra_node": {"latency": 0.5},
         "ranks_per_node": 4,
         "overlap": True,
         "overlap_gain": 0.5,
@@ -143,25 +149,25 @@ def test_a_cost_that_knows_no_halves_and_two_kinds_of_hops_is_read_again_too():
 
 
 def test_a_hop_takes_its_latency_and_its_bytes_over_the_bandwidth_between_ranks_only():
-    stages = [ENTRY | {"sends": 100.0 * (stage + 1)} for stage in range(4)]
-    costs = Cost.from_dict({"stages": stages, "hop": {"latency": 1, "bandwidth": 50}})
+    stages = [ENTRY | {"output_bytes": 100.0 * (stage + 1)} for stage in range(4)]
+    costs = Cost.from_dict({"stages": stages, "p2p": {"latency": 1, "bandwidth": 50}})
 
-    assert costs.hop_seconds([0, 1, 2, 3]).tolist() == [3, 5, 7]
-    assert costs.hop_seconds([0, 1, 1, 0]).tolist() == [3, 0, 7]
+    assert costs.p2p_seconds([0, 1, 2, 3]).tolist() == [3, 5, 7]
+    assert costs.p2p_seconds([0, 1, 1, 0]).tolist() == [3, 0, 7]
 
 
 def test_within_a_node_a_hop_has_its_own_cost():
-    costs = Cost.from_dict({"stages": [ENTRY] * 4, "hop": {"latency": 9}, "hop_in_node": {}, "ranks_per_node": 2})
+    costs = Cost.from_dict({"stages": [ENTRY] * 4, "p2p": {"latency": 9}, "p2p_intra_node": {}, "ranks_per_node": 2})
 
-    assert costs.hop_seconds([0, 1, 2, 3]).tolist() == [0, 9, 0]
+    assert costs.p2p_seconds([0, 1, 2, 3]).tolist() == [0, 9, 0]
 
 
 def test_unit_cost_shares_a_ranks_time_and_memory_among_its_stages():
-    costs = unit(4, stages_per_rank=2, hop=0.25)
+    costs = unit(4, stages_per_rank=2, p2p=0.25)
 
     assert costs.seconds.tolist() == [[0.5, 1.0, 0.5, 0.5]] * 4
-    assert costs.keeps.tolist() == [0.5] * 4
-    assert costs.hop_seconds([0, 1, 0, 1]).tolist() == [0.25] * 3
+    assert costs.activation_bytes.tolist() == [0.5] * 4
+    assert costs.p2p_seconds([0, 1, 0, 1]).tolist() == [0.25] * 3
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
@@ -177,7 +183,7 @@ def test_the_hand_written_example_is_the_published_one():
 
     assert target == "pipezoo.costs.table.table"
     assert costs.seconds[7].tolist() == [0.018522, 0.018086 + 0.009337, 0.018086, 0.009337]
-    assert costs.hop_seconds(range(8)).tolist() == [0.000601] * 7
+    assert costs.p2p_seconds(range(8)).tolist() == [0.000601] * 7
 
 
 def test_the_unit_cost_of_conf_is_the_default():

@@ -10,7 +10,7 @@ from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.gpipe import gpipe
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import run
-from tests.simulator.plain_simulation import cases
+from tests.support.plain_simulation import cases
 
 STAGE = {"F": 1, "B": 2, "I": 1, "W": 1}
 ORDER = Schedule.from_orders([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]])
@@ -53,7 +53,7 @@ def test_of_a_long_path_the_summary_lists_both_ends():
 
 
 def test_a_slow_hop_puts_the_path_on_the_messages():
-    slow = Cost.from_dict({"stages": [STAGE, STAGE], "hop": {"latency": 10}})
+    slow = Cost.from_dict({"stages": [STAGE, STAGE], "p2p": {"latency": 10}})
     path = run(ORDER, slow).critical_path()
 
     assert steps(slow)[-1] == ("0B1", "message")

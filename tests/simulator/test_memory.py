@@ -5,18 +5,18 @@ from hypothesis import given
 
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
-from pipezoo.simulator.memory import held, memory_over_time, peak_memory
+from pipezoo.simulator.memory import locked, memory_over_time, peak_memory
 from pipezoo.simulator.simulate import simulate
-from tests.simulator.plain_simulation import cases, memory
+from tests.support.plain_simulation import cases, memory
 
-STAGE = {"F": 1, "B": 2, "I": 1, "W": 1, "keeps": 10, "I_frees": 4}
+STAGE = {"F": 1, "B": 2, "I": 1, "W": 1, "activation_bytes": 10, "freed_by_input_grad": 4}
 
 
 @given(cases())
 def test_on_any_legal_order_it_is_what_counting_by_hand_gives(case):
     schedule, cost = case
 
-    during, _ = held(schedule, cost)
+    during, _ = locked(schedule, cost)
     by_hand = memory(schedule, cost)
 
     assert during.tolist() == [level for levels in by_hand for level in levels]
@@ -31,17 +31,17 @@ def test_on_any_legal_order_it_is_what_counting_by_hand_gives(case):
         (["0F0", "(0F1;0B0)OVERLAP_F_B", "0B1"], [10, 20, 20, 10], [10, 20, 10, 0]),
         (["0F0", "(0B0;0F1)OVERLAP_F_B", "0B1"], [10, 20, 10, 10], [10, 0, 10, 0]),
     ],
-    ids=["whole backward", "split backward", "overlapped pair", "overlapped pair, backward first"],
+    ids=["full backward", "split backward", "overlapped pair", "overlapped pair, backward first"],
 )
 def test_f_adds_what_its_stage_keeps_and_the_backward_frees_it(order, during, after):
-    levels = held(Schedule.from_orders([order]), Cost.from_dict({"stages": [STAGE]}))
+    levels = locked(Schedule.from_orders([order]), Cost.from_dict({"stages": [STAGE]}))
 
     assert [level.tolist() for level in levels] == [during, after]
 
 
 def test_over_time_a_rank_holds_from_the_start_of_f_to_the_end_of_its_backward():
     schedule = Schedule.from_orders([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]])
-    cost = Cost.from_dict({"stages": [STAGE, STAGE | {"keeps": 3, "I_frees": 0}]})
+    cost = Cost.from_dict({"stages": [STAGE, STAGE | {"activation_bytes": 3, "freed_by_input_grad": 0}]})
 
     first, second = memory_over_time(schedule, cost, simulate(schedule, cost))
 

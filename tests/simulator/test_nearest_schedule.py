@@ -22,7 +22,7 @@ def distance(one, other):
 
 
 def split(order):
-    """A rank's actions, whole backwards as their two halves."""
+    """A rank's actions, full backwards as their two halves."""
     halves = ((w.replace("B", "I"), w.replace("B", "W")) if "B" in w else (w,) for w in map(str, order))
     return [half for pair in halves for half in pair]
 
@@ -67,7 +67,7 @@ def test_a_whole_backward_is_its_halves_in_a_row():
     halves = Schedule.from_orders([["0F0", "0I0", "0W0", "0F1", "0I1", "0W1"]])
 
     assert distance(whole, halves) == 0.0
-    assert nearest(whole, [halves]).partings == []
+    assert nearest(whole, [halves]).divergences == []
 
 
 def test_messages_do_not_count():
@@ -87,7 +87,7 @@ def test_a_schedule_of_the_zoo_with_two_neighbours_exchanged_is_nearest_to_itsel
 
     assert found.schedule.name == name
     assert (found.crossed, found.pairs) == (1, 4 * 72 * 71 / 2)
-    (parting,) = found.partings
+    (parting,) = found.divergences
     assert str(parting.here) == str(changed.order[parting.rank][parting.at])
     assert str(parting.there) == str(found.schedule.order[parting.rank][parting.at])
 
@@ -108,7 +108,7 @@ def exchanged(schedule, rng):
 def test_where_orders_part_is_named_rank_by_rank():
     found = nearest(one_f_one_b(2, 3), [gpipe(2, 3)])
 
-    assert [(p.rank, p.at, str(p.here), str(p.there)) for p in found.partings] == [
+    assert [(p.rank, p.at, str(p.here), str(p.there)) for p in found.divergences] == [
         (0, 2, "0B0", "0F2"),
         (1, 1, "1B0", "1F1"),
     ]

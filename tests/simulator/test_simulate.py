@@ -10,10 +10,10 @@ from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import predict, simulate
-from tests.simulator.plain_simulation import cases
-from tests.simulator.plain_simulation import simulate as plainly
+from tests.support.plain_simulation import cases
+from tests.support.plain_simulation import simulate as plainly
 
-STAGE = {"F": 1, "B": 2, "I": 1, "W": 1, "keeps": 1}
+STAGE = {"F": 1, "B": 2, "I": 1, "W": 1, "activation_bytes": 1}
 TWO_RANKS = Schedule.from_orders([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]])
 
 
@@ -41,7 +41,7 @@ def test_on_any_legal_order_it_is_the_plain_simulation(few_ranks, case):
 
 
 def test_an_action_starts_when_its_rank_is_free_and_its_input_has_arrived():
-    cost = Cost.from_dict({"stages": [STAGE | {"sends": 4}, STAGE], "hop": {"latency": 1, "bandwidth": 8}})
+    cost = Cost.from_dict({"stages": [STAGE | {"output_bytes": 4}, STAGE], "p2p": {"latency": 1, "bandwidth": 8}})
 
     assert named(simulate(TWO_RANKS, cost)) == {
         "0F0": (0, 1),
@@ -56,7 +56,7 @@ def test_an_action_starts_when_its_rank_is_free_and_its_input_has_arrived():
 
 
 def test_without_overlap_a_message_keeps_both_of_its_ranks_busy():
-    cost = Cost.from_dict({"stages": [STAGE, STAGE], "hop": {"latency": 0.5}, "overlap": False})
+    cost = Cost.from_dict({"stages": [STAGE, STAGE], "p2p": {"latency": 0.5}, "overlap": False})
 
     assert named(simulate(TWO_RANKS, cost)) == {
         "0F0": (0, 1),  # ... sends until 1.5
@@ -89,7 +89,7 @@ def test_an_overlapped_pair_hides_a_share_of_its_shorter_half(gain, backward, af
 def test_two_stages_of_one_rank_hand_over_in_no_time():
     schedule = Schedule.from_orders([["0F0", "1F0", "1B0", "0B0"]])
 
-    assert simulate(schedule, unit(2, F=2, I=2, W=2, hop=100)).makespan == 12
+    assert simulate(schedule, unit(2, F=2, I=2, W=2, p2p=100)).makespan == 12
 
 
 def test_messages_written_out_are_left_to_the_cost():
@@ -97,7 +97,7 @@ def test_messages_written_out_are_left_to_the_cost():
         [["0F0", "0SEND_F0", "0RECV_B0", "0B0"], ["1RECV_F0", "1F0", "1B0", "1SEND_B0"]],
     )
 
-    assert named(simulate(written, unit(2, hop=1))) == {"0F0": (0, 1), "1F0": (2, 3), "1B0": (3, 5), "0B0": (6, 8)}
+    assert named(simulate(written, unit(2, p2p=1))) == {"0F0": (0, 1), "1F0": (2, 3), "1B0": (3, 5), "0B0": (6, 8)}
 
 
 def test_costs_of_another_number_of_stages_are_refused():

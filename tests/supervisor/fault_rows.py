@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.runtime.command import Command, command
+from tests.support.command import Command, command
 
 FAST = 1.0
 DEADLINE = 1.0  # seconds without progress, in these tests

@@ -11,9 +11,8 @@ import pytest
 from pipezoo.errors import ConfigError
 from pipezoo.results.run_dir import read_metrics
 from pipezoo.runtime.fault_injection import Fault, Kill
-
-from .command import command
-from .fault_rows import DEADLINE, FAST, ROWS, Row, seconds_after
+from tests.supervisor.fault_rows import DEADLINE, FAST, ROWS, Row, seconds_after
+from tests.support.command import command
 
 LOADED = 2.0  # how much longer things may take where the tests share the machine
 
@@ -38,7 +37,9 @@ def test_a_run_ends_as_it_must_when_a_rank(tmp_path: Path, row: Row, ranks: int)
     assert failure["error"] in ended.err
     assert [process["name"] for process in failure["processes"]] == [f"rank {rank}" for rank in range(ranks)]
     if "starts with other" not in row.line:
-        assert failure["culprit"] == re.search(r"rank \d", row.line.format(last=ranks - 1) + f"rank {ranks - 1}")[0]  # type: ignore[index]
+        assert (
+            failure["first_failure"] == re.search(r"rank \d", row.line.format(last=ranks - 1) + f"rank {ranks - 1}")[0]
+        )  # type: ignore[index]
 
 
 def test_the_log_has_the_traceback_the_follow_up_errors_and_the_stacks(tmp_path: Path) -> None:

@@ -6,45 +6,43 @@ import pytest
 
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.one_f_one_b import one_f_one_b as schedule
-from pipezoo.supervisor.stall_diagnosis import Standing, as_dict, culprit, explain_silence, waits
+from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall, waits
 from pipezoo.supervisor.worker_channel import Phase
 
 ACTIONS = lower(schedule(3, 4))
 
 
-def stand(rank: int, at: str | Phase, step: int = 1, seconds: float = 60.0, state: str = "running") -> Standing:
+def stand(rank: int, at: str | Phase, step: int = 1, seconds: float = 60.0, state: str = "running") -> RankStatus:
     place = int(at) if isinstance(at, Phase) else [str(action) for action in ACTIONS[rank]].index(at)
-    return Standing(f"rank {rank}", ACTIONS[rank], step, place, seconds, state)
+    return RankStatus(f"rank {rank}", ACTIONS[rank], step, place, seconds, state)
 
 
 def test_a_rank_waits_for_the_one_that_has_not_sent_yet() -> None:
-    standings = [stand(0, "0F2", seconds=61.0), stand(1, "1F2"), stand(2, "2F1")]
-    found = waits(standings)
+    statuses = [stand(0, "0F2", seconds=61.0), stand(1, "1F2"), stand(2, "2F1")]
+    found = waits(statuses)
     assert {who: (wait.whom, wait.what) for who, wait in found.items()} == {1: (0, "1RECV_F2")}
-    assert culprit(standings) == 0
-    assert explain_silence(standings) == (
+    assert first_to_stall(statuses) == 0
+    assert explain_stall(statuses) == (
         "rank 0 does not move (stage 0, step 1, at 0F2); rank 1 waits at 1RECV_F2 for rank 0, which is in 0F2 for 61 s"
     )
 
 
 def test_a_chain_leads_to_the_one_at_its_end() -> None:
-    standings = [stand(0, "0B0"), stand(1, "1B0"), stand(2, "2F0")]
-    assert {who: wait.whom for who, wait in waits(standings).items()} == {0: 1, 1: 2}
-    assert culprit(standings) == 2
+    statuses = [stand(0, "0B0"), stand(1, "1B0"), stand(2, "2F0")]
+    assert {who: wait.whom for who, wait in waits(statuses).items()} == {0: 1, 1: 2}
+    assert first_to_stall(statuses) == 2
 
 
 def test_a_stopped_rank_is_to_blame_even_when_it_waits() -> None:
-    standings = [stand(0, "0F0"), stand(1, "1F0", state="stopped"), stand(2, "2F0")]
-    assert culprit(standings) == 1
-    assert explain_silence(standings).startswith(
-        "rank 1 is stopped (stage 1, step 1, at 1F0); rank 2 waits at 2RECV_F0"
-    )
+    statuses = [stand(0, "0F0"), stand(1, "1F0", state="stopped"), stand(2, "2F0")]
+    assert first_to_stall(statuses) == 1
+    assert explain_stall(statuses).startswith("rank 1 is stopped (stage 1, step 1, at 1F0); rank 2 waits at 2RECV_F0")
 
 
 def test_a_rank_of_an_earlier_step_is_behind() -> None:
-    standings = [stand(0, "0B0", step=3), stand(1, Phase.UPDATE, step=2), stand(2, Phase.UPDATE, step=2)]
-    assert waits(standings)[0].whom == 1
-    assert culprit(standings) == 1
+    statuses = [stand(0, "0B0", step=3), stand(1, Phase.UPDATE, step=2), stand(2, Phase.UPDATE, step=2)]
+    assert waits(statuses)[0].whom == 1
+    assert first_to_stall(statuses) == 1
 
 
 @pytest.mark.parametrize("behind", [Phase.START, Phase.BUILD])
@@ -52,28 +50,28 @@ def test_those_that_join_or_leave_wait_for_the_last(behind: Phase) -> None:
     leaving = [stand(0, Phase.LEAVE), stand(1, Phase.LEAVE), stand(2, "2B3")]
     assert {wait.whom for wait in waits(leaving).values()} == {2}
     joining = [stand(0, Phase.JOIN, 0), stand(1, Phase.START, 0), stand(2, Phase.JOIN, 0)]
-    assert explain_silence(joining).startswith(
+    assert explain_stall(joining).startswith(
         "rank 1 does not move (starting); rank 0 waits at joining the others for rank 1, which is starting for 60 s"
     )
 
 
 def test_nobody_is_to_blame_when_all_wait_for_each_other() -> None:
     crossed = [stand(0, "0B0"), stand(1, "1F0")]
-    crossed[0] = Standing("rank 0", ACTIONS[0][1:], 1, 0, 60.0)  # its order lost a forward: not what was lowered
+    crossed[0] = RankStatus("rank 0", ACTIONS[0][1:], 1, 0, 60.0)  # its order lost a forward: not what was lowered
     backwards = [str(action) for action in ACTIONS[0]].index("0B0")
-    crossed[0] = Standing("rank 0", [ACTIONS[0][backwards - 1], ACTIONS[0][backwards], ACTIONS[0][1]], 1, 1, 60.0)
-    assert culprit(crossed) is None
-    assert explain_silence(crossed).startswith("all ranks wait for each other; rank 0 waits at 0RECV_B0 for rank 1")
+    crossed[0] = RankStatus("rank 0", [ACTIONS[0][backwards - 1], ACTIONS[0][backwards], ACTIONS[0][1]], 1, 1, 60.0)
+    assert first_to_stall(crossed) is None
+    assert explain_stall(crossed).startswith("all ranks wait for each other; rank 0 waits at 0RECV_B0 for rank 1")
 
 
 def test_many_waiting_ranks_are_counted() -> None:
     actions = lower(schedule(8, 8))
-    standings = [Standing(f"rank {rank}", actions[rank], 0, 0, 9.0) for rank in range(8)]
-    standings = [
-        Standing(s.name, s.actions, 0, [str(a) for a in s.actions].index(f"{rank}F0"), 9.0)
-        for rank, s in enumerate(standings)
+    statuses = [RankStatus(f"rank {rank}", actions[rank], 0, 0, 9.0) for rank in range(8)]
+    statuses = [
+        RankStatus(s.name, s.actions, 0, [str(a) for a in s.actions].index(f"{rank}F0"), 9.0)
+        for rank, s in enumerate(statuses)
     ]
-    assert explain_silence(standings).endswith("; 4 more wait")
+    assert explain_stall(statuses).endswith("; 4 more wait")
 
 
 def test_a_file_has_the_last_actions_of_everybody() -> None:

@@ -20,11 +20,10 @@ from pipezoo.errors import NoProgressError, OutputError, RankError
 from pipezoo.results.run_dir import read_metrics, read_result
 from pipezoo.runtime.start_method import start_method
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
-from pipezoo.supervisor.worker_channel import Inbox, Link
-
-from ..conftest import CommandLine
-from .command import SMALL, Command, command
-from .fault_rows import DEADLINE
+from pipezoo.supervisor.worker_channel import SupervisorChannel, WorkerChannel
+from tests.conftest import CommandLine
+from tests.supervisor.fault_rows import DEADLINE
+from tests.support.command import SMALL, Command, command
 
 LONG = ("stages=2", "steps=100000")
 LIMITS = Limits(5.0, 5.0)
@@ -187,31 +186,33 @@ class FakeThread:
 # The supervisor alone ---------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, *targets: Callable[[Link], Any], limits: Limits = LIMITS, **handlers: Any) -> dict[str, Any]:
+def start(
+    folder: Path, *targets: Callable[[WorkerChannel], Any], limits: Limits = LIMITS, **handlers: Any
+) -> dict[str, Any]:
     named = {f"rank {i}": target for i, target in enumerate(targets)}
     return launch(named, limits, folder / "log", handlers=Handlers(**handlers))
 
 
 def test_what_the_targets_return_comes_back(tmp_path: Path) -> None:
-    found = start(tmp_path, lambda link: {1: [2.5, None, float("inf")]}, lambda link: "text")
+    found = start(tmp_path, lambda channel: {1: [2.5, None, float("inf")]}, lambda channel: "text")
     assert found == {"rank 0": {1: [2.5, None, float("inf")]}, "rank 1": "text"}
 
 
 def test_messages_arrive_in_order_and_whole(tmp_path: Path) -> None:
     heard: list[int] = []
 
-    def talk(link: Link) -> None:
+    def talk(channel: WorkerChannel) -> None:
         for step in range(200):
-            link.begin_step(step)
-            link.end_step(step, 0.0, 1.0, [float(step)] * 1000)
+            channel.begin_step(step)
+            channel.end_step(step, 0.0, 1.0, [float(step)] * 1000)
 
     start(tmp_path, talk, step=lambda name, message: heard.append(int(message["losses"][-1])))
     assert heard == list(range(200))
 
 
 def test_a_process_stopped_in_the_middle_of_a_message_keeps_nobody_waiting(tmp_path: Path) -> None:
-    def stop_halfway(link: Link) -> None:
-        link._line.sendall(b"\x00\x01\x00\x00 only the beginning")
+    def stop_halfway(channel: WorkerChannel) -> None:
+        channel._line.sendall(b"\x00\x01\x00\x00 only the beginning")
         os.kill(os.getpid(), signal.SIGSTOP)
 
     began = time.monotonic()
@@ -223,16 +224,16 @@ def test_a_process_stopped_in_the_middle_of_a_message_keeps_nobody_waiting(tmp_p
 def test_pieces_of_messages_become_whole_ones() -> None:
     ours, theirs = socket.socketpair()
     sent = Sent()
-    Link(sent, [0] * 3, 0).send("step", losses=[1.0])  # type: ignore[arg-type]
-    inbox, seen = Inbox(ours), []
+    WorkerChannel(sent, [0] * 3, 0).send("step", losses=[1.0])  # type: ignore[arg-type]
+    channel, seen = SupervisorChannel(ours), []
     for byte in sent.data:
         theirs.sendall(bytes([byte]))
-        seen.append(inbox.messages())
+        seen.append(channel.messages())
     assert seen[-1] == [{"kind": "step", "losses": [1.0]}]
     assert not any(seen[:-1])
     theirs.close()
-    assert inbox.messages() == []
-    assert not inbox.open
+    assert channel.messages() == []
+    assert not channel.open
     ours.close()
 
 
@@ -244,7 +245,7 @@ class Sent:
 
 
 def test_the_first_of_several_errors_is_told_and_a_lost_connection_last(tmp_path: Path) -> None:
-    def fail(link: Link, text: str, after: float) -> None:
+    def fail(channel: WorkerChannel, text: str, after: float) -> None:
         time.sleep(after)
         raise RuntimeError(text)
 
@@ -257,7 +258,7 @@ def test_the_first_of_several_errors_is_told_and_a_lost_connection_last(tmp_path
 
 
 def test_a_process_whose_child_holds_the_line_is_found_dead(tmp_path: Path) -> None:
-    def leave_a_child(link: Link) -> None:
+    def leave_a_child(channel: WorkerChannel) -> None:
         if os.fork() == 0:
             time.sleep(3.0)
             os._exit(0)
@@ -270,9 +271,9 @@ def test_a_process_whose_child_holds_the_line_is_found_dead(tmp_path: Path) -> N
 
 
 def test_progress_resets_the_deadline(tmp_path: Path) -> None:
-    def slow(link: Link) -> str:
+    def slow(channel: WorkerChannel) -> str:
         for action in range(8):
-            link.note(action)
+            channel.note(action)
             time.sleep(0.2)
         return "done"
 
@@ -280,8 +281,8 @@ def test_progress_resets_the_deadline(tmp_path: Path) -> None:
 
 
 def test_later_steps_have_their_own_deadline(tmp_path: Path) -> None:
-    def stuck(link: Link) -> None:
-        link.end_step(0, 0.0, 1.0, None)
+    def stuck(channel: WorkerChannel) -> None:
+        channel.end_step(0, 0.0, 1.0, None)
         time.sleep(30.0)
 
     with pytest.raises(NoProgressError, match=r"nobody moved for launch.step_timeout=0.3 s"):
@@ -292,8 +293,8 @@ def test_an_error_of_the_parent_ends_the_children(tmp_path: Path) -> None:
     def refuse(name: str, message: dict[str, Any]) -> None:
         raise OutputError("metrics.jsonl: cannot be written")
 
-    def work(link: Link) -> None:
-        link.end_step(0, 0.0, 1.0, None)
+    def work(channel: WorkerChannel) -> None:
+        channel.end_step(0, 0.0, 1.0, None)
         time.sleep(30.0)
 
     failures: list[dict[str, Any]] = []

@@ -8,33 +8,33 @@ import os
 import pytest
 
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.component import Part
-from pipezoo.experiment.experiment import Experiment, Processes
-from pipezoo.exports.spec import Blueprint
+from pipezoo.experiment.component import Component
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.exports.spec import ExportSpec
+from pipezoo.launch import Processes
 from pipezoo.results.run_dir import read_result
 from pipezoo.schedules.gpipe import gpipe
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.tasks.export import make_exports, write_exports
-
-from .test_simulate import NONE, predicted, schedule
+from tests.tasks.test_simulate import NONE, predicted, schedule
 
 
 def exporter(name, **arguments):
-    return Part("export", name, f"pipezoo.exports.{name}.{name}", arguments, given=("blueprint",))
+    return Component("export", name, f"pipezoo.exports.{name}.{name}", arguments, given=("spec",))
 
 
 def asking(*names):
     parts = dict.fromkeys(("model", "data", "split", "schedule", "optimizer", "loss", "cost"), NONE)
-    exports = tuple(name if isinstance(name, Part) else exporter(name) for name in names)
+    exports = tuple(name if isinstance(name, Component) else exporter(name) for name in names)
     return Experiment(task="simulate", launch=Processes(), launch_name="processes", exports=exports, **parts)
 
 
-GPIPE = Blueprint(gpipe(2, 4), unnamed="nobody built the model")
+GPIPE = ExportSpec(gpipe(2, 4), unnamed="nobody built the model")
 
 
 def test_every_export_has_a_folder_of_its_own(tmp_path):
     said = []
-    exports = make_exports(asking("torch", "torchtitan", "megatron"), Blueprint(one_f_one_b(2, 4)))
+    exports = make_exports(asking("torch", "torchtitan", "megatron"), ExportSpec(one_f_one_b(2, 4)))
 
     told = write_exports(exports, tmp_path, said.append)
 
@@ -72,15 +72,15 @@ def test_nothing_to_be_had_is_an_error_before_the_run_and_a_line_after_it():
 
 
 def test_a_wrong_argument_is_an_error_whatever_else_is_asked():
-    wrong = Part(
+    wrong = Component(
         "export",
         "torchtitan",
         "pipezoo.exports.torchtitan.torchtitan",
         {"rename": {"block": "layers"}},
-        given=("blueprint",),
+        given=("spec",),
         sources={"rename": "export.torchtitan.rename"},
     )
-    named = Blueprint(one_f_one_b(2, 4), modules=(("blocks.0",), ("blocks.1",)))
+    named = ExportSpec(one_f_one_b(2, 4), modules=(("blocks.0",), ("blocks.1",)))
 
     with pytest.raises(
         ConfigError, match=r"^export.torchtitan.rename.block=layers: unknown module \(did you mean blocks"
@@ -140,12 +140,12 @@ def test_a_plan_exports_its_winner(cli, tmp_path):
         "task=plan",
         "ranks=2",
         "microbatches=4",
-        "plan.moves=0",
+        "plan.iterations=0",
         "plan.schedules=[zbv]",
         "plan.stages_per_rank=[2]",
     )
 
-    ended = cli(*words, "plan.generate=false", "export=[torchtitan,megatron]", f"hydra.run.dir={tmp_path}/run")
+    ended = cli(*words, "plan.search=false", "export=[torchtitan,megatron]", f"hydra.run.dir={tmp_path}/run")
 
     assert ended.code == 0
     result = read_result(tmp_path / "run")

@@ -7,13 +7,13 @@ from pipezoo.config.compose import compose, load
 from pipezoo.costs.file import read
 from pipezoo.costs.profiled import measured
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.allowlist import Trust
-from pipezoo.simulator.cost import Cost, Hop
+from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.tasks.measure_costs import check_rows, costs_of
 
 
 def experiment_of(*words):
-    return load(*compose(["task=plan", "model=multi_mlp", "model.d_hid=16", *words]), Trust())
+    return load(*compose(["task=plan", "model=multi_mlp", "model.d_hid=16", *words]), Allowlist())
 
 
 MEASURED = ("ranks=2", "cost=measured", "cost.steps=1", "cost.microbatches=4")
@@ -27,22 +27,22 @@ def test_measured_costs_are_a_cost_file_in_the_folder(tmp_path):
 
     assert cost.num_stages == 2
     assert (cost.seconds > 0).all()  # F, B, I and W
-    assert not cost.whole_is_derived.any()
-    assert (cost.keeps > 0).all()
-    assert cost.sends[0] == 4 * 16 * 4  # rows, features, bytes of float32
-    assert cost.hop.latency >= 0
+    assert not cost.full_backward_is_derived.any()
+    assert (cost.activation_bytes > 0).all()
+    assert cost.output_bytes[0] == 4 * 16 * 4  # rows, features, bytes of float32
+    assert cost.p2p.latency >= 0
     file = tmp_path / "cost-2-stages-4-rows.yaml"
     assert read(2, file=file) == cost
     assert "message of 1024 bytes" in file.read_text()
     assert yaml.safe_load(file.read_text())["stages"]
     assert cost_of(2, 1, 16) is cost  # rows of a microbatch are the same
-    assert [line.split()[1:3] for line in said] == [["a", "hop"], ["2", "stages,"]]
+    assert [line.split()[1:3] for line in said] == [["a", "p2p"], ["2", "stages,"]]
 
 
 def test_a_shared_batch_is_measured_by_the_rows_of_its_microbatches(tmp_path):
     cost_of = costs_of(experiment_of(*MEASURED, "cost.latency=0", "cost.bandwidth=1e9", "batch_size=32"), tmp_path, str)
 
-    assert [cost_of(2, 1, m).sends[0] for m in (4, 8)] == [8 * 16 * 4, 4 * 16 * 4]
+    assert [cost_of(2, 1, m).output_bytes[0] for m in (4, 8)] == [8 * 16 * 4, 4 * 16 * 4]
     assert (tmp_path / "cost-2-stages-8-rows.yaml").exists()
     with pytest.raises(ConfigError, match="batch_size=32: is not divisible by microbatches=5"):
         cost_of(2, 1, 5)
@@ -51,17 +51,17 @@ def test_a_shared_batch_is_measured_by_the_rows_of_its_microbatches(tmp_path):
 def test_numbers_that_are_given_are_not_measured(tmp_path):
     said = []
     cost_of = costs_of(experiment_of(*MEASURED, "cost.latency=0.5", "cost.bandwidth=1e9"), tmp_path, said.append)
-    assert cost_of(2, 1, 8).hop == Hop(0.5, 1e9)
+    assert cost_of(2, 1, 8).p2p == P2P(0.5, 1e9)
     assert len(said) == 1
 
 
 def test_virtual_ranks_have_the_messages_of_their_launch(tmp_path):
     words = ("launch=virtual", "launch.latency=0.25", "launch.bandwidth=1e6")
-    assert costs_of(experiment_of(*MEASURED, *words), tmp_path, str)(2, 1, 8).hop == Hop(0.25, 1e6)
+    assert costs_of(experiment_of(*MEASURED, *words), tmp_path, str)(2, 1, 8).p2p == P2P(0.25, 1e6)
 
 
 def test_costs_of_the_config_are_taken_as_they_are(tmp_path):
-    assert isinstance(costs_of(experiment_of("cost.hop=0.5"), tmp_path, print)(4, 2, 8), Cost)
+    assert isinstance(costs_of(experiment_of("cost.p2p=0.5"), tmp_path, print)(4, 2, 8), Cost)
 
 
 def test_a_model_that_cannot_be_cut_so_often_is_one_line(tmp_path):

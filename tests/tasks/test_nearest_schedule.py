@@ -13,9 +13,8 @@ from pipezoo.schedules.zbv import zbv
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import predict
 from pipezoo.tasks import nearest_schedule as module
-from pipezoo.tasks.nearest_schedule import lines, neighbour
-
-from .test_simulate import predicted, schedule, table
+from pipezoo.tasks.nearest_schedule import lines, nearest_schedule
+from tests.tasks.test_simulate import predicted, schedule, table
 
 EARLY = "0F0,0F1,0B0,0F2,0B1,0B2\n1F0,1B0,1F1,1B1,1F2,1B2\n"
 LATE = "0F0,0B0,0F1,0F2,0B1,0B2\n1F0,1B0,1F1,1B1,1F2,1B2\n"  # rank 0 forwards one microbatch too few at first
@@ -30,7 +29,7 @@ def test_an_order_that_is_in_the_zoo_is_recognised(tmp_path):
     result, said = simulated(tmp_path, EARLY)
 
     assert result["nearest"]["schedule"] == "1f1b"
-    assert (result["nearest"]["distance"], result["nearest"]["partings"]) == (0.0, [])
+    assert (result["nearest"]["distance"], result["nearest"]["divergences"]) == (0.0, [])
     assert "nearest   1f1b: the same order\n" in said
     assert "its step 12 units (yours the same), bubble 25.0 % (yours 25.0 %), memory 2 (yours 2)" in said
 
@@ -43,7 +42,7 @@ def test_an_order_of_ones_own_hears_what_is_nearest_where_they_part_and_what_it_
         "distance": pytest.approx(2 / 72),
         "crossed": 2,  # F1 before both halves of B0
         "pairs": 2 * 9 * 8 // 2,
-        "partings": ["rank 0, action 2: 0B0, there 0F1"],
+        "divergences": ["rank 0, action 2: 0B0, there 0F1"],
         "step_seconds": 12,
         "bubble": {"makespan": 0.25, "span": 0.25},
         "peak_memory": 2,
@@ -84,7 +83,7 @@ def test_too_large_an_order_is_not_compared_and_that_is_said(monkeypatch):
     monkeypatch.setattr(module, "MOST_ACTIONS", 23)
     order, cost = zbv(2, 4), unit(4, 2)
 
-    found = neighbour(order, cost, prediction := predict(order, cost))
+    found = nearest_schedule(order, cost, prediction := predict(order, cost))
 
     assert lines(found, prediction, "unit") == ["nearest   none: not looked for among more than 23 actions"]
 
@@ -93,11 +92,11 @@ def test_too_large_an_order_is_not_compared_and_that_is_said(monkeypatch):
 def test_the_whole_zoo_is_looked_at(function):
     order, cost = function(4, 8), unit(8, 2)
 
-    assert neighbour(order, cost, predict(order, cost))["schedule"] == function.__name__
+    assert nearest_schedule(order, cost, predict(order, cost))["schedule"] == function.__name__
 
 
 def test_costs_that_know_no_halves_still_have_a_neighbour(tmp_path):
-    whole = table(stages={"F": 0.01, "B": 0.02, "keeps": 1024.0})
+    whole = table(stages={"F": 0.01, "B": 0.02, "activation_bytes": 1024.0})
 
     result, said = simulated(tmp_path, "0F0,0B0\n", cost=whole)
 
@@ -107,10 +106,10 @@ def test_costs_that_know_no_halves_still_have_a_neighbour(tmp_path):
 
 def test_bytes_and_seconds_are_said_as_such():
     order = zbv(2, 4)
-    cost = Cost.from_dict({"stages": [{"F": 0.01, "I": 0.01, "W": 0.01, "keeps": 1024.0}] * 4})
+    cost = Cost.from_dict({"stages": [{"F": 0.01, "I": 0.01, "W": 0.01, "activation_bytes": 1024.0}] * 4})
     prediction = predict(order, cost)
 
-    (_, figures) = lines(neighbour(order, cost, prediction), prediction, "s")
+    (_, figures) = lines(nearest_schedule(order, cost, prediction), prediction, "s")
 
     assert figures.strip().startswith("its step 250 ms (yours the same)")
     assert figures.endswith("memory 4 KiB (yours 4 KiB)")

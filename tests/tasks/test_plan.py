@@ -11,17 +11,17 @@ import yaml
 
 from pipezoo.config.compose import compose, load
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.allowlist import Trust
+from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.results.run_dir import read_result
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.tasks.plan import run
 
-WORDS = ["task=plan", "ranks=4", "plan.budget=1", "plan.moves=5"]
-REAL = ["microbatches=12", "cost.F=29.7", "cost.I=29.4", "cost.W=19.9", "cost.hop=0.5", "cost.I_frees=0.57"]
+WORDS = ["task=plan", "ranks=4", "plan.time_limit_s=1", "plan.iterations=5"]
+REAL = ["microbatches=12", "cost.F=29.7", "cost.I=29.4", "cost.W=19.9", "cost.p2p=0.5", "cost.freed_by_input_grad=0.57"]
 
 
 def experiment_of(*words):
-    return load(*compose([*WORDS, *words]), Trust())
+    return load(*compose([*WORDS, *words]), Allowlist())
 
 
 def test_the_folder_holds_the_table_the_winner_and_a_run_of_it(tmp_path):
@@ -48,7 +48,7 @@ def test_the_folder_holds_the_table_the_winner_and_a_run_of_it(tmp_path):
 def test_the_experiment_composes_into_the_run_of_the_winner(tmp_path):
     run(experiment_of("model=multi_mlp", "model.d_hid=16"), tmp_path, lambda line: None)
 
-    experiment = load(*compose(["experiment=planned"], tmp_path / "conf"), Trust(third_party=True))
+    experiment = load(*compose(["experiment=planned"], tmp_path / "conf"), Allowlist(third_party=True))
 
     assert experiment.task == "train"
     assert experiment.model_name == "multi_mlp"
@@ -61,10 +61,14 @@ def test_the_experiment_composes_into_the_run_of_the_winner(tmp_path):
     ("text", "why"),
     [
         ("stages: {F: 1, I: -1, W: 1}", "stages.I=-1: must be a number >= 0"),
-        ("stages: {F: 1, I: 1, V: 1}", "stages.V=1: no such key; valid: F, B, I, W, keeps, I_frees, sends, optimizer"),
+        (
+            "stages: {F: 1, I: 1, V: 1}",
+            "stages.V=1: no such key; valid: F, B, I, W, activation_bytes, freed_by_input_grad, "
+            "output_bytes, optimizer",
+        ),
         ("stages: [{F: 1, B: 2}]", "stages[1]: is missing; 1 entries, but the pipeline has 4 stages"),
         ("stages: [", "while parsing"),
-        ("- 1", "cost=[1]: must be a table of keys; valid: stages, hop"),
+        ("- 1", "cost=[1]: must be a table of keys; valid: stages, p2p"),
     ],
 )
 def test_a_wrong_cost_file_is_one_line(text, why, tmp_path):
@@ -83,11 +87,11 @@ def test_no_torch_is_needed():
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["plan.budget=0"], "plan.budget=0: must be a number > 0, of seconds"),
-        (["plan.budget=-1"], "plan.budget=-1: must be a number > 0, of seconds"),
+        (["plan.time_limit_s=0"], "plan.time_limit_s=0: must be a number > 0, of seconds"),
+        (["plan.time_limit_s=-1"], "plan.time_limit_s=-1: must be a number > 0, of seconds"),
         (["plan.memory=abc"], "plan.memory=abc: must be a number > 0, or text like 2GB, 512MiB; null: no limit"),
         (
-            ["plan.memory=2GB", "cost=table", "cost.stages.keeps=2.1e9"],
+            ["plan.memory=2GB", "cost=table", "cost.stages.activation_bytes=2.1e9"],
             "plan.memory=2GB: stage 0 alone needs 2.1 GB of 2 GB for one microbatch",
         ),
         (["plan.microbatches=[8,16]", "batch_size=64"], "batch_size=64: 8 and 16 microbatches of it differ in rows"),

@@ -8,25 +8,26 @@ import pytest
 
 from pipezoo.costs.unit import unit
 from pipezoo.errors import ConfigError
-from pipezoo.experiment.component import Part
-from pipezoo.experiment.experiment import Experiment, Processes
+from pipezoo.experiment.component import Component
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.launch import Processes
 from pipezoo.results.chrome_trace import read_timelines
 from pipezoo.results.run_dir import read_result
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.tasks import simulate
 
-NONE = Part("model", "none", "never.called")
-UNIT = Part("cost", "unit", "pipezoo.costs.unit.unit", {}, given=("num_stages", "stages_per_rank"))
-STAGE = {"F": 0.01, "I": 0.02, "W": 0.03, "keeps": 1000.0, "optimizer": 0.5}
+NONE = Component("model", "none", "never.called")
+UNIT = Component("cost", "unit", "pipezoo.costs.unit.unit", {}, given=("num_stages", "stages_per_rank"))
+STAGE = {"F": 0.01, "I": 0.02, "W": 0.03, "activation_bytes": 1000.0, "optimizer": 0.5}
 
 
 def schedule(name, **arguments):
     given = ("num_ranks", "num_microbatches", "stages_per_rank") if name != "csv" else ()
-    return Part("schedule", name, f"pipezoo.schedules.{name}.{name}", arguments, given=given)
+    return Component("schedule", name, f"pipezoo.schedules.{name}.{name}", arguments, given=given)
 
 
 def table(**arguments):
-    return Part("cost", "table", "pipezoo.costs.table.table", arguments, given=("num_stages", "stages_per_rank"))
+    return Component("cost", "table", "pipezoo.costs.table.table", arguments, given=("num_stages", "stages_per_rank"))
 
 
 def predicted(folder, **values):
@@ -62,7 +63,7 @@ def test_the_costs_of_one_prediction_are_a_file_for_the_next(tmp_path):
     (first := tmp_path / "first").mkdir()
     (second := tmp_path / "second").mkdir()
     before, _ = predicted(first, num_ranks=2, cost=table(stages=[STAGE, STAGE | {"F": 0.04}]))
-    file = Part(
+    file = Component(
         "cost", "file", "pipezoo.costs.file.read", {"file": str(first)}, given=("num_stages", "stages_per_rank")
     )
 

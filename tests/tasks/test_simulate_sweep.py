@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 
-from tests.schedules import zoo
+from tests.support import zoo
 
 
 def test_every_schedule_is_a_row_in_units_and_those_that_refuse_say_why(cli, tmp_path):

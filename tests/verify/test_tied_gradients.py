@@ -18,9 +18,8 @@ from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
 from pipezoo.schedules.looped_bfs import looped_bfs
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
-from pipezoo.verify.tied_gradients import Shares
-
-from .conftest import WIDTH, train
+from pipezoo.verify.tied_gradients import TiedGradients
+from tests.support.pipelines import WIDTH, train
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2)
 
@@ -70,7 +69,7 @@ def test_the_shares_add_up_to_the_gradient_of_the_unsplit_model(pipeline: Callab
     job = pipeline(partial(Tied, 0, 1, 3), one_f_one_b(4, 4))
     model, loss, batch = job.fresh_model(), scaled(nn.MSELoss(), 4), job.batch(0)
     cut = microbatches((*batch.args, batch.target), 4)
-    sums = Shares(job, torch.device("cpu")).gradients(model, cut, loss)
+    sums = TiedGradients(job, torch.device("cpu")).gradients(model, cut, loss)
     for x, target in cut:
         loss(model(x), target).backward()
     assert list(sums) == ["blocks.0.weight"]
@@ -84,14 +83,14 @@ def test_a_wrong_sum_fails_under_adam_too(
     right = rank_module.sum_tied_gradients
     calls: list[int] = []
 
-    def wrong(ties: Any, parameters: Any, rank: int) -> None:
+    def wrong(tied_parameters: Any, parameters: Any, rank: int) -> None:
         calls.append(rank)
         if breaking == "only step 0 is summed" and len(calls) > 1:
             return
         if breaking == "the last share is summed twice" and rank == 3:
             parameters["blocks.0.weight"].grad *= 2
         if breaking != "nothing is summed":
-            right(ties, parameters, rank)
+            right(tied_parameters, parameters, rank)
 
     monkeypatch.setattr(rank_module, "sum_tied_gradients", wrong)
     verdict = train(pipeline(partial(Tied, 0, 3), one_f_one_b(4, 4), optimizer=ADAM)).verdict

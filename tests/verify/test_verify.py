@@ -20,9 +20,8 @@ from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.splitters.marked import split as split_marked
 from pipezoo.verify.compare import Difference, compare
-from pipezoo.verify.verify import weigh
-
-from .conftest import WIDTH, train
+from pipezoo.verify.verify import compare_runs
+from tests.support.pipelines import WIDTH, train
 
 MLP = partial(MultiMLP, WIDTH, 2)
 ORDER = Schedule.from_orders([["0F0", "0F1", "0F2", "0B0", "0B1", "0B2"], ["1F0", "1B0", "1F1", "1B1", "1F2", "1B2"]])
@@ -275,7 +274,7 @@ def test_a_stale_weight_gradient_fails(pipeline: Callable[..., Pipeline]) -> Non
 def test_another_seed_on_one_rank_is_found_before_the_first_step(
     pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = rank_module._enter_world
+    right = rank_module._join_process_group
 
     def reseeded(pipeline: Pipeline, rank: int, device: torch.device) -> None:
         right(pipeline, rank, device)
@@ -328,12 +327,12 @@ def test_tensors_compare_as(
 
 
 def test_nothing_compared_is_a_failure() -> None:
-    assert weigh([], 1e-5, 0.0, {}).first == "nothing was compared"
+    assert compare_runs([], 1e-5, 0.0, {}).first == "nothing was compared"
 
 
 def test_zero_gradients_verify_nothing() -> None:
     same = Difference("g", 0, 0.0, 0.0, 0.0, bits_equal=True)
-    assert weigh([same], 1e-5, 0.0, {"g": torch.zeros(3)}).verified == "failed"
+    assert compare_runs([same], 1e-5, 0.0, {"g": torch.zeros(3)}).verified == "failed"
 
 
 def test_a_difference_says_its_stage_and_both_values() -> None:

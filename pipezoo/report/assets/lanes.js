@@ -16,7 +16,7 @@
   const tip = root.querySelector(".tip"), shown = root.querySelector("output");
   const memoryBox = root.querySelector("[data-act=memory]");
   const OPS = ["F", "B", "I", "W", "SEND_F", "RECV_F", "SEND_B", "RECV_B", "UNSHARD", "RESHARD", "REDUCE_GRAD"];
-  const MEANING = { F: "forward", B: "backward", I: "input-gradient half", W: "weight-gradient half" };
+  const MEANING = { F: "forward", B: "backward", I: "input gradient", W: "weight gradient" };
   const KINDS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
   const FONT = "system-ui, 'DejaVu Sans', sans-serif", IDLE = 4, TITLE = 24, AXIS = 28;
 
@@ -39,7 +39,7 @@
 
   // For each rank, from `times[i]` on it holds `level[i]`: F adds what its stage keeps, I, W and B give it back.
   function heldOverTime(line) {
-    const { keeps, frees } = line;
+    const { activation_bytes: keeps, frees } = line;
     const lanes = [];
     let highest = 0;
     for (let lane = 0; lane + 1 < line.offsets.length; lane++) {

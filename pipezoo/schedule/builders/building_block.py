@@ -51,7 +51,7 @@ class _Woven:
         self.begin, self.end = block[0][_I_UP], EVERY * (num_microbatches - 1)  # of the part that stays as it is
         length = max(map(max, block)) + EVERY * num_microbatches + 2 * num_microbatches
         self.lines: list[list[Pass | None]] = []
-        self.held: list[list[int]] = []
+        self.locked: list[list[int]] = []
         self.when: list[dict[Pass, int]] = []
         self.backwards: list[list[int]] = []
         for starts in block:
@@ -60,11 +60,11 @@ class _Woven:
                 for microbatch in range(num_microbatches):
                     line[start + EVERY * microbatch] = (kind, microbatch)
             self._add(line)
-        self.limit = max(map(max, self.held))
+        self.limit = max(map(max, self.locked))
 
     def _add(self, line: list[Pass | None]) -> None:
-        """One rank, its weight halves in the first holes there are."""
-        held: list[int] = []
+        """One rank, its weight gradients in the first holes there are."""
+        locked: list[int] = []
         when: dict[Pass, int] = {}
         backwards: list[int] = []
         level = num_weights = 0
@@ -79,9 +79,9 @@ class _Woven:
                 backwards.append(t)
             if one is not None:
                 when[one] = t
-            held.append(level)
+            locked.append(level)
         self.lines.append(line)
-        self.held.append(held)
+        self.locked.append(locked)
         self.when.append(when)
         self.backwards.append(backwards)
 
@@ -92,11 +92,11 @@ class _Woven:
             self._move(rank, one, t)
 
     def _move(self, rank: int, one: Pass, t: int) -> None:
-        line, held = self.lines[rank], self.held[rank]
+        line, locked = self.lines[rank], self.locked[rank]
         forward = one[0] in (_F_DOWN, _F_UP)
         soonest = self._ready(rank, one)
         if forward:  # it would be held from its new place on
-            full = (s for s in range(t - 1, soonest - 1, -1) if held[s] >= self.limit)
+            full = (s for s in range(t - 1, soonest - 1, -1) if locked[s] >= self.limit)
             soonest = max(soonest, next(full, -1) + 1)
         to = next((s for s in range(soonest, t) if line[s] is None), None)
         if to is None:
@@ -105,7 +105,7 @@ class _Woven:
         self.when[rank][one] = to
         if forward or one[0] == _W:
             for s in range(to, t):
-                held[s] += 1 if forward else -1
+                locked[s] += 1 if forward else -1
         else:
             backwards = self.backwards[rank]
             del backwards[bisect_left(backwards, t)]
@@ -128,7 +128,7 @@ class _Woven:
 
 
 def _fill(orders: list[list[Pass]], limit: int) -> list[Steps]:
-    """Play the passes at one unit each; a rank that waits, for an input or for memory, runs a weight half."""
+    """Play the passes at one unit each; a rank that waits, for an input or for memory, runs a weight gradient."""
     ranks = [_Rank(order) for order in orders]
     done: list[set[Pass]] = [set() for _ in ranks]  # at the end of the last unit of time
     busy = list(enumerate(ranks))
@@ -144,7 +144,7 @@ def _fill(orders: list[list[Pass]], limit: int) -> list[Steps]:
 class _Rank:
     def __init__(self, order: list[Pass]) -> None:
         self.order, self.at = order, 0
-        self.held = self.ready_weights = 0
+        self.locked = self.ready_weights = 0
         self.out: list[tuple[Op, int, int]] = []
         self.weights = [(Op.W, _SLOT[kind], microbatch) for kind, microbatch in order if kind >= _I_DOWN]
         self.num_weights = 0
@@ -153,19 +153,19 @@ class _Rank:
         return self.at < len(self.order) or self.ready_weights > 0
 
     def step(self, rank: int, done: list[set[Pass]], limit: int) -> Pass | None:
-        """One unit of time; returns the pass that ran, None for a weight half or nothing."""
+        """One unit of time; returns the pass that ran, None for a weight gradient or nothing."""
         if self.at < len(self.order):
             kind, microbatch = one = self.order[self.at]
-            if (kind >= _I_DOWN or self.held < limit) and _arrived(rank, one, done):
+            if (kind >= _I_DOWN or self.locked < limit) and _arrived(rank, one, done):
                 self.at += 1
-                self.held += kind < _I_DOWN
+                self.locked += kind < _I_DOWN
                 self.out.append((_OP[kind], _SLOT[kind], microbatch))
                 return one
         if self.ready_weights:
             self.out.append(self.weights[self.num_weights])
             self.num_weights += 1
             self.ready_weights -= 1
-            self.held -= 1
+            self.locked -= 1
         return None
 
     def settle(self, one: Pass) -> None:

@@ -7,8 +7,8 @@
 
 ``F1`` is a forward of the rank's second stage (its *slot* 1; slot 0 needs no digit), ``(F0 B1)`` are two actions that
 may overlap. Microbatches come in turn: a slot's k-th forward and its k-th backward, whole (B) or split (I), are for
-microbatch k. A weight half follows its input half: the k-th ``W1`` belongs to the k-th ``I1``, and the k-th plain ``W``
-to the k-th I of any slot.
+microbatch k. A weight gradient follows its input gradient: the k-th ``W1`` belongs to the k-th ``I1``, and the
+k-th plain ``W`` to the k-th I of any slot.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _repeat(
 
 
 def _follow_inputs(op: NDArray[np.int8], slot: NDArray[np.int8], microbatch: Ints) -> None:
-    """Give every weight half the slot and microbatch of its input half, in place."""
+    """Give every weight gradient the slot and microbatch of its input gradient, in place."""
     weight = op == Op.W
     for wanted in np.flatnonzero(np.bincount(slot[weight])).tolist():
         weights = np.flatnonzero(weight & (slot == wanted))

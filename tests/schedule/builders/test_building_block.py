@@ -41,5 +41,5 @@ def test_no_rank_holds_more_than_the_block_does(p, num_microbatches):
     assert woven.num_actions == 6 * p * num_microbatches
     for first, last in zip(woven.offsets[:-1], woven.offsets[1:], strict=True):
         op = woven.op[first:last]
-        held = (op == Op.F).astype(int).cumsum() - (op == Op.W).cumsum()
-        assert held.max() <= 2 * ((p + 4) // 3)
+        locked = (op == Op.F).astype(int).cumsum() - (op == Op.W).cumsum()
+        assert locked.max() <= 2 * ((p + 4) // 3)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipezoo.schedule.action import Op
-from pipezoo.schedule.builders.delayed_weight import put_off
+from pipezoo.schedule.builders.delayed_weight import delay_weight_grads
 
 
 def spelled(steps):
@@ -21,4 +21,4 @@ def spelled(steps):
     ],
 )
 def test_weight_halves_wait_until_as_many_as_asked_are_late(arguments, order):
-    assert spelled(put_off(*arguments)) == order
+    assert spelled(delay_weight_grads(*arguments)) == order

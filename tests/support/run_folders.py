@@ -8,8 +8,7 @@ from typing import Any
 
 from pipezoo.results.chrome_trace import write_timeline
 from pipezoo.results.run_dir import write_json, write_text
-
-from .pipelines import timeline
+from tests.support.timelines import timeline
 
 
 def result(num_ranks: int = 4, num_microbatches: int = 8, schedule: str = "1f1b", **more: Any) -> dict[str, Any]:
@@ -31,7 +30,10 @@ def result(num_ranks: int = 4, num_microbatches: int = 8, schedule: str = "1f1b"
         "model": "multi_mlp",
         "derived": [f"ranks={num_ranks} (1 stage per rank)"],
         "memory": {"predicted": [2.0**20] * num_ranks, "measured": [2.0**21] * num_ranks},
-        "prediction": {"step_error": -0.125, "cost": {"stages": [{"F": 1e-3, "B": 2e-3, "keeps": 1024.0}] * num_ranks}},
+        "prediction": {
+            "step_error": -0.125,
+            "cost": {"stages": [{"F": 1e-3, "B": 2e-3, "activation_bytes": 1024.0}] * num_ranks},
+        },
         "versions": {"pipezoo": "0.1.0"},
         "config_hash": "4f2a",
         **more,

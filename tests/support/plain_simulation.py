@@ -26,11 +26,11 @@ def simulate(schedule, cost):
     orders = [[part for item in order for part in item.parts or (item,)] for order in schedule.order]
     second_of = {item.parts[1]: item.parts[0] for order in schedule.order for item in order if item.parts}
     split = {(action.stage, action.microbatch) for order in orders for action in order if action.op == Op.I}
-    hops = cost.hop_seconds(schedule.stage_to_rank)
+    p2p_seconds = cost.p2p_seconds(schedule.stage_to_rank)
 
-    def hop(action, other):
+    def p2p(action, other):
         """What the message between two neighbouring stages takes; 0 where there is none."""
-        return hops[min(action.stage, other)] if 0 <= other < schedule.num_stages else 0.0
+        return p2p_seconds[min(action.stage, other)] if 0 <= other < schedule.num_stages else 0.0
 
     def seconds(action):
         return cost.seconds[action.stage, action.op]
@@ -54,11 +54,11 @@ def simulate(schedule, cost):
             if action in second_of and (action.op == Op.F) != (second_of[action].op == Op.F):
                 idle_from -= cost.overlap_gain * min(seconds(second_of[action]), seconds(action))
             if cost.overlap:
-                start = max(idle_from, made + hop(action, comes_from))
+                start = max(idle_from, made + p2p(action, comes_from))
                 free[rank] = start + seconds(action)
             else:
-                start = max(idle_from, made) + hop(action, comes_from)
-                free[rank] = start + seconds(action) + hop(action, goes_to)
+                start = max(idle_from, made) + p2p(action, comes_from)
+                free[rank] = start + seconds(action) + p2p(action, goes_to)
             spans[action] = (start, start + seconds(action))
     return spans
 
@@ -70,11 +70,11 @@ def memory(schedule, cost):
         level, at = 0.0, []
         for item in order:
             parts = item.parts or (item,)
-            level += sum(cost.keeps[part.stage] for part in parts if part.op == Op.F)
+            level += sum(cost.activation_bytes[part.stage] for part in parts if part.op == Op.F)
             for part in parts:
                 at.append(level)
-                keeps, frees = cost.keeps[part.stage], cost.I_frees[part.stage]
-                level -= {Op.F: 0.0, Op.B: keeps, Op.I: frees, Op.W: keeps - frees}[part.op]
+                activation_bytes, frees = cost.activation_bytes[part.stage], cost.freed_by_input_grad[part.stage]
+                level -= {Op.F: 0.0, Op.B: activation_bytes, Op.I: frees, Op.W: activation_bytes - frees}[part.op]
         levels.append(at)
     return levels
 
@@ -132,14 +132,18 @@ def costs(draw, num_stages, gains=(0.0, 0.5, 1.0)):
     small = st.integers(0, 9)
     stages = [
         {"F": draw(small), "B": draw(small), "I": draw(small), "W": draw(small)}
-        | {"keeps": draw(st.integers(4, 9)), "I_frees": draw(st.integers(0, 4)), "sends": draw(small)}
+        | {
+            "activation_bytes": draw(st.integers(4, 9)),
+            "freed_by_input_grad": draw(st.integers(0, 4)),
+            "output_bytes": draw(small),
+        }
         for _ in range(num_stages)
     ]
     overlap = draw(st.booleans())
     return Cost.from_dict(
         {
             "stages": stages,
-            "hop": {"latency": draw(st.integers(0, 5)), "bandwidth": draw(st.sampled_from([0.5, 1, 4]))},
+            "p2p": {"latency": draw(st.integers(0, 5)), "bandwidth": draw(st.sampled_from([0.5, 1, 4]))},
             "overlap": overlap,
             "overlap_gain": draw(st.sampled_from(gains)) if overlap else 0.0,
         }

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from pipezoo.data.regression import batches
@@ -20,7 +19,7 @@ from pipezoo.schedule.lowering import lower
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.splitters.modules import split as split_modules
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
-from pipezoo.verify.verify import judge
+from pipezoo.verify.verify import verify_run
 
 ROWS = 4  # of a microbatch
 WIDTH = 16
@@ -87,10 +86,5 @@ def train(pipeline: Pipeline) -> Trained:
     limits, log = Limits(20.0, 20.0), pipeline.file("log")
     ranks = {f"rank {rank}": partial(run_rank, rank, pipeline) for rank in range(pipeline.num_processes)}
     told = launch(ranks, limits, log, handlers=Handlers(step=on_step))
-    verdict = launch({"reference": partial(judge, losses, None, pipeline)}, limits, log)["reference"]
+    verdict = launch({"reference": partial(verify_run, losses, None, pipeline)}, limits, log)["reference"]
     return Trained(losses, verdict, list(told.values()))
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Callable[..., Pipeline]:
-    return partial(build_pipeline, tmp_path)

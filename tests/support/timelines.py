@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipezoo.schedule.action import Op
-from pipezoo.schedule.event_loop import play
+from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.timeline import Timeline
 
@@ -38,5 +38,5 @@ def timeline(
     schedule = one_f_one_b(num_ranks, num_microbatches, halves)
     cost = np.array([UNIT[Op(code)] for code in schedule.op]) * seconds
     cost *= np.random.default_rng(0).uniform(1 - jitter, 1 + jitter, len(cost))
-    end = play(schedule.offsets, schedule.source, cost)
+    end = run_event_loop(schedule.offsets, schedule.source, cost)
     return Timeline.of(schedule, end - cost, end, source)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.suggest import unknown
+from pipezoo.validators import unknown
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,9 @@ def messages() -> None:
     columns = {
         name: [step(play(name, 8, 32, lambda s, v, p2p=p2p: unit(s, v, p2p=p2p))) for p2p in shares] for name in ALL
     }
-    grid(columns, [f"p2p message {share:g}" for share in shares], ".1f")
+    grid(columns, [f"p2p {share:g}" for share in shares], ".1f")
     print()
-    head("messages on the critical path", *(f"p2p message {share:g}" for share in shares[1:]))
+    head("messages on the critical path", *(f"p2p {share:g}" for share in shares[1:]))
     for name in ALL:
         found = [play(name, 8, 32, lambda s, v, p2p=p2p: unit(s, v, p2p=p2p)) for p2p in shares[1:]]
         counts = [prediction["critical_path"]["num_messages"] if prediction else "-" for prediction in found]

@@ -20,7 +20,7 @@ NEVER = float("inf")
 
 class ListPolicy(NamedTuple):
     """How a rank chooses: how many places an item may overtake, how long a rank waits for what comes first (a share
-    of the item that it could run instead), how far a weight gradient may reach over the next arrival (a share of it)."""
+    of the item that it could run instead), how far a weight gradient may reach over the next arrival (the same)."""
 
     window: int
     patience: float

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.report.colors import MEANING
-from pipezoo.report.scales import ops_by_column, scale_of, spans_by_rank, ticks, time_text
+from pipezoo.report.scales import ops_by_column, spans_by_rank, ticks
+from pipezoo.results.units import scale_of, time_text
 from pipezoo.schedule.action import Action, Op
 from pipezoo.simulator.timeline import Timeline
 

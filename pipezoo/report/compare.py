@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from pipezoo.report.ascii import draw_together
 from pipezoo.report.colors import MEANING
-from pipezoo.report.scales import spans_by_rank, time_text
+from pipezoo.report.scales import spans_by_rank
 from pipezoo.results.run import Run, flat
 from pipezoo.results.sanitize import printable
+from pipezoo.results.units import time_text
 from pipezoo.schedule.action import Action, Op
 from pipezoo.simulator.timeline import Timeline
 

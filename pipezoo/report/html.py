@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 
 from pipezoo.report.chart import line_chart
 from pipezoo.report.colors import MEANING
-from pipezoo.report.scales import bytes_text, time_text
 from pipezoo.results.run import Run, flat, read_run
 from pipezoo.results.run_dir import REPORT, write_text
 from pipezoo.results.sanitize import printable
 from pipezoo.results.sweep_table import inner, number
+from pipezoo.results.units import bytes_text, time_text
 from pipezoo.simulator.timeline import Timeline
 
 MOST_SPANS = 1_000_000  # of one timeline on a page; of more, evenly chosen ranks are shown

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from pipezoo.errors import ConfigError
 from pipezoo.report.colors import COLOURS, INKS, MEANING, OTHER
-from pipezoo.report.scales import ops_by_column, scale_of, spans_by_rank, ticks, time_text
+from pipezoo.report.scales import ops_by_column, spans_by_rank, ticks
 from pipezoo.results.sanitize import printable
+from pipezoo.results.units import scale_of, time_text
 from pipezoo.schedule.action import Action, Op
 from pipezoo.simulator.timeline import Timeline
 

@@ -20,10 +20,11 @@ from pipezoo.errors import ConfigError
 from pipezoo.report.chart import KINDS, line_chart
 from pipezoo.report.colors import COLOURS
 from pipezoo.report.html import legend, render
-from pipezoo.report.scales import ops_by_column, spans_by_rank, time_text
+from pipezoo.report.scales import ops_by_column, spans_by_rank
 from pipezoo.results.chrome_trace import read_trace
 from pipezoo.results.run_dir import REPORT, TIMELINE, write_text
 from pipezoo.results.sweep_table import cells, collect, errors, succeeded, swept_keys
+from pipezoo.results.units import time_text
 from pipezoo.schedule.action import Op
 from pipezoo.simulator.timeline import Timeline
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.errors import ConfigError
-from pipezoo.report.scales import time_text
 from pipezoo.results.run_dir import RESULT, read_result, write_text
 from pipezoo.results.sanitize import printable
+from pipezoo.results.units import time_text
 
 if TYPE_CHECKING:
     from rich.table import Table

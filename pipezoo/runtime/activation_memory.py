@@ -74,7 +74,7 @@ class ActivationMeter:
         self._rank_peak[rank] = max(self._rank_peak[rank], self._rank_held[rank])
 
     def read(self) -> dict[str, dict[int, float]]:
-        """Bytes: ``activation_bytes``, ``freed_by_input_grad`` of each stage's microbatch (medians), ``peak`` by rank."""
+        """Bytes: ``activation_bytes``, ``freed_by_input_grad`` of a stage's microbatch (medians), ``peak`` by rank."""
         for stage in list(self._last):
             self.turn(stage, Op.F)
         stages = sorted(self._last)

@@ -4,7 +4,7 @@
     rank 1     |1F0|1B0|1F1|1B1|                  -> 1B1 (rank busy) -> 0B1 (message)
 
 From the action that ends last, step back to what it had to wait for longest: the action before it on its rank, or the
-one whose message it needs. Where both ended at the same moment it is the rank's: a faster message would not have helped.
+one whose message it needs. Where both ended at the same moment it is the rank's: a faster message would not help.
 
     legs      rank 0: 0F0    rank 1: 1F0 .. 1B1 (4 actions)    rank 0: 0B1           a rank after the other, as it goes
 """

@@ -15,8 +15,8 @@ from pipezoo.experiment.derive import ROWS_PER_MICROBATCH
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch import Virtual
 from pipezoo.planner.options import amount
-from pipezoo.report.scales import time_text
 from pipezoo.results.run_dir import TIMELINE, write_text
+from pipezoo.results.units import time_text
 from pipezoo.simulator.cost import P2P, Cost
 
 if TYPE_CHECKING:

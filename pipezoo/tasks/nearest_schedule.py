@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.report.scales import bytes_text, time_text
+from pipezoo.results.units import bytes_text, time_text
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules import fixed_orders
 from pipezoo.simulator.cost import Cost

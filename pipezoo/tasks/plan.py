@@ -31,9 +31,9 @@ from pipezoo.planner.options import PlanOptions, amount
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import Plan, Plans
 from pipezoo.report.ascii import draw
-from pipezoo.report.scales import time_text
 from pipezoo.results.chrome_trace import write_timeline
 from pipezoo.results.run_dir import RESULT, SCHEDULE, TIMELINE, write_json, write_text
+from pipezoo.results.units import time_text
 from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import check_rows, costs_of, measures, time_unit

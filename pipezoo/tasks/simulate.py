@@ -15,9 +15,9 @@ from pipezoo.experiment.derive import Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
 from pipezoo.report.ascii import draw
-from pipezoo.report.scales import time_text
 from pipezoo.results.chrome_trace import write_timeline
 from pipezoo.results.run_dir import RESULT, SCHEDULE, TIMELINE, write_json, write_text
+from pipezoo.results.units import time_text
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.critical_path import Leg
 from pipezoo.simulator.simulate import run as run_event_loop

@@ -10,8 +10,8 @@ from pipezoo.cli.folder_lock import lock_folder, locked
 HOLDS = """
 import time
 from pathlib import Path
-from pipezoo.cli.folder_lock import hold
-print(hold(Path(".")) is not None, flush=True)
+from pipezoo.cli.folder_lock import lock_folder
+print(lock_folder(Path(".")) is not None, flush=True)
 time.sleep(60)
 """
 

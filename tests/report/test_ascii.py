@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipezoo.report.ascii import draw, draw_together
-from pipezoo.report.scales import time_text
+from pipezoo.results.units import time_text
 from pipezoo.simulator.timeline import Timeline
 from tests.support.timelines import timeline
 

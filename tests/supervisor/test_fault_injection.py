@@ -50,7 +50,7 @@ def test_the_log_has_the_traceback_the_follow_up_errors_and_the_stacks(tmp_path:
     command(tmp_path / "again", "stages=2", "fault=hang", "fault.at=0B1", "launch.first_step_timeout=1").wait()
     log = (tmp_path / "again" / "run" / "ranks.log").read_text()
     assert "----- rank 0, stage 0, step 0, at 0B1: where it stands" in log
-    assert re.search(r'rank 0.*where it stands\n.*File ".*faults.py", line \d+ in strike', log, re.DOTALL)
+    assert re.search(r'rank 0.*where it stands\n.*File ".*fault_injection.py", line \d+ in inject', log, re.DOTALL)
 
 
 def test_the_last_actions_of_every_rank_are_kept(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ LATE = "0F0,0B0,0F1,0F2,0B1,0B2\n1F0,1B0,1F1,1B1,1F2,1B2\n"  # rank 0 forwards o
 
 def simulated(tmp_path, text, **values):
     (file := tmp_path / "mine.csv").write_text(text)
-    return predicted(tmp_path, schedule=schedule("csv", file=str(file)), **values)
+    return predicted(tmp_path, schedule=schedule("from_csv", file=str(file)), **values)
 
 
 def test_an_order_that_is_in_the_zoo_is_recognised(tmp_path):

@@ -22,7 +22,7 @@ STAGE = {"F": 0.01, "I": 0.02, "W": 0.03, "activation_bytes": 1000.0, "optimizer
 
 
 def schedule(name, **arguments):
-    given = ("num_ranks", "num_microbatches", "stages_per_rank") if name != "csv" else ()
+    given = ("num_ranks", "num_microbatches", "stages_per_rank") if name != "from_csv" else ()
     return Component("schedule", name, f"pipezoo.schedules.{name}.{name}", arguments, given=given)
 
 
@@ -85,7 +85,7 @@ def test_a_file_says_all_numbers_itself(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text("0F0,0B0\n1F0,1B0\n")
 
-    result, _ = predicted(tmp_path, schedule=schedule("csv", file=str(file)))
+    result, _ = predicted(tmp_path, schedule=schedule("from_csv", file=str(file)))
 
     assert (result["num_stages"], result["num_ranks"], result["num_microbatches"]) == (2, 2, 1)
     assert result["step_seconds"] == {"median": 6}

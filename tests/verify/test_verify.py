@@ -282,7 +282,7 @@ def test_another_seed_on_one_rank_is_found_before_the_first_step(
             with torch.no_grad():
                 next(pipeline.stages.model.parameters()).add_(1e-3)
 
-    monkeypatch.setattr(rank_module, "_enter_world", reseeded)
+    monkeypatch.setattr(rank_module, "_join_process_group", reseeded)
     with pytest.raises(VerificationError, match="rank 1 starts with other parameters than rank 0"):
         train(pipeline(MLP, ORDER))
 

@@ -1,10 +1,87 @@
 """What can go wrong in a run, and the exit code that each of it ends with.
 
-Everything a person is meant to read is one of these (or a plain ``ValueError`` about one argument, which
-``config.py`` turns into a :class:`ConfigError` in the user's spelling). Anything else is a defect of ours.
+Everything a person is meant to read is one of these. A function that refuses an argument raises
+:class:`ArgumentError` under the argument's own name; ``experiment/component.py`` turns it into a :class:`ConfigError`
+under the key that the user typed. Anything else is a defect of ours.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+
+class Missing(Enum):
+    """The value of an argument that has none."""
+
+    VALUE = "missing"
+
+
+MISSING = Missing.VALUE
+
+
+class ArgumentError(ValueError):
+    """One argument has a value that will not do; ``str()`` is ``name=value: why; valid: values``.
+
+    Args:
+        name: of the argument; ``stages[2].F`` leads to an entry of it.
+        value: what it was; ``MISSING`` where it has none, and then the text is ``name: why``.
+        why: what is wrong with it.
+        valid: what would do: a text, the values themselves, or None where ``why`` says it.
+    """
+
+    def __init__(self, name: str, value: object, why: str, valid: str | Sequence[object] | None = None) -> None:
+        super().__init__(name, value, why, valid)
+        self.name, self.value, self.why, self.valid = name, value, why, valid
+
+    @property
+    def argument(self) -> str:
+        """The argument itself: ``stages`` of ``stages[2].F``."""
+        return re.split(r"[.\[]", self.name, maxsplit=1)[0]
+
+    @property
+    def valid_text(self) -> str:
+        """``; valid: 2, 4``, or nothing."""
+        if self.valid is None:
+            return ""
+        return f"; valid: {self.valid if isinstance(self.valid, str) else ', '.join(map(str, self.valid))}"
+
+    def inside(self, outer: str) -> ArgumentError:
+        """The same of an entry of ``outer``: ``latency`` of ``p2p`` is ``p2p.latency``."""
+        return ArgumentError(f"{outer}.{self.name}", self.value, self.why, self.valid)
+
+    def at(self, key: str) -> str:
+        """The error as one line about ``key``, the argument's name on the command line, its value as it is typed."""
+        return self._line(key + self.name[len(self.argument) :], show(self.value))
+
+    def __str__(self) -> str:
+        plain = isinstance(self.value, (str, PurePath))
+        return self._line(self.name, show(self.value) if plain else repr(self.value))
+
+    def _line(self, name: str, value: str) -> str:
+        what = name if self.value is MISSING else f"{name}={value}"
+        return " ".join(f"{what}: {self.why}{self.valid_text}".split())
+
+
+def show(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value if value and not _reads_as_other(value) else repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(show, value))}]"
+    return str(value)
+
+
+def _reads_as_other(text: str) -> bool:
+    """True for text that would be a number or a word of YAML if it stood without quotes."""
+    return bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|null|\s.*|.*\s", text, re.IGNORECASE))
 
 
 class PipezooError(Exception):
@@ -14,9 +91,18 @@ class PipezooError(Exception):
 
 
 class ConfigError(PipezooError, ValueError):
-    """The configuration cannot be run; no process was started."""
+    """The configuration cannot be run; no process was started.
+
+    ``argument`` is the argument that was refused, as the function that refused it calls it, where there is one;
+    ``why`` the reason without the key that the message begins with.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, argument: ArgumentError | None = None, why: str = "") -> None:
+        super().__init__(message)
+        self.argument = argument
+        self.why = why or message
 
 
 class ScheduleError(ConfigError):
@@ -25,8 +111,8 @@ class ScheduleError(ConfigError):
     ``index`` is the place in the table of the action at fault, where there is one.
     """
 
-    def __init__(self, message: str, index: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, index: int | None = None, argument: ArgumentError | None = None) -> None:
+        super().__init__(message, argument)
         self.index = index
 
 

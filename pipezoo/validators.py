@@ -1,4 +1,4 @@
-"""Checks of single arguments whose errors begin with ``name=value: `` as every error of pipezoo does."""
+"""Checks of single arguments; each raises :class:`ArgumentError`, whose text is ``name=value: why; valid: values``."""
 
 from __future__ import annotations
 
@@ -7,52 +7,83 @@ import math
 from collections.abc import Iterable
 from contextlib import suppress
 
+from pipezoo.errors import ArgumentError
 
-def check_int(name: str, value: object, low: int, high: int | None = None) -> int:
-    """Return `value` if it is an int in low..high (no upper end when `high` is None), else raise ValueError.
+
+def check_int(name: str, value: object, low: int, high: int | None = None, listed: bool = False) -> int:
+    """Return ``value`` if it is an int in low..high (no upper end when ``high`` is None), else raise ArgumentError.
 
     A bool is no int here, and neither is a float that happens to be whole.
+
+    Args:
+        listed: whether the range stands after ``valid:``, as it does for the keys of the command line.
     """
     if isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high):
         return value
-    valid = f">= {low}" if high is None else f"in {low}..{high}"
-    raise ValueError(f"{name}={value!r}: must be an int {valid}")
+    raise _out_of_range(name, value, "an int", f">= {low}" if high is None else f"in {low}..{high}", listed)
 
 
 def check_equal(name: str, value: object, only: int, why: str) -> int:
-    """Return `value` if it is the int `only`, else raise ValueError that says why nothing else will do."""
+    """Return ``value`` if it is the int ``only``, else raise ArgumentError that says why nothing else will do."""
     if isinstance(value, int) and not isinstance(value, bool) and value == only:
         return value
-    raise ValueError(f"{name}={value!r}: {why}; valid: {only}")
+    raise ArgumentError(name, value, why, (only,))
 
 
-def check_number(name: str, value: object, infinite: bool = False) -> float:
-    """``value`` as a float if it is a number that is at least 0; ValueError otherwise.
+def check_number(
+    name: str, value: object, *, above: bool = False, infinite: bool = False, listed: bool = False
+) -> float:
+    """Return ``value`` as a float if it is a number that is at least 0, else raise ArgumentError.
 
     Args:
         value: a number, or a text of one: YAML reads ``1e-3`` as text.
+        above: whether 0 will not do.
         infinite: whether ``inf`` will do.
+        listed: as of :func:`check_int`.
     """
     number = math.nan
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             number = float(value)
-    if math.isnan(number) or number < 0 or (math.isinf(number) and not infinite):
-        raise ValueError(f"{name}={value!r}: must be a number >= 0")
+    if math.isnan(number) or number < 0 or (above and number == 0) or (math.isinf(number) and not infinite):
+        raise _out_of_range(name, value, "a number", "> 0" if above else ">= 0", listed)
     return number
 
 
-def check_positive(key: str, value: object, valid: str) -> None:
-    """Raises ValueError if ``value`` is no finite number that is ``valid``: ``> 0`` or ``>= 0``."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (value > 0 or (value == 0 and valid == ">= 0")):  # type: ignore[operator]
-        raise ValueError(f"{key}={value!r}: must be a number; valid: {valid}")
+def check_word(name: str, value: object, choices: Iterable[str], what: str = "word") -> str:
+    """Return ``value`` if it is one of ``choices``, else raise ArgumentError that says which one was meant."""
+    names = list(choices)
+    if isinstance(value, str) and value in names:
+        return value
+    raise unknown_word(name, value, what, names)
+
+
+def check_bool(name: str, value: object) -> bool:
+    """Return ``value`` if it is True or False, else raise ArgumentError."""
+    if isinstance(value, bool):
+        return value
+    raise ArgumentError(name, value, "must be true or false", "true, false")
+
+
+def unknown_word(name: str, value: object, what: str, choices: Iterable[str], word: str | None = None) -> ArgumentError:
+    """The error of a value that is none of ``choices``; ``word`` is what was looked for, if not the value."""
+    names = sorted(map(str, choices))
+    return ArgumentError(name, value, _unknown(what, word or value, names), names or "none")
 
 
 def unknown(what: str, word: str, choices: Iterable[str]) -> str:
     """``unknown key (did you mean splits?); valid: d_hid, splits``"""
     names = sorted(map(str, choices))
+    return f"{_unknown(what, word, names)}; valid: {', '.join(names) if names else 'none'}"
+
+
+def _out_of_range(name: str, value: object, what: str, valid: str, listed: bool) -> ArgumentError:
+    return ArgumentError(
+        name, value, f"must be {what}" if listed else f"must be {what} {valid}", valid if listed else None
+    )
+
+
+def _unknown(what: str, word: object, names: list[str]) -> str:
     folded = {name.lower(): name for name in names}
     close = difflib.get_close_matches(str(word).lower(), folded, n=1, cutoff=0.5)
-    meant = f" (did you mean {folded[close[0]]}?)" if close else ""
-    return f"unknown {what}{meant}; valid: {', '.join(names) if names else 'none'}"
+    return f"unknown {what}{f' (did you mean {folded[close[0]]}?)' if close else ''}"

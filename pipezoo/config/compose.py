@@ -27,9 +27,8 @@ from omegaconf.resolvers.oc import env
 from pipezoo.config.config_errors import explain
 from pipezoo.config.help import help_text
 from pipezoo.config.resolve import GIVEN, OPTIONAL, ResolvedConfig, build, check_components, component_of, conf_dir
-from pipezoo.errors import ConfigError
+from pipezoo.errors import ConfigError, show
 from pipezoo.experiment.allowlist import Allowlist
-from pipezoo.experiment.component import show
 from pipezoo.experiment.derive import asked_stages
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.validators import unknown

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipezoo.errors import ConfigError
+from pipezoo.errors import ConfigError, show
 from pipezoo.experiment.allowlist import Allowlist
-from pipezoo.experiment.component import Component, show
+from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from pipezoo.errors import ArgumentError
 from pipezoo.simulator.cost import Cost
 
 
@@ -23,17 +24,17 @@ def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) 
         text = path.read_text(encoding="utf-8-sig")
         data: Any = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"file={file}: {getattr(error, 'strerror', None) or 'not a text file'}") from error
+        raise ArgumentError("file", file, getattr(error, "strerror", None) or "not a text file") from error
     except (yaml.YAMLError, json.JSONDecodeError) as error:
-        raise ValueError(f"file={file}: {' '.join(str(error).split())}") from error
+        raise ArgumentError("file", file, " ".join(str(error).split())) from error
     if path.suffix == ".json" and isinstance(data, dict) and "stages" not in data:
         prediction = data.get("prediction")
         data = prediction.get("cost") if isinstance(prediction, dict) else None
         if data is None:
-            raise ValueError(f"file={file}: this run knew no costs; its result.json has no entry prediction.cost")
+            raise ArgumentError("file", file, "this run knew no costs; its result.json has no entry prediction.cost")
     if isinstance(data, dict):
         data.pop("_target_", None)  # so that a file of conf/cost can be read as it stands
     try:
         return Cost.from_dict(data, num_stages)
     except ValueError as error:
-        raise ValueError(f"file={file}: {error}") from None
+        raise ArgumentError("file", file, str(error)) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipezoo.errors import ArgumentError
 from pipezoo.simulator.cost import P2P
 from pipezoo.validators import check_int
 
@@ -55,7 +56,7 @@ def measured(
 ) -> Measuring:
     """What is to be measured. Raises ValueError for a number out of range, or where nothing says how many stages."""
     if num_stages is None:
-        raise ValueError("num_stages=None: cost=measured needs to know how many stages; give stages= or ranks=")
+        raise ArgumentError("num_stages", None, "cost=measured needs to know how many stages; give stages= or ranks=")
     check_int("steps", steps, 1)
     check_int("microbatches", microbatches, 2)
     P2P(0.0 if latency is None else latency, math.inf if bandwidth is None else bandwidth)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from pipezoo.data.batch import Batch, generator
+from pipezoo.errors import ArgumentError
 from pipezoo.validators import check_int
 
 
@@ -41,7 +42,7 @@ def batches(
     text = builtin_text() if path is None else read_text(path, pattern)
     num_starts = len(text) - context
     if num_starts < 1:
-        raise ValueError(f"context={context}: the text has {len(text)} bytes; valid: 1..{len(text) - 1}")
+        raise ArgumentError("context", context, f"the text has {len(text)} bytes", f"1..{len(text) - 1}")
     window = torch.arange(context + 1)
 
     def batch(step: int) -> Batch:
@@ -59,13 +60,13 @@ def read_text(path: str, pattern: str = "*") -> npt.NDArray[np.uint8]:
     """
     place = Path(path).expanduser()
     if not place.exists():
-        raise ValueError(f"path={path}: no such file or folder")
+        raise ArgumentError("path", path, "no such file or folder")
     files = [place] if place.is_file() else _files_below(place, pattern)
     if not files:
-        raise ValueError(f"path={path}: the folder has no file that matches pattern={pattern}")
+        raise ArgumentError("path", path, f"the folder has no file that matches pattern={pattern}")
     parts = [np.memmap(file, dtype=np.uint8, mode="r") for file in files if file.stat().st_size]
     if not parts:
-        raise ValueError(f"path={path}: there is no text, {len(files)} empty file(s)")
+        raise ArgumentError("path", path, f"there is no text, {len(files)} empty file(s)")
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

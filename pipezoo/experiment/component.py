@@ -11,7 +11,6 @@ Its target is imported when it is needed and not before, so that a config whose 
 from __future__ import annotations
 
 import inspect
-import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -19,8 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.errors import ArgumentError, ConfigError, PipezooError, show
 from pipezoo.experiment.allowlist import Allowlist, resolve
+from pipezoo.experiment.foreign_error import argument_of
 from pipezoo.experiment.type_check import expected_by, fit, hints_of
 from pipezoo.validators import unknown
 
@@ -123,25 +123,31 @@ class Component:
         """``error``, which this part raised, as one line in the user's spelling."""
         if type(error) is ConfigError:
             return error
-        text = " ".join(str(error).split()) or "no reason given"
         if spelled := self._spell(error, given or {}):
             return spelled
-        for name, value in self.arguments.items():
-            if text.endswith(f": {value}"):  # as torch says it: "Invalid learning rate: -1"
-                return ConfigError(f"{self._key(name)}={show(value)}: {text}")
-        if isinstance(error, ValueError):
-            return ConfigError(f"{self.group}={self.choice}: {text}")
-        return ConfigError(f"{self.group}={self.choice}: {type(error).__name__}: {text[:300]} ({_place(error)})")
+        text = " ".join(str(error).split()) or "no reason given"
+        if not isinstance(error, ValueError):
+            text = f"{type(error).__name__}: {text[:300]} ({_place(error)})"
+        argument = error if isinstance(error, ArgumentError) else None
+        return ConfigError(f"{self.group}={self.choice}: {text}", argument, text)
 
     def _spell(self, error: Exception, given: Mapping[str, Any]) -> ConfigError | None:
-        """An error that begins with ``argument=value:``, with the key that the user knows the argument by."""
-        text = re.sub(r"^(\w+)=(None|True|False)(?=:)", _as_typed, " ".join(str(error).split()))
-        name = match[1] if (match := re.match(r"([A-Za-z_]\w*)(?=[=\[.])", text)) else ""
+        """The error of one argument, under the key that the user knows it by; None where the user knows none."""
+        refused = error.argument if isinstance(error, ConfigError) else error
+        if not isinstance(refused, ArgumentError):
+            if isinstance(error, PipezooError) or (found := argument_of(error, self._known(given))) is None:
+                return None
+            refused = found
+        name = refused.argument
         if name in self.arguments or (name in self.parameters and name not in given):
-            return ConfigError(self._key(name) + text[len(name) :])
+            return ConfigError(refused.at(self._key(name)), refused, refused.why)
         if name in given and name in KEYS:
-            return ConfigError(KEYS[name] + text[len(name) :])
+            return ConfigError(refused.at(KEYS[name]), refused, refused.why)
         return None
+
+    def _known(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of the arguments that the user has a key for."""
+        return {**{name: value for name, value in given.items() if name in KEYS}, **self.arguments}
 
     def _key(self, name: str) -> str:
         """The key that an argument's value was typed at."""
@@ -166,29 +172,6 @@ class Component:
             return value
         inner = {key: item for key, item in value.items() if key != "_target_"}
         return Component(f"{self.group}.{name}", self.choice, value["_target_"], inner, trust=self.trust)()
-
-
-def show(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return value if value and not _reads_as_other(value) else repr(value)
-    if isinstance(value, list):
-        return f"[{','.join(map(show, value))}]"
-    return str(value)
-
-
-def _as_typed(value: re.Match[str]) -> str:
-    """``name=None`` in Python's spelling, as ``name=null`` in YAML's."""
-    return f"{value[1]}={show({'None': None, 'True': True, 'False': False}[value[2]])}"
-
-
-def _reads_as_other(text: str) -> bool:
-    """True for text that would be a number or a word of YAML if it stood without quotes."""
-    return bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|null|\s.*|.*\s", text, re.IGNORECASE))
 
 
 def _is_component(value: Any) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pipezoo.errors import ConfigError
+from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import COUNTS, Experiment
 from pipezoo.schedule.schedule import Schedule
@@ -152,13 +152,16 @@ def _build_schedule(
     try:
         schedule = component(**given)
     except ConfigError as error:
-        _, _, text = str(error).partition(f"stages_per_rank={per_rank!r}: ")
-        if not text:
+        refused = error.argument
+        if refused is None or refused.name != "stages_per_rank":
             raise
-        why, _, valid = text.partition("; valid: ")
-        counts = [int(word) * num_ranks for word in valid.split(", ") if word.isdigit()]
-        wanted = f"; valid: {', '.join(map(str, counts))}" if counts else f"; valid: {valid} per rank" if valid else ""
-        raise ConfigError(f"stages={num_stages}: on ranks={num_ranks}: {why}{wanted}") from error
+        valid = refused.valid
+        if isinstance(valid, str):
+            valid = f"{valid} per rank"
+        elif valid is not None:
+            valid = [count * num_ranks for count in valid if isinstance(count, int)]
+        stages = ArgumentError("stages", num_stages, f"on ranks={num_ranks}: {refused.why}", valid)
+        raise ConfigError(str(stages), stages) from error
     if not isinstance(schedule, Schedule):
         raise ConfigError(
             f"schedule={component.choice}: {component.target} made a {type(schedule).__name__}, no Schedule"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipezoo.errors import ConfigError
-from pipezoo.experiment.component import Component, show
-from pipezoo.validators import check_int, check_positive, unknown
+from pipezoo.errors import ArgumentError, ConfigError
+from pipezoo.experiment.component import Component
+from pipezoo.validators import check_bool, check_int, check_number, check_word
 
 TASKS = ("train", "verify", "simulate", "plan")
 WORDS = {
@@ -99,26 +99,22 @@ class Experiment:
     def __post_init__(self) -> None:
         try:
             for name, valid in WORDS.items():
-                if (word := getattr(self, name)) not in valid:
-                    raise ConfigError(f"{name}={show(word)}: {unknown('word', word, valid)}")
+                check_word(name, getattr(self, name), valid)
             for key, name in {**COUNTS, "batch_size": "batch_size"}.items():
                 if (count := getattr(self, name)) is not None:
-                    _check_count(key, count)
+                    check_int(key, count, 1, listed=True)
             for name, low in (("steps", 1), ("seed", 0), ("record_steps", 1)):
-                _check_count(name, getattr(self, name), low)
+                check_int(name, getattr(self, name), low, listed=True)
             if self.tolerance is not None:
-                check_positive("tolerance", self.tolerance, ">= 0")
+                object.__setattr__(self, "tolerance", check_number("tolerance", self.tolerance, listed=True))
             for name in ("verify", "debug"):
-                if not isinstance(getattr(self, name), bool):
-                    raise ConfigError(f"{name}={show(getattr(self, name))}: must be true or false; valid: true, false")
+                check_bool(name, getattr(self, name))
             if self.resume is not None and (not isinstance(self.resume, str) or not self.resume):
-                raise ConfigError(f"resume={show(self.resume)}: must be the folder of a run, or null")
+                raise ArgumentError("resume", self.resume, "must be the folder of a run, or null")
             if not isinstance(self.objective, str) or not self.objective:
-                raise ConfigError(f"objective={show(self.objective)}: must be a key of result.json, like step_seconds")
-        except ConfigError:
-            raise
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+                raise ArgumentError("objective", self.objective, "must be a key of result.json, like step_seconds")
+        except ArgumentError as error:
+            raise ConfigError(error.at(error.argument), error) from None
 
     @property
     def model_name(self) -> str:
@@ -143,8 +139,3 @@ class Experiment:
     @property
     def loss_name(self) -> str:
         return self.loss.choice
-
-
-def _check_count(key: str, value: object, low: int = 1) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ConfigError(f"{key}={show(value)}: must be an int; valid: >= {low}")

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 
 from pipezoo.exports.spec import Export, ExportSpec
-from pipezoo.validators import unknown
+from pipezoo.validators import unknown_word
 
 Names = tuple[tuple[str, ...], ...]
 
@@ -85,7 +85,7 @@ def _renamed(modules: Names, rename: dict[str, str]) -> Names:
     outer = {name.partition(".")[0] for names in modules for name in names}
     for name in rename:
         if name not in outer:
-            raise ValueError(f"rename.{name}={rename[name]}: {unknown('module', name, outer)}")
+            raise unknown_word(f"rename.{name}", rename[name], "module", outer, name)
 
     def new(name: str) -> str:
         first, dot, rest = name.partition(".")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipezoo.experiment.component import show
-from pipezoo.validators import check_int, check_positive, unknown
+from pipezoo.validators import check_bool, check_int, check_number, check_word
 
 _METHODS = ("fork", "spawn")
 
@@ -29,11 +28,10 @@ class Processes:
     emulate: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.emulate, bool):
-            raise ValueError(f"emulate={show(self.emulate)}: must be true or false; valid: true, false")
+        check_bool("emulate", self.emulate)
         if self.threads is not None:
             check_int("threads", self.threads, 1)
-        if self.start_method not in (None, "fork", "spawn"):
-            raise ValueError(f"start_method={self.start_method}: {unknown('method', self.start_method, _METHODS)}")
+        if self.start_method is not None:
+            check_word("start_method", self.start_method, _METHODS, "method")
         for name in ("step_timeout", "first_step_timeout"):
-            check_positive(name, getattr(self, name), "> 0")
+            check_number(name, getattr(self, name), above=True, listed=True)

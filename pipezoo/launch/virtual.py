@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from pipezoo.simulator.cost import P2P
-from pipezoo.validators import check_int, check_positive
+from pipezoo.validators import check_int, check_number
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Virtual:
             check_int("threads", self.threads, 1)
         P2P(self.latency, self.bandwidth)
         for name in ("step_timeout", "first_step_timeout"):
-            check_positive(name, getattr(self, name), "> 0")
+            check_number(name, getattr(self, name), above=True, listed=True)
 
     @property
     def p2p(self) -> P2P:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipezoo.errors import ArgumentError
+
 
 class TokenCrossEntropy(nn.Module):
     """Cross entropy of a class per position, in nats.
@@ -15,7 +17,7 @@ class TokenCrossEntropy(nn.Module):
 
     def __init__(self, reduction: str = "mean") -> None:
         if reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction={reduction!r}: unknown; valid: mean, sum")
+            raise ArgumentError("reduction", reduction, "unknown", "mean, sum")
         super().__init__()
         self.reduction = reduction
 
@@ -26,5 +28,5 @@ class TokenCrossEntropy(nn.Module):
         """
         if logits.shape[:-1] != target.shape:
             shapes = f"logits have shape {list(logits.shape)}"
-            raise ValueError(f"target={list(target.shape)}: {shapes}; valid: {list(logits.shape[:-1])}")
+            raise ArgumentError("target", list(target.shape), shapes, str(list(logits.shape[:-1])))
         return F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction=self.reduction)

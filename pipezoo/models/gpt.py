@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import SplitPoint
 from torch.nn import functional as F
 
+from pipezoo.errors import ArgumentError
 from pipezoo.validators import check_int
 
 
@@ -29,7 +30,7 @@ class TokenAndPosition(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         if ids.shape[1] > self.context:
-            raise ValueError(f"context={self.context}: the input has {ids.shape[1]} positions")
+            raise ArgumentError("context", self.context, f"the input has {ids.shape[1]} positions")
         tokens: Tensor = self.token(ids)
         return tokens + self.position.weight[: ids.shape[1]]
 
@@ -92,7 +93,7 @@ class GPT(nn.Module):
         for name, value in arguments.items():
             check_int(name, value, 1)
         if width % heads:
-            raise ValueError(f"width={width}: must be a multiple of heads={heads}")
+            raise ArgumentError("width", width, f"must be a multiple of heads={heads}")
         super().__init__()
         self.embedding = TokenAndPosition(vocab_size, context, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
+from pipezoo.errors import ArgumentError
 from pipezoo.validators import check_int
 
 OBJECTIVES = ("step", "span")
@@ -47,19 +48,18 @@ class PlanOptions:
     def __post_init__(self) -> None:
         _ = self.limit
         if not _is_number(self.time_limit_s) or not self.time_limit_s > 0:
-            raise ValueError(
-                f"time_limit_s={self.time_limit_s!r}: must be a number > 0, of seconds; search=false searches nothing"
-            )
+            why = "must be a number > 0, of seconds; search=false searches nothing"
+            raise ArgumentError("time_limit_s", self.time_limit_s, why)
         check_int("iterations", self.iterations, 0)
         check_int("top", self.top, 1)
         for name in ("stages_per_rank", "microbatches"):
             counts = getattr(self, name)
             if counts is not None and not counts:
-                raise ValueError(f"{name}=[]: needs at least one number; valid: >= 1")
+                raise ArgumentError(name, [], "needs at least one number", ">= 1")
             for count in counts or ():
                 check_int(name, count, 1)
         if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective={self.objective}: unknown word; valid: {', '.join(OBJECTIVES)}")
+            raise ArgumentError("objective", self.objective, "unknown word", OBJECTIVES)
 
     @property
     def limit(self) -> float:
@@ -73,7 +73,7 @@ class PlanOptions:
                 value = float(number) * UNITS[unit]
         if not _is_number(value) or not value > 0:  # type: ignore[operator]
             words = "a number > 0, or text like 2GB, 512MiB"
-            raise ValueError(f"memory={self.memory}: must be {words}; null: no limit")
+            raise ArgumentError("memory", self.memory, f"must be {words}; null: no limit")
         return float(value)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from pipezoo.errors import ArgumentError
 from pipezoo.planner.cost_table import CostOf, Size, can_run, can_split, cost_table, unit_of
 from pipezoo.planner.merge_backward import merge_backwards, time_before_merging
 from pipezoo.planner.options import PlanOptions, amount
@@ -25,7 +26,7 @@ from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules import fixed_orders
 from pipezoo.simulator.cost import Cost
-from pipezoo.validators import unknown
+from pipezoo.validators import unknown_word
 
 OnProgress = Callable[[str], None]
 FOR_WEIGHTS = 0.2  # share of the budget in which fixed schedules are re-placed
@@ -56,7 +57,8 @@ def make_plans(
         ValueError: no order fits into memory, an unknown schedule is named, or there are no costs for any size.
     """
     sizes = [(v, m) for v in options.stages_per_rank for m in num_microbatches]
-    costs, notes = cost_table(cost_of, num_ranks, sizes, options)
+    table = cost_table(cost_of, num_ranks, sizes, options)
+    costs, notes = table.costs, table.notes
     start = time.monotonic()  # measuring is no search
     fixed = [
         plan(schedule, "fixed", cost, shared)
@@ -78,7 +80,7 @@ def make_plans(
                 bound = None if (made.op == Op.B).any() else problem.bound
                 rows.append(plan(made, "planned", problem.cost, shared, bound))
     if not rows:
-        raise _nothing_fits(fixed, options, notes)
+        raise table.too_large[0] if table.too_large else _nothing_fits(fixed, options)
     return Plans(ranked(rows, options.objective, tie), len(fixed) - len(fitting), notes)
 
 
@@ -88,7 +90,7 @@ def _named(plans: list[Plan], names: tuple[str, ...] | None) -> list[Plan]:
     there = {row.name for row in plans}
     for name in names:
         if name not in there:
-            raise ValueError(f"schedules={name}: {unknown('schedule of this size', name, there)}")
+            raise unknown_word("schedules", name, "schedule of this size", there)
     return [row for row in plans if row.name in names]
 
 
@@ -149,14 +151,11 @@ def _progress(shape: str, tried: int, placed: Placed) -> str:
     return f"{shape}: step {placed.step:.6g} after {tried} orders"
 
 
-def _nothing_fits(fixed: list[Plan], options: PlanOptions, notes: list[str]) -> ValueError:
-    alone = next((text for note in notes if (text := note.partition(": ")[2]).startswith("memory=")), "")
-    if alone:
-        return ValueError(alone)
+def _nothing_fits(fixed: list[Plan], options: PlanOptions) -> ArgumentError:
     least = min(fixed, key=lambda row: row.peak, default=None)
     hint = (
         f"; the fixed schedule that needs least is {least.name}: {amount(least.peak, unit_of(options))}"
         if least
         else ""
     )
-    return ValueError(f"memory={options.memory}: no order fits{hint}")
+    return ArgumentError("memory", options.memory, f"no order fits{hint}")

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.bounds import lower_bound
@@ -60,9 +61,8 @@ class Problem:
         cost, place = self.cost, self.stage_to_rank
         if np.isnan(cost.seconds[:, Op.W]).any():
             stage = int(np.flatnonzero(np.isnan(cost.seconds[:, Op.W]))[0])
-            raise ValueError(
-                f"stages[{stage}].W: is missing; a planned order splits the backward: I and W must be known"
-            )
+            why = "is missing; a planned order splits the backward: I and W must be known"
+            raise ArgumentError(f"stages[{stage}].W", MISSING, why)
         num_ranks = max(place) + 1
         stages_of = tuple(tuple(s for s, rank in enumerate(place) if rank == at) for at in range(num_ranks))
         p2p_seconds = cost.p2p_seconds(place)

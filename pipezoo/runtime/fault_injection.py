@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pipezoo.errors import ConfigError
 from pipezoo.schedule.action import Action
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
-from pipezoo.validators import check_int, unknown
+from pipezoo.validators import check_int, unknown_word
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,7 +111,7 @@ class Kill(Fault):
         super().__post_init__()
         names = [number.name for number in signal.Signals]
         if self.signal not in names:
-            raise ValueError(f"signal={self.signal}: {unknown('signal', self.signal, names)}")
+            raise unknown_word("signal", self.signal, "signal", names)
 
     def inject(self, modules: Sequence[nn.Module]) -> None:
         os.kill(os.getpid(), signal.Signals[self.signal])

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from pipezoo.errors import ArgumentError
+
 Tensors = tuple[torch.Tensor, ...]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -22,7 +24,7 @@ def scaled(loss: nn.Module, num_microbatches: int) -> LossFunction:
     """
     reduction = getattr(loss, "reduction", None)
     if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction={reduction}: the loss must say how it reduces a batch; valid: mean, sum")
+        raise ArgumentError("reduction", reduction, "the loss must say how it reduces a batch", "mean, sum")
     if reduction == "sum":
         return loss
     return lambda output, target: loss(output, target) / num_microbatches

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipezoo.errors import ScheduleError
+from pipezoo.errors import ArgumentError, ScheduleError
 from pipezoo.schedule.action import COMPUTE, MESSAGES, OF_A_STAGE, Action, Op
 from pipezoo.schedule.validation import Facts, prove
 
@@ -191,15 +191,15 @@ class Schedule:
         path = Path(path)
         try:
             if (size := path.stat().st_size) > LARGEST_FILE:
-                raise ScheduleError(f"file={path}: {size} bytes; at most {LARGEST_FILE} are read")
+                raise _of_file(path, f"{size} bytes; at most {LARGEST_FILE} are read")
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
-            raise ScheduleError(f"file={path}: {reason}") from error
+            raise _of_file(path, reason) from error
         try:
             rows = list(csv.reader(io.StringIO(text)))
         except csv.Error as error:
-            raise ScheduleError(f"file={path}: {error}") from None
+            raise _of_file(path, str(error)) from None
         while rows and not any(cell.strip() for cell in rows[-1]):
             rows.pop()
         try:
@@ -207,7 +207,7 @@ class Schedule:
             return cls.from_orders(orders, name or path.stem)
         except ScheduleError as error:
             place = "" if error.index is None else _cell(rows, error.index)
-            raise ScheduleError(f"file={path}: {place}{error}", error.index) from None
+            raise _of_file(path, f"{place}{error}", error.index) from None
 
     def to_csv(self) -> str:
         """One row per rank, one action per cell; torch reads it, and so does :meth:`from_csv`."""
@@ -224,6 +224,11 @@ def _frozen(key: str, values: ArrayLike, kind: type[np.generic]) -> NDArray[Any]
         raise ScheduleError(f"{key} must be whole numbers that fit in {np.dtype(kind)}")
     array.flags.writeable = False
     return array
+
+
+def _of_file(path: Path, why: str, index: int | None = None) -> ScheduleError:
+    error = ArgumentError("file", path, why)
+    return ScheduleError(str(error), index, error)
 
 
 def _read_row(number: int, cells: list[str]) -> Iterator[Action]:

@@ -17,6 +17,7 @@ DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, and the cut-in-ha
 
 from __future__ import annotations
 
+from pipezoo.errors import ArgumentError
 from pipezoo.schedule.builders.phases import Steps, unroll
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.validators import check_equal, check_int
@@ -32,9 +33,8 @@ def dualpipev(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -
     m = check_int("num_microbatches", num_microbatches, 1)
     check_equal("stages_per_rank", stages_per_rank, 2, "dualpipev runs exactly 2 stages on each rank, placed as a V")
     if m < 2 * p:
-        raise ValueError(
-            f"num_microbatches={m}: dualpipev fills its {2 * p} stages with as many microbatches; valid: >= {2 * p}"
-        )
+        why = f"dualpipev fills its {2 * p} stages with as many microbatches"
+        raise ArgumentError("num_microbatches", m, why, f">= {2 * p}")
 
     def order(rank: int) -> Steps:
         far = p - 1 - rank  # p2p messages from this rank to the turn of the V

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipezoo.errors import ArgumentError
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.builders.phases import Steps, unroll
 from pipezoo.schedule.schedule import Schedule
@@ -71,12 +72,10 @@ def _group_size(num_ranks: int, num_microbatches: int, asked: int | None) -> int
     most = max(num_ranks, num_microbatches)
     group = num_ranks if asked is None else check_int("microbatch_group_size", asked, num_ranks, most)
     if num_microbatches < group:
-        raise ValueError(f"num_microbatches={num_microbatches}: a group has {group} of them; valid: >= {group}")
+        raise ArgumentError("num_microbatches", num_microbatches, f"a group has {group} of them", f">= {group}")
     rest = num_microbatches % group
     if 0 < rest < num_ranks:
         low = num_microbatches - rest
-        raise ValueError(
-            f"num_microbatches={num_microbatches}: groups of {group} leave {rest}, fewer than the {num_ranks} ranks; "
-            f"valid: {low}, {low + num_ranks}"
-        )
+        why = f"groups of {group} leave {rest}, fewer than the {num_ranks} ranks"
+        raise ArgumentError("num_microbatches", num_microbatches, why, (low, low + num_ranks))
     return group

@@ -27,6 +27,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
+from pipezoo.errors import ArgumentError
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Columns, Schedule
 from pipezoo.validators import check_int
@@ -47,7 +48,7 @@ def hanayo(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2, in_f
     m = check_int("num_microbatches", num_microbatches, 1)
     v = check_int("stages_per_rank", stages_per_rank, 1)
     if v % 2:
-        raise ValueError(f"stages_per_rank={v}: hanayo lays whole waves, of 2 stages on each rank; valid: {v + 1}")
+        raise ArgumentError("stages_per_rank", v, "hanayo lays whole waves, of 2 stages on each rank", (v + 1,))
     limit = 2 * p - 1 if in_flight is None else check_int("in_flight", in_flight, 1)
     down = list(range(p))
     place = [*down, *reversed(down)] * (v // 2)

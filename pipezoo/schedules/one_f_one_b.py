@@ -15,6 +15,7 @@ optimizer step as "PipeDream-Flush", arXiv:2006.09503
 
 from __future__ import annotations
 
+from pipezoo.errors import ArgumentError
 from pipezoo.schedule.builders.phases import unroll
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.validators import check_equal, check_int
@@ -35,7 +36,7 @@ def one_f_one_b(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1)
         "1f1b runs one stage on each rank (interleaved_1f1b and looped_bfs run more)",
     )
     if m < p:
-        raise ValueError(f"num_microbatches={m}: 1f1b fills its {p} ranks with as many microbatches; valid: >= {p}")
+        raise ArgumentError("num_microbatches", m, f"1f1b fills its {p} ranks with as many microbatches", f">= {p}")
 
     orders = (unroll((p - rank, "F"), (m - p + rank, "B F"), (p - rank, "B")).on([rank]) for rank in range(p))
     return Schedule.from_columns(orders, "1f1b")

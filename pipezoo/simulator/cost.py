@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.validators import check_int, check_number
 
@@ -46,7 +47,7 @@ class P2P:
         object.__setattr__(self, "latency", check_number("latency", self.latency))
         object.__setattr__(self, "bandwidth", check_number("bandwidth", self.bandwidth, infinite=True))
         if self.bandwidth == 0:
-            raise ValueError(f"bandwidth={self.bandwidth}: must be a number > 0, in bytes per second")
+            raise ArgumentError("bandwidth", self.bandwidth, "must be a number > 0, in bytes per second")
 
     def seconds(self, num_bytes: Floats) -> Floats:
         return self.latency + num_bytes / self.bandwidth
@@ -90,7 +91,9 @@ class Cost:
     def __post_init__(self) -> None:
         given = np.array(self.seconds, dtype=np.float64)
         if given.ndim != 2 or given.shape[1] != len(COMPUTE) or not len(given):
-            raise ValueError(f"seconds.shape={given.shape}: must be [num_stages, 4], a column for each of F, B, I, W")
+            raise ArgumentError(
+                "seconds.shape", given.shape, "must be [num_stages, 4], a column for each of F, B, I, W"
+            )
         self._set("seconds", given)
         for key in BYTES_AND_OPTIMIZER:
             self._set(key, np.array(np.broadcast_to(getattr(self, key), len(given)), dtype=np.float64))
@@ -102,14 +105,16 @@ class Cost:
         for key in ("seconds", "full_backward_is_derived", *BYTES_AND_OPTIMIZER):
             getattr(self, key).flags.writeable = False
         if not isinstance(self.overlap, bool):
-            raise ValueError(f"overlap={self.overlap!r}: must be true or false")
+            raise ArgumentError("overlap", self.overlap, "must be true or false")
         self._set("overlap_gain", check_number("overlap_gain", self.overlap_gain))
         if self.overlap_gain > 1:
-            raise ValueError(f"overlap_gain={self.overlap_gain}: must be a number in 0..1")
+            raise ArgumentError("overlap_gain", self.overlap_gain, "must be a number in 0..1")
         if self.overlap_gain and not self.overlap:
-            raise ValueError(f"overlap_gain={self.overlap_gain}: needs overlap=true")
+            raise ArgumentError("overlap_gain", self.overlap_gain, "needs overlap=true")
         if (self.p2p_intra_node is None) != (self.ranks_per_node is None):
-            raise ValueError(f"ranks_per_node={self.ranks_per_node}: p2p_intra_node and ranks_per_node come together")
+            raise ArgumentError(
+                "ranks_per_node", self.ranks_per_node, "p2p_intra_node and ranks_per_node come together"
+            )
         if self.ranks_per_node is not None:
             check_int("ranks_per_node", self.ranks_per_node, 1)
 
@@ -122,15 +127,17 @@ class Cost:
         for stage, column in np.argwhere(~optional & ~((values >= 0) & np.isfinite(values))):
             value = float(values[stage, column])
             name = f"stages[{stage}].{STAGE_KEYS[column]}"
-            raise ValueError(f"{name}: is missing" if math.isnan(value) else f"{name}={value}: must be a number >= 0")
+            raise ArgumentError(name, MISSING, "is missing") if math.isnan(value) else _negative(name, value)
         _, whole, inputs, weight = np.isnan(self.seconds).T
         for stage in np.flatnonzero(inputs != weight):
-            raise ValueError(f"stages[{stage}]: I and W are the two halves of a backward and come together")
+            why = "I and W are the two halves of a backward and come together"
+            raise ArgumentError(f"stages[{stage}]", MISSING, why)
         for stage in np.flatnonzero(whole & inputs):
-            raise ValueError(f"stages[{stage}].B: is missing; give B, or I and W, or all three")
+            raise ArgumentError(f"stages[{stage}].B", MISSING, "is missing; give B, or I and W, or all three")
         for stage in np.flatnonzero(self.freed_by_input_grad > self.activation_bytes):
-            frees, activation_bytes = self.freed_by_input_grad[stage], self.activation_bytes[stage]
-            raise ValueError(f"stages[{stage}].freed_by_input_grad={frees:g}: F keeps only {activation_bytes:g} bytes")
+            frees, kept = float(self.freed_by_input_grad[stage]), float(self.activation_bytes[stage])
+            name = f"stages[{stage}].freed_by_input_grad"
+            raise ArgumentError(name, int(frees) if frees.is_integer() else frees, f"F keeps only {kept:g} bytes")
 
     @property
     def num_stages(self) -> int:
@@ -175,11 +182,11 @@ class Cost:
             if fields.get(key) is None:
                 fields.pop(key, None)
                 continue
+            entries_of_p2p = _mapping(key, fields[key], ("latency", "bandwidth"))
             try:
-                fields[key] = P2P(**_mapping(key, fields[key], ("latency", "bandwidth")))
-            except ValueError as error:
-                text = str(error)
-                raise ValueError(text if text.startswith(key) else f"{key}.{text}") from None
+                fields[key] = P2P(**entries_of_p2p)
+            except ArgumentError as error:
+                raise error.inside(key) from None
         return cls(seconds, **fields)
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,14 +213,18 @@ class Cost:
 def _entries(stages: object, num_stages: int | None) -> list[dict[str, float]]:
     if isinstance(stages, Mapping):
         if num_stages is None:
-            raise ValueError("stages: a single entry for every stage needs the number of stages; or write a list")
+            why = "a single entry for every stage needs the number of stages; or write a list"
+            raise ArgumentError("stages", MISSING, why)
         return [_entry("stages", stages)] * num_stages
     if not isinstance(stages, Sequence) or isinstance(stages, str) or not stages:
-        raise ValueError(f"stages={stages!r}: must be a list of entries, one a stage, or a single entry for all stages")
+        raise ArgumentError(
+            "stages", stages, "must be a list of entries, one a stage, or a single entry for all stages"
+        )
     if num_stages is not None and len(stages) != num_stages:
         what = "is missing" if len(stages) < num_stages else "is one too many"
         first = min(len(stages), num_stages)
-        raise ValueError(f"stages[{first}]: {what}; {len(stages)} entries, but the pipeline has {num_stages} stages")
+        why = f"{what}; {len(stages)} entries, but the pipeline has {num_stages} stages"
+        raise ArgumentError(f"stages[{first}]", MISSING, why)
     return [_entry(f"stages[{stage}]", entry) for stage, entry in enumerate(stages)]
 
 
@@ -221,12 +232,16 @@ def _entry(name: str, entry: object) -> dict[str, float]:
     return {key: check_number(f"{name}.{key}", value) for key, value in _mapping(name, entry, STAGE_KEYS).items()}
 
 
+def _negative(name: str, value: float) -> ArgumentError:
+    return ArgumentError(name, value, "must be a number >= 0")
+
+
 def _mapping(name: str, value: object, valid: Sequence[str]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{name}={value!r}: must be a table of keys; valid: {', '.join(valid)}")
+        raise ArgumentError(name, value, "must be a table of keys", valid)
     for key in value:
         if key not in valid:
-            raise ValueError(f"{name}.{key}={value[key]!r}: no such key; valid: {', '.join(valid)}")
+            raise ArgumentError(f"{name}.{key}", value[key], "no such key", valid)
     return dict(value)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
@@ -139,16 +140,13 @@ def predict(schedule: Schedule, cost: Cost) -> dict[str, Any]:
 
 def _check(schedule: Schedule, cost: Cost) -> None:
     if cost.num_stages != schedule.num_stages:
-        raise ValueError(
-            f"cost: it has {cost.num_stages} stages, but schedule {schedule.name!r} has {schedule.num_stages}"
-        )
+        why = f"it has {cost.num_stages} stages, but schedule {schedule.name!r} has {schedule.num_stages}"
+        raise ArgumentError("cost", MISSING, why)
     used = np.zeros_like(cost.seconds, dtype=bool)
     used[schedule.stage, schedule.op] = True
     for stage, op in np.argwhere(used & np.isnan(cost.seconds)).tolist():
-        raise ValueError(
-            f"stages[{stage}].{Op(op).name}: is missing; schedule {schedule.name!r} splits the backward, "
-            "which these costs have only as a whole (B)"
-        )
+        why = f"is missing; schedule {schedule.name!r} splits the backward, which these costs have only as a whole (B)"
+        raise ArgumentError(f"stages[{stage}].{Op(op).name}", MISSING, why)
 
 
 def _p2p_seconds(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipezoo.errors import ArgumentError
 from pipezoo.splitters._dry_run import first_line, output_of, run, twin_of
 
 
@@ -78,7 +79,7 @@ def check_covered(model: nn.Module, names: Sequence[str]) -> None:
     for name, parameter in model.named_parameters():
         if id(parameter) not in covered:
             where = "no module" if "." not in name else "none of the modules listed"
-            raise ValueError(f"model={type(model).__name__}: parameter {name} belongs to {where}; {_other(model)}")
+            raise ArgumentError("model", type(model).__name__, f"parameter {name} belongs to {where}; {_other(model)}")
 
 
 def _inputs_that_reproduce(
@@ -96,7 +97,7 @@ def _inputs_that_reproduce(
                 return takes
         except Exception as error:
             reason = f"one after the other they fail: {first_line(error)}"
-    raise ValueError(f"model={type(model).__name__}: not the chain of its modules, {reason}; {_other(model)}")
+    raise ArgumentError("model", type(model).__name__, f"not the chain of its modules, {reason}; {_other(model)}")
 
 
 def _identical(a: Any, b: Any) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipezoo.errors import ArgumentError
+
 
 def twin_of(model: nn.Module, share_buffers: bool = True) -> nn.Module:
     """A copy of the modules of `model` and their attributes that shares its Parameters, and its buffers if wanted."""
@@ -38,7 +40,7 @@ def output_of(model: nn.Module, example: tuple[Tensor, ...]) -> Any:
     except Exception as error:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in example)
         name = type(model).__name__
-        raise ValueError(f"example={shapes}: the forward of {name} fails on it: {first_line(error)}") from error
+        raise ArgumentError("example", shapes, f"the forward of {name} fails on it: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

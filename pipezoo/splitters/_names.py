@@ -6,6 +6,8 @@ from difflib import get_close_matches
 
 from torch import nn
 
+from pipezoo.errors import ArgumentError
+
 MOST_LISTED = 20
 
 
@@ -18,7 +20,7 @@ def find_module(model: nn.Module, name: str, argument: str) -> nn.Module:
     outermost_first = sorted(modules, key=lambda known: known.count("."))
     listed = get_close_matches(str(name), modules) or outermost_first[:MOST_LISTED]
     more = ", ..." if len(listed) < len(modules) else ""
-    raise ValueError(f"{argument}={name}: {type(model).__name__} has no such module; valid: {', '.join(listed)}{more}")
+    raise ArgumentError(argument, name, f"{type(model).__name__} has no such module", f"{', '.join(listed)}{more}")
 
 
 def chain_of(module: nn.Module) -> list[str]:

@@ -15,6 +15,8 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
+from pipezoo.errors import ArgumentError
+
 
 def group_evenly(num_items: int, num_groups: int) -> list[range]:
     """Deal `num_items` items to `num_groups` groups whose sizes differ by at most one, larger groups first.
@@ -44,7 +46,7 @@ def group_balanced(weights: Sequence[float], num_groups: int) -> list[range]:
     _check_groups(num_items, num_groups)
     for item, weight in enumerate(weights):
         if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"weights[{item}]={weight}: must be finite and >= 0")
+            raise ArgumentError(f"weights[{item}]", weight, "must be finite and >= 0")
     before = list(accumulate(weights, initial=0))  # before[n]: weight of the first n items
 
     best = list(before)
@@ -74,4 +76,4 @@ def _add_group(best: list[float], before: list[float], group: int) -> tuple[list
 
 def _check_groups(num_items: int, num_groups: int) -> None:
     if not 1 <= num_groups <= num_items:
-        raise ValueError(f"num_groups={num_groups}: {num_items} items make 1..{num_items} groups")
+        raise ArgumentError("num_groups", num_groups, f"{num_items} items make 1..{num_items} groups")

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx, nn
 from torch.distributed.pipelining import pipeline
 
+from pipezoo.errors import ArgumentError
 from pipezoo.splitters._dry_run import first_line, output_of, twin_of
 from pipezoo.splitters._partition import group_evenly
 
@@ -63,7 +64,7 @@ def trace(model: nn.Module, example: tuple[Tensor, ...]) -> Trace:
         output_of(model, example)  # raises where the trouble is not the trace
         cause = first_line(error.__cause__ or error)
         name = type(model).__name__
-        raise ValueError(f"model={name}: cannot be traced: {cause}; split=modules cuts without a trace") from error
+        raise ArgumentError("model", name, f"cannot be traced: {cause}; split=modules cuts without a trace") from error
     result = _read(pipe.split_gm)
     for piece in result.pieces:
         _reattach(piece.module, twin)
@@ -79,7 +80,7 @@ def stages(trace: Trace, num_stages: int | None, how: str) -> list[nn.Module]:
     if num_stages is None:
         num_stages = num_pieces
     if not 1 <= num_stages <= num_pieces:
-        raise ValueError(f"num_stages={num_stages}: {how} {num_pieces} stage(s); valid: 1..{num_pieces}")
+        raise ArgumentError("num_stages", num_stages, f"{how} {num_pieces} stage(s)", f"1..{num_pieces}")
     return join(trace, group_evenly(num_pieces, num_stages))
 
 
@@ -111,9 +112,8 @@ class TracedStage(nn.Module):
 
     def forward(self, *args: Tensor) -> Any:
         if len(args) != len(self.inputs):
-            raise ValueError(
-                f"args={len(args)} tensor(s): the stage takes {len(self.inputs)} ({', '.join(self.inputs)})"
-            )
+            why = f"the stage takes {len(self.inputs)} ({', '.join(self.inputs)})"
+            raise ArgumentError("args", f"{len(args)} tensor(s)", why)
         values: dict[str | None, Any] = dict(zip(self.inputs, args, strict=True))
         for module, (inputs, outputs, returns_tuple) in zip(self.pieces, self._wiring, strict=True):
             result = module(*(values[name] for name in inputs))
@@ -172,7 +172,7 @@ def _reattach(piece: nn.Module, model: nn.Module) -> None:
             if original is not None:
                 setattr(module, name, original)
             elif isinstance(tensor, nn.Parameter):
-                raise ValueError(f"model={type(model).__name__}: tracing lost the origin of parameter {qualified}")
+                raise ArgumentError("model", type(model).__name__, f"tracing lost the origin of parameter {qualified}")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.distributed.pipelining import SplitPoint, pipe_split
 
+from pipezoo.errors import ArgumentError
 from pipezoo.splitters._dry_run import twin_of
 from pipezoo.splitters._names import find_module
 from pipezoo.splitters._tracing import stages, trace
@@ -35,10 +36,11 @@ def split(
     name = type(model).__name__
     spec = split_spec if split_spec is not None else getattr(model, "split_spec", None)
     if spec is None:
-        raise ValueError(
-            f"split_spec=None: {name} has none of its own; give one, "
+        why = (
+            f"{name} has none of its own; give one, "
             "or use split=marked (for a model that calls pipe_split()) or split=modules (for a chain of modules)"
         )
+        raise ArgumentError("split_spec", None, why)
     twin = twin_of(model)
     for module_name, place in spec.items():
         _mark(twin, module_name, place)
@@ -54,4 +56,4 @@ def _mark(model: nn.Module, module_name: str, place: str | SplitPoint) -> None:
     elif point is SplitPoint.END:
         module.register_forward_hook(lambda *_: pipe_split())
     else:
-        raise ValueError(f"split_spec={module_name}: {place!r}: unknown place; valid: {', '.join(PLACES)}")
+        raise ArgumentError("split_spec", module_name, f"{place!r}: unknown place", list(PLACES))

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipezoo.errors import ArgumentError
 from pipezoo.splitters._chain import check_covered, stages_of
 from pipezoo.splitters._dry_run import twin_of
 from pipezoo.splitters._names import chain_of
 from pipezoo.splitters._partition import group_balanced
 from pipezoo.splitters._tracing import join, trace
+from pipezoo.validators import check_int
 
 MEASURES = ("parameters", "flops", "time")
 WARM_UP = 2  # runs before those that count
@@ -46,9 +48,8 @@ def split(
     Raises ValueError for an unknown measure, or where the model has too few places to cut.
     """
     if by not in MEASURES:
-        raise ValueError(f"by={by}: unknown measure; valid: {', '.join(MEASURES)}")
-    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
-        raise ValueError(f"repeats={repeats!r}: must be an int >= 1")
+        raise ArgumentError("by", by, "unknown measure", MEASURES)
+    check_int("repeats", repeats, 1)
     names = _chain_of(model, example)
     if names is not None:
         pieces: list[nn.Module] = [twin_of(model).get_submodule(name) for name in names]
@@ -76,7 +77,7 @@ def _chain_of(model: nn.Module, example: tuple[Tensor, ...]) -> list[str] | None
 def _groups(weights: Sequence[float], num_stages: int | None, what: str) -> list[range]:
     wanted = min(2, len(weights)) if num_stages is None else num_stages
     if not 1 <= wanted <= len(weights):
-        raise ValueError(f"num_stages={wanted}: the model has {len(weights)} {what}; valid: 1..{len(weights)}")
+        raise ArgumentError("num_stages", wanted, f"the model has {len(weights)} {what}", f"1..{len(weights)}")
     return group_balanced(weights, wanted)
 
 

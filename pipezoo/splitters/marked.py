@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pipezoo.errors import ArgumentError
 from pipezoo.splitters._tracing import stages, trace
 
 
@@ -21,5 +22,5 @@ def split(model: nn.Module, num_stages: int | None, example: tuple[Tensor, ...])
     traced = trace(model, example)
     if len(traced.pieces) < 2 and num_stages != 1:
         name = type(model).__name__
-        raise ValueError(f"model={name}: its forward calls no pipe_split(); split=modules or split=annotated fits")
+        raise ArgumentError("model", name, "its forward calls no pipe_split(); split=modules or split=annotated fits")
     return stages(traced, num_stages, f"the pipe_split() calls of {type(model).__name__} make")

@@ -16,6 +16,7 @@ from itertools import chain
 
 from torch import Tensor, nn
 
+from pipezoo.errors import ArgumentError
 from pipezoo.splitters._chain import check_covered, stages_of
 from pipezoo.splitters._names import chain_of, find_module, opened_names
 from pipezoo.splitters._partition import group_evenly
@@ -46,7 +47,7 @@ def split(
     if num_stages is None:
         num_stages = len(units) if modules is not None else min(2, len(units))
     if not 1 <= num_stages <= len(units):
-        raise ValueError(f"num_stages={num_stages}: {what.format(len(units))}; valid: 1..{len(units)}")
+        raise ArgumentError("num_stages", num_stages, what.format(len(units)), f"1..{len(units)}")
     grouped = [list(chain(*(units[i] for i in group))) for group in group_evenly(len(units), num_stages)]
     return stages_of(model, grouped, example)
 
@@ -58,7 +59,7 @@ def _units(model: nn.Module, modules: Sequence[Sequence[str]] | None) -> list[li
     units = []
     for stage, names in enumerate(modules):
         if isinstance(names, str) or not names:
-            raise ValueError(f"modules[{stage}]={names!r}: must be a list of module names")
+            raise ArgumentError(f"modules[{stage}]", names, "must be a list of module names")
         for name in names:
             find_module(model, name, f"modules[{stage}]")
         units.append([opened for name in names for opened in opened_names(model, name)])

@@ -34,10 +34,9 @@ def make_exports(experiment: Experiment, spec: ExportSpec, is_known_early: bool 
         try:
             made[component.choice] = component(spec=spec)
         except ConfigError as error:
-            why = str(error).removeprefix(f"{component.group}={component.choice}: ")
-            if why == str(error):  # one of its arguments is wrong
+            if error.argument is not None:  # one of its arguments is wrong
                 raise
-            made[component.choice] = Export({}, (f"none: {why}",))
+            made[component.choice] = Export({}, (f"none: {error.why}",))
             refused = error
     if refused is not None and is_known_early and not any(export.files for export in made.values()):
         raise refused

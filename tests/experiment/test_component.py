@@ -6,9 +6,9 @@ import pickle
 
 import pytest
 
-from pipezoo.errors import ConfigError, OutputError, ScheduleError
+from pipezoo.errors import ArgumentError, ConfigError, OutputError, ScheduleError, show
 from pipezoo.experiment.allowlist import Allowlist
-from pipezoo.experiment.component import Component, show
+from pipezoo.experiment.component import Component
 
 HERE = Allowlist((__name__.partition(".")[0],))
 
@@ -25,7 +25,7 @@ def take(width: int, num_ranks: int = 1, *, scale: float = 1.0, pair: tuple[int,
     if width == 5:
         raise OutputError("no room")
     if width == 4:
-        raise ScheduleError("width=4: row 1, column 2")
+        raise ScheduleError("width=4: row 1", argument=ArgumentError("width", 4, "row 1, column 2"))
     if scale < 0:
         raise ValueError(f"Invalid scale: {scale}")
     return width, num_ranks, scale, pair, inner

@@ -63,7 +63,7 @@ def test_numbers_that_yaml_leaves_as_text_are_numbers():
         ({"stages": [ENTRY, ENTRY, ENTRY | {"F": -1}]}, "stages[2].F=-1: must be a number >= 0"),
         (
             {"stages": [ENTRY | {"activation_bytes": "many"}]},
-            "stages[0].activation_bytes='many': must be a number >= 0",
+            "stages[0].activation_bytes=many: must be a number >= 0",
         ),
         ({"stages": [ENTRY | {"W": math.nan}]}, "stages[0].W=nan: must be a number >= 0"),
         ({"stages": [ENTRY | {"W": math.inf}]}, "stages[0].W=inf: must be a number >= 0"),
@@ -86,7 +86,7 @@ def test_numbers_that_yaml_leaves_as_text_are_numbers():
         ({"stages": [ENTRY], "p2p": {"latency": -1}}, "p2p.latency=-1: must be a number >= 0"),
         ({"stages": [ENTRY], "p2p": {"bandwidth": 0}}, "p2p.bandwidth=0.0: must be a number > 0"),
         ({"stages": [ENTRY], "p2p": {"speed": 0}}, "p2p.speed=0: no such key"),
-        ({"stages": [ENTRY], "overlap": "yes"}, "overlap='yes': must be true or false"),
+        ({"stages": [ENTRY], "overlap": "yes"}, "overlap=yes: must be true or false"),
         ({"stages": [ENTRY], "overlap_gain": 2}, "overlap_gain=2.0: must be a number in 0..1"),
         ({"stages": [ENTRY], "overlap_gain": 1, "overlap": False}, "overlap_gain=1.0: needs overlap=true"),
         ({"stages": [ENTRY], "ranks_per_node": 8}, "ranks_per_node=8: p2p_intra_node and ranks_per_node come together"),

@@ -36,7 +36,7 @@ def test_measured_costs_are_a_cost_file_in_the_folder(tmp_path):
     assert "message of 1024 bytes" in file.read_text()
     assert yaml.safe_load(file.read_text())["stages"]
     assert cost_of(2, 1, 16) is cost  # rows of a microbatch are the same
-    assert [line.split()[1:3] for line in said] == [["a", "p2p"], ["2", "stages,"]]
+    assert [line.split()[1:3] for line in said] == [["a", "message"], ["2", "stages,"]]
 
 
 def test_a_shared_batch_is_measured_by_the_rows_of_its_microbatches(tmp_path):

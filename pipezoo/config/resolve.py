@@ -27,6 +27,7 @@ GIVEN = {
     "schedule": ("num_ranks", "num_microbatches"),
     "optimizer": ("params",),
     "loss": (),
+    "executor": ("program",),
     "cost": ("num_stages", "stages_per_rank"),
     "launch": (),
     "plan": (),
@@ -43,6 +44,7 @@ WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need 
 NOT_NUMBERS = (
     "task",
     "launch",
+    "executor",
     "checkpoint",
     "cost",
     "plan",

@@ -71,6 +71,7 @@ class Experiment:
     schedule: Component
     optimizer: Component
     loss: Component
+    executor: Component
     cost: Component
     launch: Any
     launch_name: str
@@ -139,3 +140,7 @@ class Experiment:
     @property
     def loss_name(self) -> str:
         return self.loss.choice
+
+    @property
+    def executor_name(self) -> str:
+        return self.executor.choice

@@ -68,6 +68,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         batch=data,
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
+        executor=lambda program: experiment.executor(program=program),
         scratch=scratch,
         steps=experiment.steps,
         seed=experiment.seed,

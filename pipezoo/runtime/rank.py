@@ -18,12 +18,12 @@ from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_random, write_part
 from pipezoo.runtime.emulation import Emulation
+from pipezoo.runtime.executor import Executor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.microbatching import first_nonfinite, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
-from pipezoo.runtime.torch_runtime import Stage, TorchSchedule
 from pipezoo.simulator.cost import Cost
 from pipezoo.supervisor.process_group import join_process_group
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
@@ -36,11 +36,10 @@ class Member:
     pipeline: Pipeline
     rank: int
     device: torch.device
-    stages: list[Stage]
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer | None
     tied_parameters: list[TiedParameter]
-    schedule: TorchSchedule
+    executor: Executor
     recorder: Recorder
 
     @property
@@ -69,9 +68,8 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     for step in pipeline.steps_to_do:
         channel.begin_step(step)
         is_recorded = step >= pipeline.steps - pipeline.record_steps
-        for stage in member.stages:
-            stage.meter = meter if step == pipeline.steps_to_do.start else None
-            stage.recorder = member.recorder if is_recorded else silent
+        is_first = step == pipeline.steps_to_do.start
+        member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
         inputs, target = _batch(pipeline, step, member.owned, device)
         began = time.perf_counter()
         losses = train_step(member, inputs, target, step, channel)
@@ -105,8 +103,7 @@ def train_step(
     pipeline, optimizer = member.pipeline, member.optimizer
     if optimizer is not None:
         optimizer.zero_grad(set_to_none=True)
-    losses: list[torch.Tensor] = []
-    member.schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
+    losses = member.executor.step(inputs, target)
     channel.note(Phase.UPDATE)
     _check_finite(pipeline, losses, step)
     sum_tied_gradients(member.tied_parameters, member.parameters, member.rank)
@@ -136,7 +133,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
     if pipeline.emulated is not None:
         recorder = _emulation(pipeline, pipeline.emulated)
         note = recorder.holding(note, pipeline.actions[rank])
-    stages = [_stage(pipeline, index, device, recorder) for index in owned]
+    stages = [_stage(pipeline, index, device) for index in owned]
     parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
     learning = [p for p in parameters.values() if p.requires_grad]
     optimizer = pipeline.optimizer(learning) if learning else None
@@ -151,12 +148,13 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         pipeline=pipeline,
         rank=rank,
         device=device,
-        stages=stages,
         parameters=parameters,
         optimizer=optimizer,
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
-        schedule=TorchSchedule(
-            stages, rank, pipeline.actions[rank], pipeline.stage_to_rank, num_microbatches, loss, note
+        executor=pipeline.executor(
+            RankProgram(
+                stages, rank, pipeline.actions[rank], pipeline.stage_to_rank, num_microbatches, device, loss, note
+            )
         ),
         recorder=recorder,
     )
@@ -169,7 +167,8 @@ def _emulation(pipeline: Pipeline, cost: Cost) -> Emulation:
 
 def _meter(member: Member) -> ActivationMeter:
     """Counts in the first step, which no one times. Virtual ranks keep their own account each."""
-    resident = [tensor for stage in member.stages for tensor in (*stage.submod.parameters(), *stage.submod.buffers())]
+    modules = [member.pipeline.stages.modules[index] for index in member.owned]
+    resident = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     return ActivationMeter(resident, member.pipeline.schedule.stage_to_rank)
 
 
@@ -203,14 +202,14 @@ def _agree(pipeline: Pipeline, rank: int, device: torch.device) -> None:
                 raise VerificationError(f"rank {other} starts with other {what} than rank 0")
 
 
-def _stage(pipeline: Pipeline, index: int, device: torch.device, recorder: Recorder) -> Stage:
+def _stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
     module = pipeline.stages.modules[index].to(device)
     weight_gradient = None
     if pipeline.own_weight_gradient:
         module.toggle()  # type: ignore[operator]
         weight_gradient = module.compute_dW
     inputs, outputs = pipeline.stages.boundaries[index : index + 2]
-    return Stage(module, index, pipeline.stages.num_stages, device, inputs, outputs, recorder, weight_gradient)  # type: ignore[arg-type]
+    return RankStage(module, index, inputs, outputs, weight_gradient)  # type: ignore[arg-type]
 
 
 def _batch(

@@ -148,7 +148,7 @@ def try_out(
             # the next stage leaves out the weights' gradients otherwise.
             learns = any(value.requires_grad for value in values)
             values = tuple(
-                value.detach().contiguous().requires_grad_(value.requires_grad if learns else value.is_floating_point())
+                as_sent(value).requires_grad_(value.requires_grad if learns else value.is_floating_point())
                 for value in values
             )
         boundaries.append(_empty(values))
@@ -184,10 +184,32 @@ def _try_loss(outputs: Tensors, target: torch.Tensor, loss: LossFunction) -> Non
         raise ValueError("the loss must be one number that a gradient can flow from; valid reductions: mean, sum")
 
 
+def as_sent(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` without its graph, in the memory layout that it has at the other end of a message.
+
+    Values that fill a piece of memory keep their order (channels last, transposed); any other are made contiguous.
+    """
+    return tensor.detach() if _is_dense(tensor) else tensor.detach().contiguous()
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the values fill one piece of memory, each once, in whatever order."""
+    expected = 1
+    for stride, size in sorted((stride, size) for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def _empty(tensors: Tensors) -> Tensors:
-    """Tensors without memory that keep shape, dtype and ``requires_grad``."""
+    """Tensors without memory that keep shape, memory layout, dtype and ``requires_grad``."""
     return tuple(
-        torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", requires_grad=tensor.requires_grad)
+        torch.empty_strided(tensor.size(), as_sent(tensor).stride(), dtype=tensor.dtype, device="meta").requires_grad_(
+            tensor.requires_grad
+        )
         for tensor in tensors
     )
 

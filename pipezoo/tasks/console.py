@@ -43,7 +43,8 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
     )
     if sizes.lines:
         print_line(f"derived   {', '.join(sizes.lines)}")
-    print_line(f"launch    {_processes(experiment, pipeline)}; {experiment.steps} steps of {experiment.optimizer_name}")
+    steps = f"{experiment.steps} steps of {experiment.optimizer_name}, executor={experiment.executor_name}"
+    print_line(f"launch    {_processes(experiment, pipeline)}; {steps}")
 
 
 def progress(stack: ExitStack, total: int) -> Callable[[int, float], None]:

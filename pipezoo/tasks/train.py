@@ -148,6 +148,7 @@ def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> dict[
         "optimizer": experiment.optimizer_name,
         "loss": experiment.loss_name,
         "launch": experiment.launch_name,
+        "executor": experiment.executor_name,
         "num_stages": sizes.num_stages,
         "num_ranks": sizes.num_ranks,
         "num_microbatches": sizes.num_microbatches,

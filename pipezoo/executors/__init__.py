@@ -1,0 +1,1 @@
+"""What executes the lowered order of a rank: one executor a file."""

@@ -1,0 +1,221 @@
+"""The native executor: the lowered order of a rank, compiled once into a flat program.
+
+    actions    1RECV_F0   1F0         1SEND_F0   1RECV_B0   1B0          1SEND_B0
+    program    receive    forward     send       receive    backward     send        each bound to its slots
+    slots      inputs[0] ────► outputs[0] ──►    grads[0] ─────► input_grads[0] ──►
+
+A stage has one slot a microbatch for what arrived, for the ends of its graph, for the gradients that came back and for
+those it hands on. A slot is emptied by the action that reads it last: tensors and graphs live no longer than the order
+needs them. A neighbour on the same rank is handed the tensors themselves; any other is sent a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+
+from pipezoo.executors.messages import Outbox, Posted, arrived, post_receives
+from pipezoo.executors.split_backward import Later, input_gradient, weight_gradient
+from pipezoo.runtime.action_timer import NoRecorder, Recorder
+from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.executor import RankProgram, RankStage, Tensors
+from pipezoo.runtime.microbatching import microbatches
+from pipezoo.schedule.action import Op
+
+
+class StageSlots:
+    """One stage at work: its module, and a slot a microbatch for everything that is alive between two actions."""
+
+    def __init__(self, stage: RankStage, program: RankProgram, watch: Watch, outbox: Outbox) -> None:
+        self.stage, self.watch, self.outbox, self.loss = stage, watch, outbox, program.loss
+        self.index, self.device = stage.index, program.device
+        self.is_last = stage.index == program.num_stages - 1
+        self.wanted = [tensor for tensor in stage.inputs if tensor.requires_grad]  # what a gradient goes back for
+        self.learned = [tensor for tensor in stage.outputs if tensor.requires_grad]  # ... and comes back for
+        self.from_rank = program.stage_to_rank[stage.index - 1] if stage.index else program.rank
+        self.to_rank = program.rank if self.is_last else program.stage_to_rank[stage.index + 1]
+        self.before: StageSlots | None = None  # the neighbours, where they are on this rank
+        self.after: StageSlots | None = None
+        size = program.num_microbatches
+        self.inputs: list[Any] = [None] * size
+        self.leaves: list[Any] = [None] * size
+        self.ends: list[Any] = [None] * size
+        self.outputs: list[Any] = [None] * size
+        self.grads: list[Any] = [None] * size
+        self.input_grads: list[Any] = [None] * size
+        self.later: list[list[Later]] = [[] for _ in range(size)]
+        self.targets: list[Any] = [None] * size
+        self.losses: list[Any] = [None] * size
+
+    def forward(self, mb: int) -> None:
+        """F: from what arrived to the outputs; on the last stage to the loss."""
+        values, self.inputs[mb] = _taken(self.inputs[mb]), None
+        began = self.watch.begin(self.index, Op.F)
+        received = [
+            tensor.detach().requires_grad_() if like.requires_grad else tensor.detach()
+            for tensor, like in zip(values, self.stage.inputs, strict=True)
+        ]
+        with self.watch.saving(self.index):
+            result = self.stage.module(*received)
+            outputs = result if isinstance(result, tuple) else (result,)
+            if self.is_last:
+                target, self.targets[mb] = self.targets[mb], None
+                loss = self.loss(outputs[0], target)
+        self.leaves[mb] = [tensor for tensor in received if tensor.requires_grad]
+        if self.is_last:
+            self.ends[mb], self.grads[mb], self.losses[mb] = (loss,), (None,), loss.detach()
+        else:
+            self.ends[mb] = tuple(o for o, like in zip(outputs, self.stage.outputs, strict=True) if like.requires_grad)
+            (self.outputs if self.after is None else self.after.inputs)[mb] = outputs
+        self.watch.end(self.index, Op.F, mb, began)
+
+    def backward(self, mb: int) -> None:
+        """B: the gradients of parameters and of what arrived."""
+        ends, grads, leaves = self._graph(mb)
+        began = self.watch.begin(self.index, Op.B)
+        if ends:
+            torch.autograd.backward(ends, grads)
+        if self.stage.weight_gradient is not None:
+            self.stage.weight_gradient()
+        self._hand_back([leaf.grad for leaf in leaves], leaves, mb)
+        self.watch.end(self.index, Op.B, mb, began)
+
+    def input_gradient(self, mb: int) -> None:
+        """I: the gradients of what arrived alone. A module that splits its backward itself runs all of autograd's."""
+        ends, grads, leaves = self._graph(mb)
+        began = self.watch.begin(self.index, Op.I)
+        if self.stage.weight_gradient is not None:
+            torch.autograd.backward(ends, grads)
+            found: list[torch.Tensor | None] = [leaf.grad for leaf in leaves]
+        else:
+            found, self.later[mb] = input_gradient(ends, grads, leaves)
+        self._hand_back(found, leaves, mb)
+        self.watch.end(self.index, Op.I, mb, began)
+
+    def weight_gradient(self, mb: int) -> None:
+        """W: the rest."""
+        began = self.watch.begin(self.index, Op.W)
+        if self.stage.weight_gradient is not None:
+            self.stage.weight_gradient()
+        else:
+            weight_gradient(self.later[mb])
+        self.watch.end(self.index, Op.W, mb, began)
+
+    def _graph(self, mb: int) -> tuple[list[torch.Tensor], list[torch.Tensor | None], list[torch.Tensor]]:
+        """The ends of the graph that learn, the gradients that arrived for them, and the leaves; frees their slots."""
+        pairs = [(e, g) for e, g in zip(self.ends[mb], _taken(self.grads[mb]), strict=True) if e.requires_grad]
+        leaves = self.leaves[mb]
+        self.ends[mb] = self.grads[mb] = self.leaves[mb] = None
+        return [end for end, _ in pairs], [grad for _, grad in pairs], leaves
+
+    def _hand_back(self, found: list[torch.Tensor | None], leaves: list[torch.Tensor], mb: int) -> None:
+        """A gradient for everything whose sender waits for one; zeros where the stage did not use it."""
+        if leaves:
+            grads = tuple(torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True))
+            (self.input_grads if self.before is None else self.before.grads)[mb] = grads
+
+    def receive_forward(self, mb: int) -> None:
+        self.inputs[mb] = post_receives(self.stage.inputs, self.device, self.from_rank)
+
+    def send_forward(self, mb: int) -> None:
+        outputs, self.outputs[mb] = self.outputs[mb], None
+        self.outbox.send(outputs, self.stage.outputs, self.to_rank)
+
+    def receive_backward(self, mb: int) -> None:
+        self.grads[mb] = post_receives(self.learned, self.device, self.to_rank)
+
+    def send_backward(self, mb: int) -> None:
+        if self.wanted:
+            grads, self.input_grads[mb] = self.input_grads[mb], None
+            self.outbox.send(grads, self.wanted, self.from_rank)
+
+
+def _taken(slot: Any) -> Any:
+    """What is in a slot, once it has arrived."""
+    return arrived(slot) if isinstance(slot, Posted) else slot
+
+
+class Watch:
+    """Who looks on: the clock of actions, and the meter of what autograd keeps."""
+
+    def __init__(self) -> None:
+        self.recorder: Recorder = NoRecorder()
+        self.meter: ActivationMeter | None = None
+
+    def begin(self, stage: int, op: Op) -> object:
+        if self.meter:
+            self.meter.turn(stage, op)
+        return self.recorder.begin()
+
+    def end(self, stage: int, op: Op, microbatch: int, began: object) -> None:
+        self.recorder.end(stage, op, microbatch, began)
+
+    def saving(self, stage: int) -> Any:
+        return self.meter.saving(stage) if self.meter else nullcontext()
+
+
+class Native:
+    """The executor of one rank."""
+
+    def __init__(self, program: RankProgram) -> None:
+        self._note, self._size = program.note, program.num_microbatches
+        self._watch, self._outbox = Watch(), Outbox()
+        self._slots = {s.index: StageSlots(s, program, self._watch, self._outbox) for s in program.stages}
+        for index, slots in self._slots.items():
+            slots.before, slots.after = self._slots.get(index - 1), self._slots.get(index + 1)
+        self._first, self._last = self._slots.get(0), self._slots.get(program.num_stages - 1)
+        self._run = self._compile(program)
+
+    def _compile(self, program: RankProgram) -> list[Callable[[], None]]:
+        """One call without arguments for every action."""
+        calls: list[Callable[[], None]] = []
+        for action in program.actions:
+            if action.op == Op.REDUCE_GRAD:  # tied parameters are summed by the rank, once all of its stages are done
+                calls.append(_nothing)
+                continue
+            slots = self._slots[action.stage]
+            run = {
+                Op.F: slots.forward,
+                Op.B: slots.backward,
+                Op.I: slots.input_gradient,
+                Op.W: slots.weight_gradient,
+                Op.SEND_F: slots.send_forward,
+                Op.RECV_F: slots.receive_forward,
+                Op.SEND_B: slots.send_backward,
+                Op.RECV_B: slots.receive_backward,
+            }[action.op]
+            assert action.microbatch is not None
+            calls.append(partial(run, action.microbatch))
+        return calls
+
+    def observe(self, recorder: Recorder, meter: ActivationMeter | None) -> None:
+        self._watch.recorder, self._watch.meter = recorder, meter
+
+    def step(self, inputs: Tensors, target: torch.Tensor | None) -> list[torch.Tensor]:
+        if self._first is not None:
+            self._first.inputs[:] = microbatches(inputs, self._size)
+        if self._last is not None and target is not None:
+            self._last.targets[:] = torch.tensor_split(target, self._size)
+        note = self._note
+        for index, run in enumerate(self._run):
+            note(index)
+            run()
+        note(len(self._run))
+        self._outbox.finish()
+        if self._last is None:
+            return []
+        losses, self._last.losses = self._last.losses, [None] * self._size
+        return [loss for loss in losses if loss is not None]
+
+
+def native(program: RankProgram) -> Native:
+    """pipezoo's own executor."""
+    return Native(program)
+
+
+def _nothing() -> None:
+    pass

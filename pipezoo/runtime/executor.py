@@ -1,0 +1,81 @@
+"""What every executor is given, and what a rank asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from pipezoo.runtime.action_timer import Recorder
+from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.microbatching import LossFunction
+from pipezoo.schedule.action import Action
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class RankStage:
+    """One stage of this rank.
+
+    Args:
+        module: takes the previous stage's outputs positionally and returns a tensor or a tuple, on the rank's device.
+        index: its place in the pipeline.
+        inputs, outputs: examples of one microbatch, without memory, with the ``requires_grad`` they will have.
+        weight_gradient: what W runs in place of autograd's (``compute_dW`` of the stage), or None.
+    """
+
+    module: nn.Module
+    index: int
+    inputs: Tensors
+    outputs: Tensors
+    weight_gradient: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class RankProgram:
+    """What one rank executes in every step.
+
+    Args:
+        stages: this rank's, in the order of the pipeline.
+        actions: lowered, messages included (:func:`pipezoo.schedule.lowering.lower`).
+        stage_to_rank: where every stage of the pipeline is.
+        loss: takes output and target of one microbatch; already scaled.
+        note: called with the index of each action before it runs, and with their number after the last.
+    """
+
+    stages: Sequence[RankStage]
+    rank: int
+    actions: Sequence[Action]
+    stage_to_rank: Sequence[int]
+    num_microbatches: int
+    device: torch.device
+    loss: LossFunction
+    note: Callable[[int], None]
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.stage_to_rank)
+
+
+class Executor(Protocol):
+    """Runs the actions of a rank, step after step."""
+
+    def observe(self, recorder: Recorder, meter: ActivationMeter | None) -> None:
+        """From now on ``recorder`` times every action, and ``meter``, if any, counts what autograd keeps."""
+        ...
+
+    def step(self, inputs: Tensors, target: torch.Tensor | None) -> list[torch.Tensor]:
+        """Run every action once; gradients are added to ``.grad``.
+
+        Args:
+            inputs: of the whole batch, where this rank has the first stage; else empty.
+            target: of the whole batch, where it has the last one; else None.
+
+        Returns:
+            The scaled losses by microbatch, where it has the last stage; else empty.
+        """
+        ...

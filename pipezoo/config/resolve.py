@@ -18,6 +18,7 @@ from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
+from pipezoo.validators import unknown
 
 # What the caller adds to each part's arguments, and the class that its target must be a subclass of.
 GIVEN = {
@@ -39,6 +40,7 @@ ROLES = {
     "optimizer": "torch.optim.optimizer.Optimizer",
     "loss": "torch.nn.modules.module.Module",
 }
+STAGES = "_stages_"  # key of a model that is told its number of stages: which of its arguments that is
 SECRET = 4  # characters that a value from the environment has at least, to be looked for in what is printed
 WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
 NOT_NUMBERS = (
@@ -142,8 +144,12 @@ def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:
     target = arguments.pop("_target_", None)
     if not isinstance(target, str):
         raise ConfigError(f"{group}._target_={show(target)}: must be the dotted name of a function or a class")
+    told = arguments.pop(STAGES, "") if group == "model" else ""
+    if told and told not in arguments:
+        raise ConfigError(f"{group}.{STAGES}={show(told)}: {unknown('argument', str(told), arguments)}")
     role, given = ROLES.get(group, ""), (GIVEN | OPTIONAL).get(group, ())
-    return Component(group, choice, target, arguments, role, given, resolved.trust, resolved.sources.get(group, {}))
+    sources = resolved.sources.get(group, {})
+    return Component(group, choice, target, arguments, role, given, resolved.trust, sources, str(told))
 
 
 def export_components(nodes: Any, resolved: ResolvedConfig) -> tuple[Component, ...]:

@@ -40,6 +40,8 @@ class Component:
         given: names of the arguments that the caller will add.
         trust: whose code may be named besides ours.
         sources: for arguments that repeat another key of the config, that key: ``{"d_hid": "model.d_hid"}``.
+        stages_argument: of a model that is told its number of stages, the name of that argument (``_stages_`` in its
+            YAML file); "" for a model that is not.
 
     Calling, ``check`` and ``parameters`` raise ConfigError in the user's spelling.
     """
@@ -52,6 +54,7 @@ class Component:
     given: tuple[str, ...] = ()
     trust: Allowlist = field(default_factory=Allowlist)
     sources: Mapping[str, str] = field(default_factory=dict)
+    stages_argument: str = ""
 
     @cached_property
     def function(self) -> Callable[..., Any]:
@@ -76,6 +79,23 @@ class Component:
     def __getstate__(self) -> dict[str, Any]:
         """To another process go the fields; what was looked up is looked up there again."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def stages_told(self) -> int | None:
+        """The number of stages that the config tells a model, where it tells it one."""
+        value = self.arguments.get(self.stages_argument)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def once(self, **given: Any) -> Any:
+        """What a call made the first time, for functions whose result depends on their arguments alone."""
+        key = tuple(sorted(given.items()))
+        if key not in self._made:
+            self._made[key] = self(**given)
+        return self._made[key]
+
+    @cached_property
+    def _made(self) -> dict[tuple[tuple[str, Any], ...], Any]:
+        return {}
 
     def takes(self, name: str) -> bool:
         """Whether the target has a parameter of this name."""

@@ -34,6 +34,7 @@ class Asked:
         because: what asked for that number, as the user typed it, like ``ranks=2``; "" where nothing did.
         schedule: the schedule where it says all numbers itself (a file), else None.
         lines: what was derived, in words.
+        batch_lines: the same of the batch, which a task without data does not have.
     """
 
     num_stages: int | None
@@ -42,6 +43,7 @@ class Asked:
     batch_size: int
     schedule: Schedule | None
     lines: tuple[str, ...]
+    batch_lines: tuple[str, ...]
 
     @property
     def rows(self) -> int:
@@ -51,7 +53,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Every number of the pipeline, and its schedule. ``lines`` say what nobody typed."""
+    """Every number of the pipeline, and its schedule. ``lines`` and ``batch_lines`` say what nobody typed."""
 
     num_stages: int
     num_ranks: int
@@ -60,16 +62,17 @@ class Sizes:
     batch_size: int
     schedule: Schedule
     lines: tuple[str, ...]
+    batch_lines: tuple[str, ...] = ()
 
 
 def derive(experiment: Experiment) -> Asked:
     """All that follows from the config without the model. Raises ConfigError for numbers that contradict each other."""
-    written = None if experiment.schedule.takes("num_ranks") else experiment.schedule()
+    written = None if experiment.schedule.takes("num_ranks") else experiment.schedule.once()
     if written is not None:
         _check_written(experiment, written)
     num_stages, because = asked_stages(experiment.schedule, experiment.num_stages, experiment.num_ranks, written)
-    _check_splits(experiment, num_stages, because)
-    lines = []
+    _check_told(experiment.model, num_stages, because)
+    lines, batch_lines = [], []
     num_microbatches = experiment.num_microbatches
     if num_microbatches is None:
         num_microbatches = written.num_microbatches if written is not None else MICROBATCHES
@@ -77,13 +80,13 @@ def derive(experiment: Experiment) -> Asked:
     batch_size = experiment.batch_size
     if batch_size is None:
         batch_size = ROWS_PER_MICROBATCH * num_microbatches
-        lines.append(f"batch_size={batch_size} ({ROWS_PER_MICROBATCH} rows per microbatch)")
+        batch_lines.append(f"batch_size={batch_size} ({ROWS_PER_MICROBATCH} rows per microbatch)")
     if batch_size % num_microbatches:
         raise ConfigError(
             f"batch_size={batch_size}: is not divisible by microbatches={num_microbatches}; "
             f"valid microbatches: {_divisors(batch_size)}"
         )
-    return Asked(num_stages, because, num_microbatches, batch_size, written, tuple(lines))
+    return Asked(num_stages, because, num_microbatches, batch_size, written, tuple(lines), tuple(batch_lines))
 
 
 def resolve(experiment: Experiment, asked: Asked, num_stages: int) -> Sizes:
@@ -150,7 +153,7 @@ def _build_schedule(
     elif per_rank != 1:
         raise ConfigError(f"stages={num_stages}: {component.choice} runs one stage on each of the {num_ranks} ranks")
     try:
-        schedule = component(**given)
+        schedule = component.once(**given)
     except ConfigError as error:
         refused = error.argument
         if refused is None or refused.name != "stages_per_rank":
@@ -184,6 +187,7 @@ def _sizes(asked: Asked, schedule: Schedule, per_rank: int, lines: tuple[str, ..
         asked.batch_size,
         schedule,
         lines + asked.lines,
+        asked.batch_lines,
     )
 
 
@@ -195,13 +199,13 @@ def _check_written(experiment: Experiment, written: Schedule) -> None:
             raise ConfigError(f"{key}={count}: {_written_as(experiment.schedule)} has {key}={has}; valid: {has}")
 
 
-def _check_splits(experiment: Experiment, num_stages: int | None, because: str) -> None:
-    """A model that is told its number of stages by ``model.splits`` is not told another one elsewhere."""
-    splits = _splits(experiment)
-    if splits is not None and num_stages is not None and splits != num_stages:
+def _check_told(model: Component, num_stages: int | None, because: str) -> None:
+    """A model that is told its number of stages is not told another one elsewhere."""
+    told = model.stages_told
+    if told is not None and num_stages is not None and told != num_stages:
         raise ConfigError(
-            f"model.splits={splits}: {because} asks for {num_stages} stages (both count stages, not cuts); "
-            f"give one of them; valid: {num_stages}"
+            f"model.{model.stages_argument}={told}: {because} asks for {num_stages} stages "
+            f"(both count stages, not cuts); give one of them; valid: {num_stages}"
         )
 
 
@@ -209,22 +213,17 @@ def _check_found(experiment: Experiment, asked: Asked, num_stages: int) -> None:
     made = f"split={experiment.split_name} made {num_stages} of model={experiment.model_name}; valid: {num_stages}"
     if asked.num_stages is not None and asked.num_stages != num_stages:
         raise ConfigError(f"{asked.because}: asks for {asked.num_stages} stages, but {made}")
-    splits = _splits(experiment)
-    if splits is not None and splits != num_stages:
-        raise ConfigError(f"model.splits={splits}: asks for as many stages, but {made}")
+    told = experiment.model.stages_told
+    if told is not None and told != num_stages:
+        raise ConfigError(f"model.{experiment.model.stages_argument}={told}: asks for as many stages, but {made}")
 
 
 def _uneven(experiment: Experiment, asked: Asked, num_stages: int, default: int) -> str:
     low = num_stages // default * default
     valid = ", ".join(str(count) for count in (low, low + default, low + 2 * default) if count)
-    key = asked.because or ("model.splits" if _splits(experiment) else "stages") + f"={num_stages}"
+    told = f"model.{experiment.model.stages_argument}" if experiment.model.stages_told else "stages"
+    key = asked.because or f"{told}={num_stages}"
     return f"{key}: {experiment.schedule_name} puts {default} stages on every rank; valid: {valid} ..."
-
-
-def _splits(experiment: Experiment) -> int | None:
-    """The number of stages that the model itself is told, where its constructor has such an argument."""
-    splits = experiment.model.arguments.get("splits")
-    return splits if isinstance(splits, int) and not isinstance(splits, bool) else None
 
 
 def _written_as(schedule: Component) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.component import Component
+from pipezoo.launch.launch import Launch
 from pipezoo.validators import check_bool, check_int, check_number, check_word
 
 TASKS = ("train", "verify", "simulate", "plan")
@@ -48,7 +49,7 @@ class Experiment:
     user's spelling.
 
     Args:
-        launch: how ranks run; a frozen dataclass such as :class:`Processes`.
+        launch: how ranks run; a :class:`Launch`, such as :class:`pipezoo.launch.Processes`.
         steps: optimizer steps.
         tolerance: largest relative difference that counts as *close*; None: by dtype.
         weight_grad: who splits the backward into halves, ``autograd`` or the model itself (``module``).
@@ -73,7 +74,7 @@ class Experiment:
     loss: Component
     executor: Component
     cost: Component
-    launch: Any
+    launch: Launch
     launch_name: str
     plan: Any = None
     num_stages: int | None = None

@@ -1,4 +1,4 @@
-"""How the ranks of a pipeline run, one strategy a file."""
+"""How the ranks of a pipeline run, one launch a file; ``launch.py`` says what a launch is."""
 
 from pipezoo.launch.processes import Processes
 from pipezoo.launch.virtual import Virtual

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipezoo.launch.launch import Machine
+from pipezoo.results.units import count
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.timeline import Timeline
 from pipezoo.validators import check_bool, check_int, check_number, check_word
 
 _METHODS = ("fork", "spawn")
+COSTED_STEPS = 8  # so many of the last steps are recorded for the costs of the stages, however few are shown
 
 
 @dataclass(frozen=True)
@@ -35,3 +41,36 @@ class Processes:
             check_word("start_method", self.start_method, _METHODS, "method")
         for name in ("step_timeout", "first_step_timeout"):
             check_number(name, getattr(self, name), above=True, listed=True)
+
+    @property
+    def p2p(self) -> None:
+        """Messages are real."""
+
+    def placement(self, schedule: Schedule) -> tuple[int, ...]:
+        """A stage runs in the process of its rank."""
+        return schedule.stage_to_rank
+
+    def names(self, num_processes: int) -> list[str]:
+        return [f"rank {rank}" for rank in range(num_processes)]
+
+    def threads_of(self, num_processes: int, num_cores: int) -> int:
+        return self.threads or max(1, num_cores // num_processes)
+
+    def recorded_steps(self, shown: int, steps: int) -> int:
+        """Those that are shown, and enough of them for the costs; not the first, which warms up."""
+        return max(shown, min(COSTED_STEPS, steps - 1))
+
+    def timelines(self, real: list[Timeline], schedule: Schedule, message_bytes: Sequence[float]) -> list[Timeline]:
+        return real
+
+    def step_seconds(self, wall: Sequence[float], measured: Sequence[Timeline]) -> list[float]:
+        return list(wall)
+
+    def describe(self, machine: Machine) -> str:
+        """``2 processes over gloo, threads=1 each on 2 cores``"""
+        on_gpus = machine.device == "cuda"
+        processes = f"{count(machine.num_processes, 'process')} over {'nccl, a GPU each' if on_gpus else 'gloo'}"
+        if machine.emulated:
+            return f"{processes}, as slow as {machine.emulated} says"
+        crowd = "" if on_gpus or machine.num_processes <= machine.num_cores else ", which they share"
+        return f"{processes}, threads={machine.threads} each on {count(machine.num_cores, 'core')}{crowd}"

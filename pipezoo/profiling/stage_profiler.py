@@ -56,9 +56,7 @@ def run_of(experiment: Experiment, measuring: Measuring, rows: int) -> Experimen
 
 def _threads(experiment: Experiment) -> int:
     """As many as a rank of the real run has."""
-    virtual = isinstance(experiment.launch, Virtual)
-    ranks = experiment.num_ranks or experiment.num_stages or 1
-    return experiment.launch.threads or (1 if virtual else max(1, num_cores() // ranks))
+    return experiment.launch.threads_of(experiment.num_ranks or experiment.num_stages or 1, num_cores())
 
 
 def cost_from(result: dict[str, Any], timelines: list[Timeline], p2p: P2P) -> tuple[Cost, dict[str, Any]]:

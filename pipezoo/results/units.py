@@ -24,3 +24,9 @@ def scale_of(value: float, unit: str) -> tuple[float, str]:
         return 1.0, "units"
     nearly = value * 1.00005  # 0.99999 ms reads 1 ms, not 1000 us
     return next(((scale, name) for scale, name in ((1.0, "s"), (1e-3, "ms")) if nearly >= scale), (1e-6, "us"))
+
+
+def count(number: int, noun: str) -> str:
+    """``1 rank``, ``2 ranks``, ``3 processes``"""
+    plural = noun + ("es" if noun.endswith(("ss", "ch")) else "s")
+    return f"{number} {noun if number == 1 else plural}"

@@ -15,7 +15,6 @@ from torch import nn
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.launch import Virtual
 from pipezoo.runtime.checkpoint import Checkpoint, read, restore_model, restore_optimizer
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
@@ -27,8 +26,6 @@ from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import simulate
 from pipezoo.splitters._dry_run import output_of
-
-COSTED_STEPS = 8  # so many of the last steps are recorded for the costs of the stages, however few are shown
 
 
 def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | None = None) -> tuple[Pipeline, Sizes]:
@@ -51,11 +48,10 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     model = _fresh(experiment, dtype, saved)
     stages, sizes = _split(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
-    virtual = isinstance(experiment.launch, Virtual)
-    placed = (0,) * sizes.num_stages if virtual else schedule.stage_to_rank
+    placed = experiment.launch.placement(schedule)
     num_processes = max(placed) + 1
     _check_devices(experiment, num_processes)
-    if experiment.device == "cuda" and not virtual and schedule.has_messages:
+    if experiment.device == "cuda" and num_processes > 1 and schedule.has_messages:
         check_queues(schedule)
     _check_weight_gradient(experiment, stages, schedule)
     _check_dropout(experiment, model)
@@ -74,8 +70,8 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         seed=experiment.seed,
         dtype=dtype,
         device=experiment.device,
-        threads=experiment.launch.threads or (1 if virtual else max(1, num_cores() // num_processes)),
-        record_steps=experiment.steps if virtual else _record_steps(experiment),
+        threads=experiment.launch.threads_of(num_processes, num_cores()),
+        record_steps=experiment.launch.recorded_steps(experiment.record_steps, experiment.steps),
         own_weight_gradient=experiment.weight_grad == "module",
         verify=experiment.verify,
         on_nonfinite=experiment.on_nonfinite,
@@ -101,11 +97,6 @@ def _check_start(pipeline: Pipeline, model: nn.Module) -> None:
     optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
     if pipeline.saved is not None:
         restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
-
-
-def _record_steps(experiment: Experiment) -> int:
-    """Those that are shown, and enough of them for the costs; not the first, which warms up."""
-    return max(experiment.record_steps, min(COSTED_STEPS, experiment.steps - 1))
 
 
 def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None) -> nn.Module:
@@ -214,7 +205,7 @@ def _check_dropout(experiment: Experiment, model: nn.Module) -> None:
 
 def _emulated(experiment: Experiment, sizes: Sizes) -> Cost | None:
     """What actions take where the run is to take that long; None where they take what they take."""
-    if not getattr(experiment.launch, "emulate", False):
+    if not experiment.launch.emulate:
         return None
     if experiment.device != "cpu":
         raise ConfigError(

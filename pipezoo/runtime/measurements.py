@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import COMPUTE
-from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.simulator.timeline import Timeline
+from pipezoo.simulator.virtual_clock import by_action
 
 Floats = NDArray[np.float64]
 
@@ -62,21 +62,6 @@ def timelines(pipeline: Pipeline) -> list[Timeline]:
     return [_timeline(all_spans[all_spans[:, 0] == step, 1:], pipeline) for step in np.unique(all_spans[:, 0])]
 
 
-def virtual_timelines(pipeline: Pipeline, p2p: P2P) -> list[Timeline]:
-    """The timeline of each recorded step as its ranks would have run it, had each had a device of its own.
-
-    Every action takes what it took alone in the one process, and starts on the virtual clock when its rank is free and
-    its input has arrived over ``p2p``.
-    """
-    schedule, lag = pipeline.schedule.compute_only(), _lags(pipeline, p2p)
-    found = []
-    for real in timelines(pipeline):
-        start, end = _by_action(pipeline, real)
-        ended = run_event_loop(schedule.offsets, schedule.source, end - start, lag)
-        found.append(Timeline.of(schedule, ended - (end - start), ended, "measured"))
-    return found
-
-
 def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[P2P, NDArray[np.float64]]:
     """What a run spent between its actions: the p2p message, and ``[num_stages, 4]`` seconds before each stage's op.
 
@@ -93,7 +78,7 @@ def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[P2P, NDArray[np
     before = np.zeros((schedule.num_stages, len(COMPUTE)))
     gaps, delays, kinds = [], [], []
     for timeline in measured:
-        start, end = _by_action(pipeline, timeline)
+        start, end = by_action(schedule, timeline)
         free = np.where(first, -np.inf, np.roll(end, 1))
         arrived = np.where(source < 0, -np.inf, end[source])
         ready, waited = ~first & (arrived <= free), crosses & (arrived > free)
@@ -106,6 +91,11 @@ def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[P2P, NDArray[np
     typical = float(np.median(gap)) if len(gap) else 0.0
     latency = max(0.0, float(np.median(delay)) - typical) if len(delay) else 0.0
     return P2P(latency), before
+
+
+def message_bytes(pipeline: Pipeline) -> list[float]:
+    """``[num_stages + 1]``: bytes into each stage, and out of the last."""
+    return [float(pipeline.stages.message_bytes(stage)) for stage in range(pipeline.stages.num_stages + 1)]
 
 
 def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[str, Any]], p2p: P2P | None) -> Cost:
@@ -130,7 +120,7 @@ def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[
         for stage in account["activation_bytes"]:
             activation_bytes[stage] = account["activation_bytes"][stage]
             frees[stage] = min(activation_bytes[stage], max(0.0, account["freed_by_input_grad"][stage]))
-    output_bytes = np.array([float(pipeline.stages.message_bytes(stage + 1)) for stage in range(num_stages)])
+    output_bytes = np.array(message_bytes(pipeline)[1:])
     output_bytes[-1] = 0.0
     if pipeline.emulated is not None:
         return replace(pipeline.emulated, activation_bytes=activation_bytes, freed_by_input_grad=frees)
@@ -153,34 +143,6 @@ def _timeline(columns: NDArray[np.float64], pipeline: Pipeline) -> Timeline:
     rank, stage, op, microbatch, start, end = columns.T
     ints = (rank.astype(np.int32), stage.astype(np.int32), op.astype(np.int8), microbatch.astype(np.int32))
     return Timeline(*ints, start, end, pipeline.schedule.num_ranks, "measured").shifted()
-
-
-def _by_action(pipeline: Pipeline, timeline: Timeline) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Start and end of every action of the schedule, in its order; the timeline has its spans in any order."""
-    schedule = pipeline.schedule.compute_only()
-    index = _index(schedule.stage, schedule.op, schedule.microbatch, pipeline)
-    place = np.argsort(index)
-    at = place[np.searchsorted(index[place], _index(timeline.stage, timeline.op, timeline.microbatch, pipeline))]
-    start, end = np.empty(schedule.num_actions), np.empty(schedule.num_actions)
-    start[at], end[at] = timeline.start, timeline.end
-    return start, end
-
-
-def _index(stage: NDArray, op: NDArray, microbatch: NDArray, pipeline: Pipeline) -> NDArray[np.int64]:
-    """One number for each action."""
-    num_stages, num_microbatches = pipeline.schedule.num_stages, pipeline.schedule.num_microbatches
-    index: NDArray[np.int64] = (op.astype(np.int64) * num_stages + stage) * num_microbatches + microbatch
-    return index
-
-
-def _lags(pipeline: Pipeline, p2p: P2P) -> NDArray[np.float64]:
-    """``[num_actions]``: what the message that brings each action's input takes; 0 within a rank."""
-    schedule = pipeline.schedule.compute_only()
-    source = schedule.source
-    crosses = (source >= 0) & (schedule.rank[source] != schedule.rank)
-    boundary = np.minimum(schedule.stage, schedule.stage[source]) + 1
-    num_bytes = np.array([float(pipeline.stages.message_bytes(stage)) for stage in range(schedule.num_stages + 1)])
-    return np.where(crosses, p2p.seconds(num_bytes[boundary]), 0.0)
 
 
 def measured_seconds(timelines: Sequence[Timeline], num_stages: int) -> Floats:

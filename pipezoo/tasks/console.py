@@ -14,8 +14,9 @@ import torch
 import pipezoo
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.launch import Virtual
+from pipezoo.launch.launch import Machine
 from pipezoo.report.ascii import draw_together
+from pipezoo.results.units import count
 from pipezoo.runtime.build import num_cores
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.simulator.timeline import Timeline
@@ -41,10 +42,14 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
         f"schedule  {experiment.schedule_name}: {count(sizes.num_stages, 'stage')} "
         f"on {count(sizes.num_ranks, 'rank')}, {count(sizes.num_microbatches, 'microbatch')} of {count(rows, 'row')}"
     )
-    if sizes.lines:
-        print_line(f"derived   {', '.join(sizes.lines)}")
+    if derived := (*sizes.lines, *sizes.batch_lines):
+        print_line(f"derived   {', '.join(derived)}")
+    emulated = "" if pipeline.emulated is None else f"cost={experiment.cost.choice}"
+    machine = Machine(
+        sizes.num_ranks, pipeline.num_processes, pipeline.threads, num_cores(), experiment.device, emulated
+    )
     steps = f"{experiment.steps} steps of {experiment.optimizer_name}, executor={experiment.executor_name}"
-    print_line(f"launch    {_processes(experiment, pipeline)}; {steps}")
+    print_line(f"launch    {experiment.launch.describe(machine)}; {steps}")
 
 
 def progress(stack: ExitStack, total: int) -> Callable[[int, float], None]:
@@ -93,22 +98,3 @@ def _verdict(result: dict[str, Any]) -> str:
         return f"exact: {tensors} equal to one device's, bit for bit{beside}"
     difference, tolerance = result["max_relative_difference"], result["tolerance"]
     return f"close: {tensors} within {difference:.2g} of one device's (tolerance {tolerance:g}){beside}"
-
-
-def _processes(experiment: Experiment, pipeline: Pipeline) -> str:
-    threads = f"threads={pipeline.threads} each on {count(num_cores(), 'core')}"
-    if isinstance(experiment.launch, Virtual):
-        device = "the GPU" if experiment.device == "cuda" else "the CPU"
-        return f"{count(pipeline.schedule.num_ranks, 'virtual rank')} in one process on {device}, {threads}"
-    backend = "nccl, a GPU each" if experiment.device == "cuda" else "gloo"
-    if pipeline.emulated is not None:
-        return (
-            f"{count(pipeline.num_processes, 'process')} over {backend}, as slow as cost={experiment.cost.choice} says"
-        )
-    crowd = "" if experiment.device == "cuda" or pipeline.num_processes <= num_cores() else ", which they share"
-    return f"{count(pipeline.num_processes, 'process')} over {backend}, {threads}{crowd}"
-
-
-def count(number: int, noun: str) -> str:
-    plural = noun + ("es" if noun.endswith(("ss", "ch")) else "s")
-    return f"{number} {noun if number == 1 else plural}"

@@ -13,7 +13,6 @@ from pipezoo.costs.profiled import Measuring
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import ROWS_PER_MICROBATCH
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.launch import Virtual
 from pipezoo.planner.options import amount
 from pipezoo.results.run_dir import TIMELINE, write_text
 from pipezoo.results.units import time_text
@@ -113,11 +112,11 @@ class Bench:
         return cost
 
     def _message(self, measuring: Measuring) -> P2P:
-        """The p2p message: given, of the virtual machine that is to be launched, or measured."""
+        """The p2p message: given, said by the launch, or measured."""
         if not measuring.asks_for_p2p:
             return measuring.p2p(P2P())
-        if isinstance(self._experiment.launch, Virtual):
-            return measuring.p2p(self._experiment.launch.p2p)
+        if (p2p := self._experiment.launch.p2p) is not None:
+            return measuring.p2p(p2p)
         if self._p2p is None:
             self._p2p = self._between_two(measuring)
         return measuring.p2p(self._p2p)
@@ -133,7 +132,7 @@ class Bench:
                 f"measured  no message: {lacks}; cost.latency={measuring.latency} cost.bandwidth={measuring.bandwidth}"
             )
             return P2P()
-        method, _ = start_method(getattr(self._experiment.launch, "start_method", None))
+        method, _ = start_method(self._experiment.launch.start_method)
         with rendezvous_dir(self._folder) as scratch:
             self._samples = measure_p2p(scratch, device, method, self._folder / LOG)
         if not (self._folder / LOG).stat().st_size:

@@ -204,8 +204,8 @@ def _experiment(experiment: Experiment, best: Plan, folder: Path) -> str:
 def _arguments(component: Component, best: Plan) -> dict[str, Any]:
     """The part's arguments as composed; a number of stages among them follows the plan."""
     arguments = dict(component.arguments)
-    if component.group == "model" and "splits" in arguments:
-        arguments["splits"] = best.schedule.num_stages
+    if component.stages_argument in arguments:
+        arguments[component.stages_argument] = best.schedule.num_stages
     return arguments
 
 

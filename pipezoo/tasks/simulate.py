@@ -75,8 +75,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
 
 def _sizes(experiment: Experiment) -> Sizes:
     asked = derive(experiment)
-    num_stages = asked.num_stages or experiment.model.arguments.get("splits")
-    if not isinstance(num_stages, int):
+    num_stages = asked.num_stages or experiment.model.stages_told
+    if num_stages is None:
         raise ConfigError("stages=null: task=simulate builds no model that could tell; give stages= or ranks=")
     return resolve(experiment, asked, num_stages)
 
@@ -97,15 +97,10 @@ def _result(experiment: Experiment, sizes: Sizes, cost: Cost, unit: str, predict
         "num_microbatches": sizes.num_microbatches,
         "schedule": experiment.schedule_name,
         "cost_name": experiment.cost.choice,
-        "derived": [*_lines(sizes), *cost.derived],
+        "derived": [*sizes.lines, *cost.derived],
         "versions": {"pipezoo": pipezoo.__version__, "python": platform.python_version()},
         "config_hash": experiment.config_hash,
     }
-
-
-def _lines(sizes: Sizes) -> list[str]:
-    """What was derived, without the batch that nobody made."""
-    return [line for line in sizes.lines if not line.startswith("batch_size")]
 
 
 def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, own: bool, print_line: PrintLine) -> None:
@@ -119,8 +114,8 @@ def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, own: bool, prin
             "legal     every action is there once, nothing runs before what it needs, and no rank waits for ever"
         )
     print_line(f"cost      {'; '.join([experiment.cost.choice, *cost.derived])}")
-    if lines := _lines(sizes):
-        print_line(f"derived   {', '.join(lines)}")
+    if sizes.lines:
+        print_line(f"derived   {', '.join(sizes.lines)}")
 
 
 def _show(timeline: Timeline, unit: str, print_line: PrintLine) -> None:

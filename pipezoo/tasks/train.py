@@ -17,7 +17,6 @@ from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
-from pipezoo.launch import Virtual
 from pipezoo.results.chrome_trace import write_timeline
 from pipezoo.results.run_dir import (
     METRICS,
@@ -29,9 +28,10 @@ from pipezoo.results.run_dir import (
     write_json,
     write_text,
 )
+from pipezoo.results.units import count
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.checkpoint import FOLDER, CheckpointWriter
-from pipezoo.runtime.measurements import Steps, measured_cost, peak_bytes, timelines, virtual_timelines
+from pipezoo.runtime.measurements import Steps, measured_cost, message_bytes, peak_bytes, timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.start_method import start_method, target
@@ -40,7 +40,7 @@ from pipezoo.simulator.timeline import Timeline
 from pipezoo.splitters._stage_modules import names_by_stage, stack_of
 from pipezoo.supervisor.rendezvous_dir import rendezvous_dir
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
-from pipezoo.tasks.console import PrintLine, conclude, count, introduce, progress, show
+from pipezoo.tasks.console import PrintLine, conclude, introduce, progress, show
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.verify.verify import verify_run
 
@@ -63,7 +63,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         pipeline, sizes = build_pipeline(experiment, scratch, folder / FOLDER)
         exports = make_exports(experiment, _export_spec(pipeline, sizes)) if experiment.exports else {}
         write_text(folder / SCHEDULE, pipeline.schedule.to_csv())
-        method, why = start_method(getattr(experiment.launch, "start_method", None))
+        method, why = start_method(experiment.launch.start_method)
         introduce(experiment, pipeline, sizes, print_line)
         exported = write_exports(exports, folder, print_line)
         if pipeline.saved is not None:
@@ -72,10 +72,9 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
             print_line(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
         steps, told = _train(experiment, pipeline, sizes, folder, method)
-        p2p = experiment.launch.p2p if isinstance(experiment.launch, Virtual) else None
-        measured = timelines(pipeline) if p2p is None else virtual_timelines(pipeline, p2p)
+        measured = experiment.launch.timelines(timelines(pipeline), pipeline.schedule, message_bytes(pipeline))
         result = _describe(experiment, pipeline, sizes) | _measure(experiment, sizes, steps, measured)
-        cost = measured_cost(pipeline, measured, told, p2p)
+        cost = measured_cost(pipeline, measured, told, experiment.launch.p2p)
         predicted = simulate(pipeline.schedule, cost)
         _compare(result, predict(pipeline.schedule, cost) | {"cost": cost.to_dict()}, peak_bytes(told))
         write_timeline(folder / TIMELINE, [predicted, *measured[-experiment.record_steps :]])
@@ -116,11 +115,9 @@ def _train(
 
         steps = Steps(pipeline.num_processes, on_progress)
         ranks = {
-            f"rank {rank}": target(partial(run_rank, rank), pipeline, experiment, method)
-            for rank in range(pipeline.num_processes)
+            name: target(partial(run_rank, rank), pipeline, experiment, method)
+            for rank, name in enumerate(experiment.launch.names(pipeline.num_processes))
         }
-        if isinstance(experiment.launch, Virtual):
-            ranks = {"the virtual ranks": ranks["rank 0"]}
         actions = dict(zip(ranks, pipeline.actions, strict=True))
         handlers = Handlers(step=steps.on_message, failure=partial(write_json, folder / FAILURE))
         if pipeline.checkpoints is not None:
@@ -159,7 +156,7 @@ def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> dict[
         "device": experiment.device,
         "threads_per_process": pipeline.threads,
         "emulated_cost": pipeline.emulated and experiment.cost.choice,
-        "derived": list(sizes.lines),
+        "derived": [*sizes.lines, *sizes.batch_lines],
         "versions": {"pipezoo": pipezoo.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "config_hash": experiment.config_hash,
         "resumed": pipeline.saved and {"from": str(pipeline.saved.path), "step": pipeline.saved.step},
@@ -167,10 +164,9 @@ def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> dict[
 
 
 def _measure(experiment: Experiment, sizes: Sizes, steps: Steps, measured: list[Timeline]) -> dict[str, Any]:
-    """What came out. The step time of virtual ranks is that of their virtual clock."""
+    """What came out. The launch says which clock counts."""
     wall = steps.steady()
-    seconds = [timeline.makespan for timeline in measured][1:] or [measured[0].makespan]
-    seconds = seconds if isinstance(experiment.launch, Virtual) else wall
+    seconds = experiment.launch.step_seconds(wall, measured)
     median = statistics.median(seconds)
     return {
         "verified": None,

@@ -52,7 +52,8 @@ def test_what_was_not_typed_is_derived(words, found, stages, ranks, per_rank, mi
 )
 def test_what_was_derived_is_said_and_nothing_else(words, found, lines):
     experiment = asked(words)
-    assert list(resolve(experiment, derive(experiment), found).lines) == lines
+    sizes = resolve(experiment, derive(experiment), found)
+    assert [*sizes.lines, *sizes.batch_lines] == lines
 
 
 def test_a_file_says_all_numbers_itself(tmp_path):
@@ -60,7 +61,8 @@ def test_a_file_says_all_numbers_itself(tmp_path):
     experiment = asked(f"schedule=csv schedule.file={tmp_path}/order.csv")
     known = derive(experiment)
     assert (known.num_stages, known.num_microbatches, known.batch_size, known.rows) == (2, 2, 8, 4)
-    assert known.lines == ("microbatches=2 (the schedule's)", "batch_size=8 (4 rows per microbatch)")
+    assert known.lines == ("microbatches=2 (the schedule's)",)
+    assert known.batch_lines == ("batch_size=8 (4 rows per microbatch)",)
     assert resolve(experiment, known, 2).num_ranks == 2
 
 

@@ -32,7 +32,7 @@ def load(path):
 
 
 def knobs(path):
-    return {key: value for key, value in load(path).items() if key not in ("defaults", "_target_")}
+    return {key: value for key, value in load(path).items() if key not in ("defaults", "_target_", "_stages_")}
 
 
 def overrides(model):

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipezoo.launch import Virtual
 from pipezoo.models import ModelWithParamAlias, MultiMLP, MultiMLPWithDw
-from pipezoo.runtime.measurements import measured_cost, timelines, virtual_timelines
+from pipezoo.runtime.measurements import measured_cost, message_bytes, timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.lowering import lower
@@ -56,8 +57,7 @@ def test_tied_weights_of_virtual_ranks_are_one_tensor(virtual: Callable[..., Pip
 def test_each_action_takes_its_measured_time_on_the_virtual_clock(virtual: Callable[..., Pipeline]) -> None:
     ranks = virtual(partial(MultiMLP, WIDTH, 4), one_f_one_b(4, 4))
     train(ranks)
-    p2p = P2P(latency=0.25)
-    placed = virtual_timelines(ranks, p2p)
+    placed = Virtual(latency=0.25).timelines(timelines(ranks), ranks.schedule, message_bytes(ranks))
     assert len(placed) == 3  # every step is recorded
     real, timeline = timelines(ranks)[-1], placed[-1]
     assert timeline.num_ranks == 4
@@ -77,6 +77,6 @@ def test_the_prediction_from_its_own_costs_is_near_what_the_virtual_clock_shows(
     ranks = virtual(partial(MultiMLP, WIDTH, 4), one_f_one_b(4, 4))
     told = train(ranks).told
     p2p = P2P(latency=0.5)  # far longer than any action, so that noise does not matter
-    placed = virtual_timelines(ranks, p2p)
+    placed = Virtual(latency=0.5).timelines(timelines(ranks), ranks.schedule, message_bytes(ranks))
     predicted = simulate(ranks.schedule, measured_cost(ranks, placed, told, p2p))
     assert predicted.makespan == pytest.approx(placed[-1].makespan, rel=0.02)

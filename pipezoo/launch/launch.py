@@ -1,0 +1,84 @@
+"""What a launch is: how the ranks of a pipeline become processes, and what the times of those processes mean.
+
+A new launch is one file, with a frozen dataclass of these members, and one YAML file in ``conf/launch``. It needs no
+base class, and nothing else names it. Launches are part of a config: they import no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.cost import P2P
+from pipezoo.simulator.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run is launched, for the start-up line.
+
+    Args:
+        num_processes: as placed by the launch.
+        threads: of each process.
+        num_cores: that this process may use.
+        device: ``cpu`` or ``cuda``.
+        emulated: the cost that actions take the time of, as typed (``cost=unit``), or "".
+    """
+
+    num_ranks: int
+    num_processes: int
+    threads: int
+    num_cores: int
+    device: str
+    emulated: str = ""
+
+
+class Launch(Protocol):
+    """How the ranks of a pipeline run."""
+
+    @property
+    def start_method(self) -> str | None:
+        """``fork`` or ``spawn``; None: fork where it is safe."""
+
+    @property
+    def step_timeout(self) -> float:
+        """Seconds without progress after which a run is given up."""
+
+    @property
+    def first_step_timeout(self) -> float:
+        """The same until the first step is done."""
+
+    @property
+    def emulate(self) -> bool:
+        """Whether an action takes as long as the experiment's cost says, whatever it computes."""
+
+    @property
+    def p2p(self) -> P2P | None:
+        """What a message between two ranks is said to take; None: real messages, which are measured."""
+
+    def placement(self, schedule: Schedule) -> tuple[int, ...]:
+        """``[num_stages]``: the process that runs each stage; processes are ``0 .. n-1``, and each has a stage."""
+
+    def names(self, num_processes: int) -> list[str]:
+        """What the processes are called in messages."""
+
+    def threads_of(self, num_processes: int, num_cores: int) -> int:
+        """The compute threads of each process."""
+
+    def recorded_steps(self, shown: int, steps: int) -> int:
+        """How many of the last of ``steps`` steps are recorded, of which ``shown`` go into the timeline."""
+
+    def timelines(self, real: list[Timeline], schedule: Schedule, message_bytes: Sequence[float]) -> list[Timeline]:
+        """The measured timelines of the ranks, from those of the processes, a timeline a step.
+
+        Args:
+            message_bytes: ``[num_stages + 1]`` bytes into each stage, and out of the last.
+        """
+
+    def step_seconds(self, wall: Sequence[float], measured: Sequence[Timeline]) -> list[float]:
+        """The times of the steps that count, from those on the wall's clock and the ranks' timelines."""
+
+    def describe(self, machine: Machine) -> str:
+        """What is launched, in the words of the start-up line."""

@@ -187,7 +187,8 @@ def test_a_users_own_model_comes_with_a_config_folder_of_theirs(theirs):
 
 def test_a_users_own_model_can_be_trusted_by_name(theirs):
     theirs("their_package.nets.Net")
-    words = ("model._target_=their_package.nets.Net", "~model.splits", "~model.d_hid", "+model.width=3", "data.d_hid=4")
+    target = "model._target_=their_package.nets.Net"
+    words = (target, "~model._stages_", "~model.splits", "~model.d_hid", "+model.width=3", "data.d_hid=4")
     with pytest.raises(ConfigError, match="is not allowed; add trust=their_package to the command line if it is yours"):
         experiment(*words)
     assert experiment(*words, "trust=their_package", trust=Allowlist(("their_package",))).model().width == 3

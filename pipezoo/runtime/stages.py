@@ -91,9 +91,19 @@ def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def make_model(build: Callable[[], nn.Module], seed: int, dtype: torch.dtype) -> nn.Module:
-    """The model as its constructor makes it from this seed, on the CPU, in training mode."""
+    """The model as its constructor makes it from this seed, on the CPU, in training mode.
+
+    Floats become ``dtype``. Complex numbers keep their imaginary part: they become complex128 beside float64, and stay
+    as they are otherwise. Integers and booleans stay.
+    """
     torch.manual_seed(seed)
-    return build().to(dtype).train()
+    model = build()
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            parameter.data = to_dtype(parameter.data, dtype)
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, to_dtype(buffer, dtype))
+    return model.train()
 
 
 def inputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype) -> Tensors:
@@ -116,6 +126,9 @@ def inputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype) -> Tensors:
 
 
 def to_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``tensor`` in ``dtype`` if it is a float; a complex one in double precision beside float64; else as it is."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128) if dtype == torch.float64 else tensor
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 

@@ -88,7 +88,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         write_json(folder / RESULT, result)
         conclude(result, print_line)
     if result["verified"] == "failed":
-        raise VerificationError(f"the pipeline does not compute what one device computes: {result['first_difference']}")
+        raise VerificationError(result["failure"])
     return result
 
 

@@ -36,24 +36,39 @@ class Difference:
         return f"{self.what}{where}: pipeline {_show(self.ours)}, one device {_show(self.theirs)}"
 
 
-def compare(what: str, stage: int | None, ours: torch.Tensor | None, theirs: torch.Tensor | None) -> Difference:
-    """One tensor against another; anything that cannot be compared differs infinitely."""
+def compare(
+    what: str,
+    stage: int | None,
+    ours: torch.Tensor | None,
+    theirs: torch.Tensor | None,
+    may_be_infinite: bool = False,
+) -> Difference:
+    """One tensor against another, in its own dtype; anything that cannot be compared differs infinitely.
+
+    Args:
+        may_be_infinite: whether NaN and infinity are values like any other where their bits agree, as in a buffer that
+            holds the mask of an attention. A loss or a gradient that is not finite is never right.
+    """
     if ours is None or theirs is None:
         a_word, b_word = (
             "none" if tensor is None else f"a tensor of {tuple(tensor.shape)}" for tensor in (ours, theirs)
         )
         same = ours is None and theirs is None
         return Difference(what, stage, 0.0 if same else math.inf, a_word, b_word, bits_equal=same)
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-        a_word, b_word = (f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in (ours, theirs))
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype or ours.layout != theirs.layout:
+        a_word, b_word = (f"{tuple(tensor.shape)} {_kind(tensor)}" for tensor in (ours, theirs))
         return Difference(what, stage, math.inf, a_word, b_word)
-    ours, theirs = ours.detach().cpu().contiguous(), theirs.detach().cpu().contiguous()
-    equal = torch.equal(ours.reshape(-1).view(torch.uint8), theirs.reshape(-1).view(torch.uint8))
-    a, b = ours.double().reshape(-1), theirs.double().reshape(-1)
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        index = int((~(torch.isfinite(a) & torch.isfinite(b))).nonzero()[0])
+    a, b = _values(ours), _values(theirs)
+    equal = torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+    if not (a.is_floating_point() or a.is_complex()):
+        return _compare_whole(what, stage, a, b, equal)
+    a, b = (torch.view_as_real(v).reshape(-1) if v.is_complex() else v for v in (a, b))
+    a, b = a.double(), b.double()
+    broken = ~(torch.isfinite(a) & torch.isfinite(b))
+    if broken.any() and not (equal and may_be_infinite):
+        index = int(broken.nonzero()[0])
         return Difference(what, stage, math.inf, a[index].item(), b[index].item())
-    if equal or not a.numel():
+    if equal:
         return Difference(what, stage, 0.0, 0.0, 0.0, bits_equal=True)
     distance = (a - b).abs()
     index = int(distance.argmax())
@@ -61,6 +76,25 @@ def compare(what: str, stage: int | None, ours: torch.Tensor | None, theirs: tor
     furthest = distance[index].item()
     relative = furthest / scale if scale > 0 else (math.inf if furthest > 0 else 0.0)
     return Difference(what, stage, relative, a[index].item(), b[index].item())
+
+
+def _compare_whole(what: str, stage: int | None, a: torch.Tensor, b: torch.Tensor, equal: bool) -> Difference:
+    """Integers and booleans have no rounding: they are equal, or they differ infinitely."""
+    if equal:
+        return Difference(what, stage, 0.0, 0.0, 0.0, bits_equal=True)
+    index = int((a != b).nonzero()[0])
+    return Difference(what, stage, math.inf, str(a[index].item()), str(b[index].item()))
+
+
+def _values(tensor: torch.Tensor) -> torch.Tensor:
+    """``[numel]`` on the CPU; a sparse tensor with its zeros."""
+    dense = tensor.detach().cpu()
+    return (dense.to_dense() if dense.layout != torch.strided else dense).contiguous().reshape(-1)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    layout = "" if tensor.layout == torch.strided else f" {str(tensor.layout)[6:]}"
+    return f"{str(tensor.dtype)[6:]}{layout}"
 
 
 def _show(value: float | str) -> str:

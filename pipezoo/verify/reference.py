@@ -4,7 +4,7 @@
 
 Floating-point sums depend on their order, so the gradients are accumulated in the order in which the schedule
 accumulates them: per stage, the order of its B (or W) actions. With that, a correct pipeline agrees bit for bit.
-The sums of tied parameters are those of ``shares.py``.
+The sums of tied parameters are those of ``tied_gradients.py``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pipezoo.verify.compare import Difference, compare
 from pipezoo.verify.tied_gradients import TiedGradients
 
 Values = dict[str, torch.Tensor | None]
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
     for step in pipeline.steps_to_do:
         beat(step)
         optimizer.zero_grad(set_to_none=True)
-        inputs, target = _on(device, pipeline, model, step)
+        inputs, target = batch_on(device, pipeline, model, step)
         cut = microbatches((*inputs, target), pipeline.schedule.num_microbatches)
         tied = shares.gradients(model, cut, loss)
         losses = _backward(model, loss, cut, forwards, groups)
@@ -77,21 +76,6 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
         optimizer.step()
     last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     return Reference(history, gradients, last, tied_parameters)
-
-
-def full_batch_gradients(pipeline: Pipeline) -> Values:
-    """The gradients of the first step without microbatches: one forward and one backward of the whole batch."""
-    device = pipeline.rank_device(0)
-    model = pipeline.fresh_model().to(device)
-    inputs, target = _on(device, pipeline, model, pipeline.steps_to_do.start)
-    pipeline.loss.to(device)(model(*inputs), target).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def mixes_rows(model: nn.Module) -> bool:
-    """True where a row's result depends on the other rows of its microbatch, so that the full batch gives other
-    numbers."""
-    return any(isinstance(module, BATCH_NORMS) for module in model.modules())
 
 
 def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:
@@ -130,7 +114,8 @@ def _backward(
     return [losses[index].detach() for index in sorted(losses)]
 
 
-def _on(device: torch.device, pipeline: Pipeline, model: nn.Module, step: int) -> tuple[Tensors, torch.Tensor]:
+def batch_on(device: torch.device, pipeline: Pipeline, model: nn.Module, step: int) -> tuple[Tensors, torch.Tensor]:
+    """The model's inputs and the target of a whole batch, on ``device``."""
     batch = pipeline.batch(step)
     inputs = tuple(tensor.to(device) for tensor in inputs_of(model, batch, pipeline.dtype))
     return inputs, to_dtype(batch.target, pipeline.dtype).to(device)

@@ -5,7 +5,11 @@
     failed   one is not; or is NaN, missing, of another shape; or there was nothing to compare
 
 A parameter that several stages hold is close, not exact: its gradient is added up in another order than one device
-adds it (``shares.py``). All that follows from the first step is compared bit for bit even so.
+adds it (``tied_gradients.py``). All that follows from the first step is compared bit for bit even so.
+
+Whether microbatches come to the same as the whole batch in one piece is a second question, about the model and its loss
+and not about the pipeline: rows may act on each other (norms, contrastive losses), hooks may clip. ``whole_batch.py``
+answers it beside the verdict. One answer is a failure: a loss that does not reduce as it says.
 """
 
 from __future__ import annotations
@@ -20,22 +24,33 @@ import torch
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.supervisor.worker_channel import WorkerChannel
 from pipezoo.verify.compare import Difference, compare
-from pipezoo.verify.reference import Reference, Values, full_batch_gradients, mixes_rows, train_on_one_device
+from pipezoo.verify.reference import Reference, Values, train_on_one_device
+from pipezoo.verify.whole_batch import WholeBatch, against_the_whole_batch
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``verified`` is ``exact``, ``close`` or ``failed``; ``first`` is the first difference beyond the tolerance, in
-    words."""
+    """What was found.
+
+    Args:
+        verified: ``exact``, ``close`` or ``failed``.
+        first: the first difference beyond the tolerance, in words.
+        failure: why it failed, in a sentence.
+        full_batch_difference: of the first step's gradients to those of the whole batch in one piece, over the largest
+            of them; None where they cannot be compared. It decides nothing.
+        loss_reduces_as_it_says: False for a loss whose value does not follow its ``reduction``; None: not known.
+    """
 
     verified: str
     max_relative_difference: float | None
     tolerance: float
     num_compared: int
     full_batch_difference: float | None
+    loss_reduces_as_it_says: bool | None
     first: str | None
+    failure: str | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -58,26 +73,32 @@ def verify_run(
     reference = train_on_one_device(pipeline, beat)
     within = TOLERANCE[pipeline.dtype] if tolerance is None else tolerance
     differences = list(_differences(pipeline, losses, reference))
-    full_batch = _full_batch_difference(pipeline, reference)
-    return compare_runs(differences, within, full_batch, reference.gradients).as_dict()
+    whole = against_the_whole_batch(pipeline, reference.gradients)
+    return compare_runs(differences, within, whole, reference.gradients).as_dict()
 
 
-def compare_runs(
-    differences: list[Difference], tolerance: float, full_batch: float | None, gradients: Values
-) -> Verdict:
-    """The verdict over all differences."""
+def compare_runs(differences: list[Difference], tolerance: float, whole: WholeBatch, gradients: Values) -> Verdict:
+    """The verdict over all differences. ``tolerance`` never turns equal bits into a failure."""
     worst = max((d.relative for d in differences), default=math.inf)
-    beyond = [d for d in differences if not d.relative <= tolerance]
-    first = str(beyond[0]) if beyond else None
+    beyond = [d for d in differences if not (d.bits_equal or d.relative <= tolerance)]
+    failure = f"the pipeline does not compute what one device computes: {beyond[0]}" if beyond else None
     if not differences or not any(gradient is not None for gradient in gradients.values()):
-        first = "nothing was compared"
+        failure = "nothing was verified: there is no gradient to compare"
     elif not any(bool(gradient.any()) for gradient in gradients.values() if gradient is not None):
-        first = "every gradient of the first step is zero, so nothing was verified"
-    elif full_batch is not None and not full_batch <= tolerance:
-        first = first or f"the gradients of the whole batch in one piece differ by {full_batch:.2g}"
+        failure = failure or "nothing was verified: every gradient of the first step is zero"
+    elif whole.lie is not None:
+        failure = failure or whole.lie
     agreed = "exact" if all(d.bits_equal for d in differences) else "close"
-    verified = "failed" if first else agreed
-    return Verdict(verified, worst if math.isfinite(worst) else None, tolerance, len(differences), full_batch, first)
+    return Verdict(
+        "failed" if failure else agreed,
+        worst if math.isfinite(worst) else None,
+        tolerance,
+        len(differences),
+        whole.difference,
+        whole.reduces_as_it_says,
+        str(beyond[0]) if beyond else None,
+        failure,
+    )
 
 
 def _differences(pipeline: Pipeline, losses: list[list[float]], reference: Reference) -> Iterator[Difference]:
@@ -101,10 +122,12 @@ def _differences(pipeline: Pipeline, losses: list[list[float]], reference: Refer
 
 
 def _values(pipeline: Pipeline, when: str, title: str, expected: Values) -> Iterator[Difference]:
+    learning = {name for name, _ in pipeline.stages.model.named_parameters()}
     for stage, values in sorted(_left_by_ranks(pipeline, when).items()):
         for name in dict.fromkeys(pipeline.stages.names[stage].values()):
             if name in values or name in expected:
-                yield compare(title.format(name), stage, values.get(name), expected.get(name))
+                buffer = when == "last" and name not in learning
+                yield compare(title.format(name), stage, values.get(name), expected.get(name), may_be_infinite=buffer)
 
 
 def _left_by_ranks(pipeline: Pipeline, when: str) -> dict[int, Values]:
@@ -113,20 +136,3 @@ def _left_by_ranks(pipeline: Pipeline, when: str) -> dict[int, Values]:
         found.update({int(stage): values for stage, values in pipeline.load(f"{when}{rank}.pt").items()})
     missing = set(range(pipeline.stages.num_stages)) - set(found)
     return {**found, **{stage: {} for stage in missing}}
-
-
-def _full_batch_difference(pipeline: Pipeline, reference: Reference) -> float | None:
-    """The largest difference of all gradients, measured against the model's largest gradient.
-
-    It tells whether microbatches are weighted right, which shows in all gradients alike. Measured against its own
-    tensor, a gradient that is zero but for rounding (of a bias in front of a normalisation) would differ by all it is.
-    """
-    if mixes_rows(pipeline.stages.model):
-        return None
-    theirs = full_batch_gradients(pipeline)
-    largest = max((gradient.abs().max().item() for gradient in theirs.values() if gradient is not None), default=0.0)
-    differences = [compare(name, None, gradient, theirs[name]) for name, gradient in reference.gradients.items()]
-    distances = [difference.distance for difference in differences if not difference.bits_equal]
-    if not largest or any(map(math.isnan, distances)):
-        return math.inf
-    return max(distances, default=0.0) / largest

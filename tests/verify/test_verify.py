@@ -21,10 +21,12 @@ from pipezoo.schedule.schedule import Schedule
 from pipezoo.splitters.marked import split as split_marked
 from pipezoo.verify.compare import Difference, compare
 from pipezoo.verify.verify import compare_runs
+from pipezoo.verify.whole_batch import WholeBatch
 from tests.support.pipelines import WIDTH, train
 
 MLP = partial(MultiMLP, WIDTH, 2)
 ORDER = Schedule.from_orders([["0F0", "0F1", "0F2", "0B0", "0B1", "0B2"], ["1F0", "1B0", "1F1", "1B1", "1F2", "1B2"]])
+NOTHING = WholeBatch(None, None)
 SPLIT_ORDER = Schedule.from_orders(
     [
         ["0F0", "0F1", "0F2", "0I0", "0I1", "0W0", "0W1", "0I2", "0W2"],
@@ -98,10 +100,10 @@ class Normalised(nn.Module):
         return self.b(self.a(x))
 
 
-def test_buffers_agree_and_the_whole_batch_is_not_compared_under_batch_norm(pipeline: Callable[..., Pipeline]) -> None:
+def test_under_batch_norm_buffers_agree_and_the_whole_batch_differs(pipeline: Callable[..., Pipeline]) -> None:
     trained = train(pipeline(Normalised, ORDER))
     assert trained.verdict["verified"] == "exact"
-    assert trained.verdict["full_batch_difference"] is None
+    assert trained.verdict["full_batch_difference"] > 1e-3
 
 
 class Expanding(MultiMLP):
@@ -317,6 +319,10 @@ def test_another_schedule_on_one_rank_is_found_before_the_first_step(
         (None, torch.ones(1), math.inf, False),
         (torch.ones(1), None, math.inf, False),
         (None, None, 0.0, True),
+        (torch.tensor([2**60, 1]), torch.tensor([2**60 + 12, 1]), math.inf, False),
+        (torch.tensor([True, False]), torch.tensor([True, True]), math.inf, False),
+        (torch.tensor([1 + 2j]), torch.tensor([1 + 4j]), 0.5, False),
+        (torch.tensor([1 + 2j]), torch.tensor([1 + 2j]), 0.0, True),
     ],
 )
 def test_tensors_compare_as(
@@ -326,13 +332,27 @@ def test_tensors_compare_as(
     assert (difference.relative, difference.bits_equal) == (relative, bits_equal)
 
 
+def test_a_buffer_may_hold_infinities_where_the_bits_agree() -> None:
+    mask, other = torch.tensor([0.0, -math.inf, math.nan]), torch.tensor([0.0, math.inf, math.nan])
+    assert compare("mask", 0, mask, mask.clone(), may_be_infinite=True).bits_equal
+    assert compare("mask", 0, mask, other, may_be_infinite=True).relative == math.inf
+
+
 def test_nothing_compared_is_a_failure() -> None:
-    assert compare_runs([], 1e-5, 0.0, {}).first == "nothing was compared"
+    assert compare_runs([], 1e-5, NOTHING, {}).failure == "nothing was verified: there is no gradient to compare"
 
 
 def test_zero_gradients_verify_nothing() -> None:
     same = Difference("g", 0, 0.0, 0.0, 0.0, bits_equal=True)
-    assert compare_runs([same], 1e-5, 0.0, {"g": torch.zeros(3)}).verified == "failed"
+    verdict = compare_runs([same], 1e-5, NOTHING, {"g": torch.zeros(3)})
+    assert (verdict.verified, verdict.first) == ("failed", None)
+    assert verdict.failure == "nothing was verified: every gradient of the first step is zero"
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-300, 1e-5])
+def test_no_tolerance_turns_equal_bits_into_a_failure(tolerance: float) -> None:
+    same = Difference("g", 0, 0.0, 0.0, 0.0, bits_equal=True)
+    assert compare_runs([same], tolerance, WholeBatch(0.3, None), {"g": torch.ones(3)}).verified == "exact"
 
 
 def test_a_difference_says_its_stage_and_both_values() -> None:

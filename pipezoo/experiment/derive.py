@@ -74,9 +74,12 @@ def derive(experiment: Experiment) -> Asked:
     _check_told(experiment.model, num_stages, because)
     lines, batch_lines = [], []
     num_microbatches = experiment.num_microbatches
-    if num_microbatches is None:
-        num_microbatches = written.num_microbatches if written is not None else MICROBATCHES
-        lines.append(f"microbatches={num_microbatches}" + (" (the schedule's)" if written is not None else ""))
+    if num_microbatches is None and written is not None:
+        num_microbatches = written.num_microbatches
+        lines.append(f"microbatches={num_microbatches} (the schedule's)")
+    elif num_microbatches is None:
+        num_microbatches, source = _microbatches(experiment, num_stages or experiment.model.stages_told)
+        lines.append(f"microbatches={num_microbatches}{source}")
     batch_size = experiment.batch_size
     if batch_size is None:
         batch_size = ROWS_PER_MICROBATCH * num_microbatches
@@ -87,6 +90,27 @@ def derive(experiment: Experiment) -> Asked:
             f"valid microbatches: {_divisors(batch_size)}"
         )
     return Asked(num_stages, because, num_microbatches, batch_size, written, tuple(lines), tuple(batch_lines))
+
+
+def default_microbatches(num_ranks: int) -> int:
+    """How many microbatches nobody asked for: enough to fill the pipeline."""
+    return max(MICROBATCHES, num_ranks)
+
+
+def _microbatches(experiment: Experiment, num_stages: int | None) -> tuple[int, str]:
+    """The default, and where it comes from; in whole rounds of the ranks where the schedule takes no others."""
+    per_rank = _stages_per_rank(experiment.schedule)
+    num_ranks = experiment.num_ranks or (num_stages // per_rank if num_stages and num_stages % per_rank == 0 else 0)
+    count = default_microbatches(num_ranks)
+    source = f" (one for each of {num_ranks} ranks)" if count > MICROBATCHES else ""
+    if num_stages and num_ranks and num_stages % num_ranks == 0:
+        try:
+            _build_schedule(experiment, num_stages, num_ranks, num_stages // num_ranks, count)
+        except ConfigError as error:
+            if error.argument is not None and error.argument.name == "num_microbatches":
+                count = -(-count // num_ranks) * num_ranks
+                source = f" (a multiple of ranks={num_ranks})"
+    return count, source
 
 
 def resolve(experiment: Experiment, asked: Asked, num_stages: int) -> Sizes:

@@ -5,7 +5,7 @@ DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, and the cut-in-ha
     bubble     (p/2-1)(F&B + TB - 2TW) where a pair overlaps fully, F&B its time and TB a full backward's;
                (p-1)/(6m+p-1) of the makespan at equal costs without overlap
     memory     the activations of p + 1/2 microbatches
-    needs      m >= 2p
+    needs      m >= 2p for that; with fewer it is the order of 2p microbatches without those that are not there
 
     p=3, m=6: rank 0 has the stages 0 and 5, rank 1 has 1 and 4, rank 2 has 2 and 3; F is of the stage on the way down,
     f of the stage on the way up; (F b) may overlap
@@ -17,7 +17,6 @@ DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, and the cut-in-ha
 
 from __future__ import annotations
 
-from pipezoo.errors import ArgumentError
 from pipezoo.schedule.builders.phases import Steps, unroll
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.validators import check_equal, check_int
@@ -27,14 +26,12 @@ def dualpipev(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -
     """The DualPipeV order, ``OVERLAP_F_B`` pairs included; rank ``r`` has stages ``r`` and ``2 * num_ranks - 1 - r``.
 
     Raises:
-        ValueError: a count below 1, fewer microbatches than stages, or other than two stages per rank.
+        ValueError: a count below 1, or other than two stages per rank.
     """
     p = check_int("num_ranks", num_ranks, 1)
     m = check_int("num_microbatches", num_microbatches, 1)
     check_equal("stages_per_rank", stages_per_rank, 2, "dualpipev runs exactly 2 stages on each rank, placed as a V")
-    if m < 2 * p:
-        why = f"dualpipev fills its {2 * p} stages with as many microbatches"
-        raise ArgumentError("num_microbatches", m, why, f">= {2 * p}")
+    filling = max(m, 2 * p)
 
     def order(rank: int) -> Steps:
         far = p - 1 - rank  # p2p messages from this rank to the turn of the V
@@ -45,13 +42,13 @@ def dualpipev(num_ranks: int, num_microbatches: int, stages_per_rank: int = 2) -
             (rank + 1, "F0 F1"),
             (far, "I1 W F1"),
             (alone, "F0 B1 (F1 B0)"),
-            (m - 2 * p + rank + 1 - alone, "(F0 B1) (F1 B0)"),
+            (filling - 2 * p + rank + 1 - alone, "(F0 B1) (F1 B0)"),
             (far, "B1 (F1 B0)"),
             (drain, "B1 B0"),
             (odd, "B1 I0"),  # from here on weight gradients are kept for the gaps that follow
             (drain, "I1 I0"),
             (far, "W I0"),
             (rank + 1, "W"),
-        )
+        ).up_to(m)
 
     return Schedule.from_columns((order(rank).on([rank, 2 * p - 1 - rank]) for rank in range(p)), "dualpipev")

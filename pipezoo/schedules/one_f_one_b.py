@@ -4,7 +4,7 @@ Narayanan et al., "PipeDream: Generalized Pipeline Parallelism for DNN Training"
 optimizer step as "PipeDream-Flush", arXiv:2006.09503
 
     bubble     (p-1)(TF+TB+TW), as GPipe;  (p-1)/(m+p-1) of the makespan
-    memory     the activations of p - rank microbatches: p on the first rank, whatever m is
+    memory     the activations of p - rank microbatches: p on the first rank, whatever m is; m where there are fewer
 
     p=3, m=4; a backward takes two units
 
@@ -15,8 +15,7 @@ optimizer step as "PipeDream-Flush", arXiv:2006.09503
 
 from __future__ import annotations
 
-from pipezoo.errors import ArgumentError
-from pipezoo.schedule.builders.phases import unroll
+from pipezoo.schedule.builders.phases import Steps, unroll
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.validators import check_equal, check_int
 
@@ -25,7 +24,7 @@ def one_f_one_b(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1)
     """The 1F1B order; stage ``s`` is on rank ``s``.
 
     Raises:
-        ValueError: a count below 1, fewer microbatches than ranks, or more than one stage per rank.
+        ValueError: a count below 1, or more than one stage per rank.
     """
     p = check_int("num_ranks", num_ranks, 1)
     m = check_int("num_microbatches", num_microbatches, 1)
@@ -35,8 +34,9 @@ def one_f_one_b(num_ranks: int, num_microbatches: int, stages_per_rank: int = 1)
         1,
         "1f1b runs one stage on each rank (interleaved_1f1b and looped_bfs run more)",
     )
-    if m < p:
-        raise ArgumentError("num_microbatches", m, f"1f1b fills its {p} ranks with as many microbatches", f">= {p}")
 
-    orders = (unroll((p - rank, "F"), (m - p + rank, "B F"), (p - rank, "B")).on([rank]) for rank in range(p))
-    return Schedule.from_columns(orders, "1f1b")
+    def order(rank: int) -> Steps:
+        warmup = min(p - rank, m)
+        return unroll((warmup, "F"), (m - warmup, "B F"), (warmup, "B"))
+
+    return Schedule.from_columns((order(rank).on([rank]) for rank in range(p)), "1f1b")

@@ -24,7 +24,7 @@ import yaml  # type: ignore[import-untyped]
 import pipezoo
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
-from pipezoo.experiment.derive import MICROBATCHES
+from pipezoo.experiment.derive import default_microbatches
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
 from pipezoo.planner.options import PlanOptions, amount
@@ -59,7 +59,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     """
     num_ranks = _num_ranks(experiment)
     options: PlanOptions = experiment.plan()
-    counts = options.microbatches or (experiment.num_microbatches or MICROBATCHES,)
+    counts = options.microbatches or (experiment.num_microbatches or default_microbatches(num_ranks),)
     unit = time_unit(experiment)
     check_rows(experiment, counts)
     _introduce(experiment, num_ranks, counts, options, print_line)

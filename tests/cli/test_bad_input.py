@@ -15,7 +15,7 @@ WITHOUT_A_MODEL = [
     # the row of the list of faults, the command line, the whole message
     ("1", "batch_size=30 microbatches=4", "batch_size=30: is not divisible by microbatches=4; valid microbatches: 1, 2, 3, 5, 6, 10, 15, 30"),
     ("2", "batch_size=3 microbatches=4", "batch_size=3: is not divisible by microbatches=4; valid microbatches: 1, 3"),
-    ("4", "stages=4 microbatches=2", "microbatches=2: 1f1b fills its 4 ranks with as many microbatches; valid: >= 4"),
+    ("4", "schedule=grouped_interleaved_1f1b ranks=4 microbatches=6", "microbatches=6: groups of 4 leave 2, fewer than the 4 ranks; valid: 4, 8"),
     ("6", "microbatches=0", "microbatches=0: must be an int; valid: >= 1"),
     ("6", "microbatches=-1", "microbatches=-1: must be an int; valid: >= 1"),
     ("6", "microbatches='4'", "microbatches='4': must be an int; valid: >= 1"),
@@ -102,9 +102,9 @@ def test_an_unknown_word_is_answered_with_the_word_that_was_meant(line, start):
     assert refusal(line).startswith(start)
 
 
-def test_every_schedule_that_cannot_do_with_so_few_microbatches_says_how_many_it_needs():
-    for schedule in ("1f1b", "dualpipev"):
-        assert refusal(f"schedule={schedule} ranks=4 microbatches=1").startswith("microbatches=1: ")
+def test_a_schedule_that_cannot_do_with_so_few_microbatches_says_how_many_it_needs():
+    message = refusal("schedule=grouped_interleaved_1f1b ranks=4 microbatches=1")
+    assert message == "microbatches=1: a group has 4 of them; valid: >= 4"
 
 
 def test_a_schedule_from_a_file_allows_no_other_numbers(tmp_path):

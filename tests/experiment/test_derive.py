@@ -10,6 +10,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import Experiment
+from tests.support import zoo
 
 
 def asked(words: str) -> Experiment:
@@ -86,3 +87,28 @@ def test_a_split_that_does_not_fit_is_refused(words, found, message):
 def test_many_ranks_cost_nothing():
     experiment = asked("ranks=64 schedule=interleaved_1f1b microbatches=128 model=multi_mlp")
     assert resolve(experiment, derive(experiment), 128).schedule.num_actions == 64 * 2 * 2 * 128
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("ranks=2", "microbatches=8"),
+        ("ranks=16", "microbatches=16 (one for each of 16 ranks)"),
+        ("ranks=16 schedule=dualpipev", "microbatches=16 (one for each of 16 ranks)"),
+        ("ranks=3 schedule=grouped_interleaved_1f1b", "microbatches=9 (a multiple of ranks=3)"),
+        ("stages=24 schedule=zbv", "microbatches=12 (one for each of 12 ranks)"),
+        ("model=multi_mlp stages=64", "microbatches=64 (one for each of 64 ranks)"),
+    ],
+)
+def test_microbatches_that_nobody_typed_suit_ranks_and_schedule(words, line):
+    experiment = asked(words)
+    known = derive(experiment)
+    assert resolve(experiment, known, known.num_stages).lines[-1] == line
+
+
+@pytest.mark.parametrize("schedule", sorted(set(zoo.GENERATED)))
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 16, 17])
+def test_ranks_alone_are_enough_for_every_schedule(schedule, ranks):
+    experiment = asked(f"ranks={ranks} schedule={schedule}")
+    known = derive(experiment)
+    assert resolve(experiment, known, known.num_stages).num_ranks == ranks

@@ -21,7 +21,7 @@ def test_every_schedule_is_a_row_in_units_and_those_that_refuse_say_why(cli, tmp
 
     assert ended.code == 2
     assert "schedule.file: is missing; give it a value" in ended.out
-    assert "microbatches=6: dualpipev fills its 8 stages with as many microbatches; valid: >= 8" in ended.out
+    assert "microbatches=6: groups of 4 leave 2, fewer than the 4 ranks; valid: 4, 8" in ended.out
     assert "conf/schedule/v_shape.csv has ranks=2; valid: 2" in ended.out
     assert (tmp_path / "all" / "report.html").stat().st_size > 10_000
     assert not list((tmp_path / "all").rglob("metrics.jsonl"))

@@ -42,9 +42,9 @@ class Steps(NamedTuple):
         return self.op, np.asarray(stages, dtype=np.int32)[self.slot], self.microbatch, self.overlap
 
     def up_to(self, num_microbatches: int) -> Steps:
-        """Without the actions of later microbatches."""
+        """Without the actions of later microbatches; a pair that loses one of its two is none any more."""
         keep = self.microbatch < num_microbatches
-        overlap = None if self.overlap is None else self.overlap[keep]
+        overlap = None if self.overlap is None else (self.overlap & np.append(keep[1:], False))[keep]
         return Steps(self.op[keep], self.slot[keep], self.microbatch[keep], overlap)
 
 

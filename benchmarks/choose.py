@@ -242,9 +242,7 @@ def drawn() -> str:
     for name in ("gpipe", "1f1b", "interleaved_1f1b", "zb_h1", "zbv", "v_half"):
         v = 1 if name in ONE else 2
         timelines.append(replace(simulate(ALL[name](4, 8), unit(4 * v, v, p2p=0.1)), source=name))
-    return to_svg(
-        lay_out(timelines, 1000, "unit", "Four ranks, eight microbatches, a p2p message of a tenth of a forward")
-    )
+    return to_svg(lay_out(timelines, 1000, "Four ranks, eight microbatches, a p2p message of a tenth of a forward"))
 
 
 def bubble_over_m() -> str:

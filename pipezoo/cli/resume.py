@@ -21,9 +21,10 @@ import yaml  # type: ignore[import-untyped]
 
 from pipezoo.cli.folder_lock import lock_folder, locked
 from pipezoo.cli.rerun import OF_THIS_COMMAND_LINE, leaves, literal
-from pipezoo.cli.run import PrintLine, Request, result_of
+from pipezoo.cli.run import Request, result_of
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.results.run_dir import CONFIG, RESULT, write_json
+from pipezoo.tasks.terminal import PrintLine
 
 KEY = "sweep.resume"
 NOTE = "sweep.json"  # what a sweep was started with

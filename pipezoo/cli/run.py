@@ -6,7 +6,6 @@ import contextlib
 import errno
 import gc
 import importlib
-import importlib.util
 import math
 import pkgutil
 import re
@@ -27,11 +26,10 @@ from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.results.run_dir import RESULT, claim, read_result, write_json, write_text
 from pipezoo.results.sanitize import printable
+from pipezoo.tasks.terminal import PrintLine
 from pipezoo.validators import unknown
 
 DEFECT = 1  # exit code of an error that nobody foresaw
-
-PrintLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)

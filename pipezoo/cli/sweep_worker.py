@@ -21,11 +21,12 @@ from typing import Any
 
 from pipezoo.cli.folder_lock import locked
 from pipezoo.cli.resume import done_already
-from pipezoo.cli.run import DEFECT, PrintLine, Request, objective, record, result_of, run, take
+from pipezoo.cli.run import DEFECT, Request, objective, record, result_of, run, take
 from pipezoo.config.resolve import WITH_MODEL
 from pipezoo.errors import ConfigError
 from pipezoo.report.html import compile_templates
 from pipezoo.supervisor.processes import die_with_parent, exit_now
+from pipezoo.tasks.terminal import PrintLine
 
 OUTPUT = "output.txt"  # what a run of a sweep would have printed
 OF_A_MODEL = ("torch.distributed.pipelining", "pipezoo.tasks.train")  # what a run with a model imports, torch and all

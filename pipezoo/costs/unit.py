@@ -26,4 +26,4 @@ def unit(
     times = {"F": F, "I": I, "W": W, "freed_by_input_grad": freed_by_input_grad}
     entry = {key: check_number(key, value) / stages_per_rank for key, value in times.items()}
     data = {"stages": entry | {"activation_bytes": 1.0 / stages_per_rank}, "p2p": {"latency": check_number("p2p", p2p)}}
-    return Cost.from_dict(data, num_stages)
+    return Cost.from_dict(data | {"unit": "unit"}, num_stages)

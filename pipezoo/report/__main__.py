@@ -111,7 +111,7 @@ def _write_picture(output: Path, runs: list[Run]) -> None:
     timelines = [timeline for timeline, _ in together(runs)] if len(runs) > 1 else runs[0].timelines
     if not timelines:
         raise ConfigError(f"folder={runs[0].folder}: holds no timeline to draw")
-    picture = lay_out(timelines, unit=runs[0].unit, title=runs[0].title if len(runs) == 1 else "")
+    picture = lay_out(timelines, title=runs[0].title if len(runs) == 1 else "")
     with whole_file(output) as file:
         file.write(to_svg(picture).encode() if output.suffix == ".svg" else to_png(picture))
 

@@ -30,19 +30,18 @@ PAINT = {Op.F: "38;5;231;48;5;25", Op.B: "38;5;231;48;5;130", Op.I: "38;5;16;48;
 STYLES = ("", "short", "full")
 
 
-def draw(timeline: Timeline, width: int, colour: bool = False, unit: str = "s") -> str:
+def draw(timeline: Timeline, width: int, colour: bool = False) -> str:
     """The timeline in lines of at most ``width`` characters, without a line break at the end.
 
     Args:
         timeline: what to draw.
         width: columns to fill; the terminal's width is a good one.
         colour: paint the ops with terminal escapes; without, the text is plain ASCII.
-        unit: what the times count, ``"s"``, or ``"unit"`` for a unit cost.
     """
-    return draw_together([timeline], width, colour, unit)
+    return draw_together([timeline], width, colour)
 
 
-def draw_together(timelines: Sequence[Timeline], width: int, colour: bool = False, unit: str = "s") -> str:
+def draw_together(timelines: Sequence[Timeline], width: int, colour: bool = False) -> str:
     """Several timelines, one above the other on one time axis, each from its own first start. As :func:`draw`."""
     timelines = [timeline.shifted() for timeline in timelines]
     longest = max((timeline.makespan for timeline in timelines), default=0.0)
@@ -53,9 +52,9 @@ def draw_together(timelines: Sequence[Timeline], width: int, colour: bool = Fals
     style = min((_style(timeline, longest, columns) for timeline in timelines), key=STYLES.index, default="")
     for timeline in timelines:
         if len(timelines) > 1:
-            lines.append(f"{timeline.source}, {time_text(timeline.makespan, unit)}, {_bubbles(timeline)}")
+            lines.append(f"{timeline.source}, {time_text(timeline.makespan, timeline.unit)}, {_bubbles(timeline)}")
         lines += _rows(timeline, longest, columns, digits, style, colour)
-    lines += _axis(longest, columns, margin, unit)
+    lines += _axis(longest, columns, margin, timelines[0].unit if timelines else "s")
     if len(timelines) == 1:
         lines.append(_bubbles(timelines[0]))
     return "\n".join([*lines, _legend(timelines, colour)])

@@ -74,7 +74,7 @@ def to_text(runs: Sequence[Run], width: int, colour: bool = False) -> str:
     names = [f"{letter}  {printable(run.title)}  ({printable(run.folder)})" for letter, run in _named(runs)]
     problems = [printable(problem) for run in runs for problem in run.problems]
     timelines = [timeline for timeline, _ in together(runs)]
-    picture = [draw_together(timelines, width, colour, runs[0].unit)] if timelines else ["(no timelines)"]
+    picture = [draw_together(timelines, width, colour)] if timelines else ["(no timelines)"]
     return "\n".join([*names, *problems, *picture])
 
 
@@ -150,12 +150,12 @@ def _timelines(runs: Sequence[Run]) -> Iterator[Difference]:
         sides = [run.timeline(source) for run in runs]
         if sum(side is not None for side in sides) < 2:
             continue
-        lengths = [None if side is None else time_text(side.makespan, runs[0].unit) for side in sides]
+        lengths = [None if side is None else time_text(side.makespan, side.unit) for side in sides]
         bubbles = [None if side is None else f"{100 * side.bubble()['makespan']:.1f} %" for side in sides]
         yield _row(f"{source}: makespan", lengths)
         yield _row(f"{source}: bubble of the makespan", bubbles)
         for op in MEANING:
-            means = [_mean(side, op, runs[0].unit) for side in sides]
+            means = [_mean(side, op) for side in sides]
             if any(means):
                 yield _row(f"{source}: {op.name}, mean", means)
         yield from _orders(source, sides)
@@ -165,10 +165,10 @@ def _row(name: str, values: Sequence[str | None]) -> Difference:
     return name, [value or "" for value in values]
 
 
-def _mean(timeline: Timeline | None, op: Op, unit: str) -> str | None:
+def _mean(timeline: Timeline | None, op: Op) -> str | None:
     if timeline is None or not (chosen := timeline.op == op).any():
         return None
-    return time_text(float(np.mean((timeline.end - timeline.start)[chosen])), unit)
+    return time_text(float(np.mean((timeline.end - timeline.start)[chosen])), timeline.unit)
 
 
 def _orders(source: str, sides: Sequence[Timeline | None]) -> Iterator[Difference]:

@@ -67,8 +67,8 @@ class Picture:
     labels: list[Label] = field(default_factory=list)
 
 
-def lay_out(timelines: Sequence[Timeline], width: int = 1200, unit: str = "s", title: str = "") -> Picture:
-    """Place everything. Each timeline counts from its own first start; ``unit`` is as for ``text.draw``."""
+def lay_out(timelines: Sequence[Timeline], width: int = 1200, title: str = "") -> Picture:
+    """Place everything. Each timeline counts from its own first start."""
     timelines = [timeline.shifted() for timeline in timelines]
     longest = max((timeline.makespan for timeline in timelines), default=0.0) or 1.0
     num_rows = sum(timeline.num_ranks for timeline in timelines)
@@ -82,10 +82,8 @@ def lay_out(timelines: Sequence[Timeline], width: int = 1200, unit: str = "s", t
         picture.height += 30
     for timeline in timelines:
         bubble = timeline.bubble()
-        text = (
-            f"{timeline.source}, {time_text(timeline.makespan, unit)}, bubble {100 * bubble['makespan']:.1f} % of the "
-        )
-        text += f"makespan, {100 * bubble['span']:.1f} % of the span"
+        text = f"{timeline.source}, {time_text(timeline.makespan, timeline.unit)}, "
+        text += f"bubble {100 * bubble['makespan']:.1f} % of the makespan, {100 * bubble['span']:.1f} % of the span"
         picture.labels.append(Label(12, picture.height + 8, printable(text), 12))
         picture.height += 22
         every = math.ceil(14 / row)  # ranks that get a name
@@ -95,10 +93,10 @@ def lay_out(timelines: Sequence[Timeline], width: int = 1200, unit: str = "s", t
                     left - 8, picture.height + row / 2, f"rank {rank}", min(12, row * 0.9 * every), FAINT, "end"
                 )
                 picture.labels.append(name)
-            _place_row(picture, timeline, spans, left, plot, longest, row, size, unit)
+            _place_row(picture, timeline, spans, left, plot, longest, row, size)
             picture.height += row
         picture.height += 10
-    _place_axis(picture, left, plot, longest, unit)
+    _place_axis(picture, left, plot, longest, timelines[0].unit if timelines else "s")
     _place_legend(picture, timelines, left)
     return picture
 
@@ -162,7 +160,6 @@ def _place_row(
     longest: float,
     row: float,
     size: float,
-    unit: str,
 ) -> None:
     y, gap = picture.height, min(2.0, row / 6)
     picture.boxes.append(Box(left, y, plot, row - gap, IDLE))
@@ -180,7 +177,7 @@ def _place_row(
         start, end = float(timeline.start[i]), float(timeline.end[i])
         x, width = left + start * plot / longest, (end - start) * plot / longest
         hair = min(0.8, width / 4)  # of white, between neighbours
-        tip = f"{name}: {time_text(start, unit)} to {time_text(end, unit)}"
+        tip = f"{name}: {time_text(start, timeline.unit)} to {time_text(end, timeline.unit)}"
         picture.boxes.append(Box(x, y, width - hair, row - gap, COLOURS.get(op, OTHER), tip))
         for text in (name, name.lstrip("0123456789"), op.name):
             if len(text) * LETTER * size < width - hair - 1 and size >= 5:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 from markupsafe import Markup
 
 from pipezoo.errors import ConfigError
@@ -21,9 +22,9 @@ from pipezoo.report.chart import KINDS, line_chart
 from pipezoo.report.colors import COLOURS
 from pipezoo.report.html import legend, render
 from pipezoo.report.scales import ops_by_column, spans_by_rank
-from pipezoo.results.chrome_trace import read_trace
-from pipezoo.results.run_dir import REPORT, TIMELINE, write_text
+from pipezoo.results.run_dir import REPORT, write_text
 from pipezoo.results.sweep_table import cells, collect, errors, succeeded, swept_keys
+from pipezoo.results.timeline_file import load_timelines
 from pipezoo.results.units import time_text
 from pipezoo.schedule.action import Op
 from pipezoo.simulator.timeline import Timeline
@@ -35,7 +36,6 @@ FIGURES = (
     ("bubble_measured", "bubble measured, %", 100),
     ("bubble_predicted", "bubble predicted, %", 100),
 )
-LARGEST_FILE = 4 * 2**20  # bytes of a timeline that is pictured, some 20,000 spans: more are a grey smear in little
 MOST_LANES = 32  # of a small picture; of more ranks, evenly chosen ones are shown
 COLUMNS = 270  # of a small picture, in pixels
 
@@ -58,7 +58,7 @@ def sweep_page(folder: str | Path) -> str:
     rows = collect(folder)
     pictures = [_picture(folder / row["folder"]) for row in rows]
     known = [picture for picture in pictures if picture]
-    used = {int(code) for timeline, _ in known for code in set(timeline.op.tolist())}
+    used = {int(code) for timeline in known for code in np.unique(timeline.op)}
     readable = cells(rows)
     return render(
         "sweep.html",
@@ -73,7 +73,7 @@ def sweep_page(folder: str | Path) -> str:
         errors=errors(rows),
         charts=[charts for key in swept_keys(rows) if (charts := _charts(rows, key))["charts"]],
         thumbnails=_thumbnails(folder, rows, pictures),
-        axis_note=_axis_note(known, sum(_is_large(folder / row["folder"]) for row in rows)),
+        axis_note=_axis_note(known),
         legend=legend(used),
     )
 
@@ -92,42 +92,30 @@ def _link(folder: Path, row: Row) -> str:
     return f"./{quote(row['folder'], errors='replace')}{page}"
 
 
-def _picture(job: Path) -> tuple[Timeline, str] | None:
-    """The timeline to show of a job, measured where there is one, and its unit; None for none, and for a large one."""
-    if not (job / TIMELINE).exists() or _is_large(job):
-        return None
+def _picture(job: Path) -> Timeline | None:
+    """The timeline to show of a job, measured where there is one; None where there is none."""
     try:
-        timelines, unit = read_trace(job / TIMELINE)
+        timelines = load_timelines(job)
     except ConfigError:
         return None
     ordered = sorted(timelines, key=lambda timeline: timeline.source != "measured")
-    return (ordered[0].shifted(), unit) if ordered and ordered[0].num_spans else None
+    return ordered[0].shifted() if ordered and ordered[0].num_spans else None
 
 
-def _is_large(job: Path) -> bool:
-    return (job / TIMELINE).exists() and (job / TIMELINE).stat().st_size > LARGEST_FILE
+def _axis_note(pictures: Sequence[Timeline]) -> str:
+    if not pictures:
+        return ""
+    longest = max(pictures, key=lambda timeline: timeline.makespan)
+    return f"All on one time axis, 0 to {time_text(longest.makespan, longest.unit)}."
 
 
-def _axis_note(pictures: Sequence[tuple[Timeline, str]], num_large: int) -> str:
-    notes = []
-    if pictures:
-        longest, unit = max((timeline.makespan, unit) for timeline, unit in pictures)
-        notes.append(f"All on one time axis, 0 to {time_text(longest, unit)}.")
-    if num_large:
-        notes.append(f"{num_large} larger than {LARGEST_FILE >> 20} MiB: only on the pages of their own jobs.")
-    return " ".join(notes)
-
-
-def _thumbnails(
-    folder: Path, rows: Sequence[Row], pictures: Sequence[tuple[Timeline, str] | None]
-) -> list[dict[str, Any]]:
-    longest = max((picture[0].makespan for picture in pictures if picture), default=0.0) or 1.0
+def _thumbnails(folder: Path, rows: Sequence[Row], pictures: Sequence[Timeline | None]) -> list[dict[str, Any]]:
+    longest = max((timeline.makespan for timeline in pictures if timeline), default=0.0) or 1.0
     thumbnails = []
-    for row, picture in zip(rows, pictures, strict=True):
-        if picture:
-            timeline, unit = picture
+    for row, timeline in zip(rows, pictures, strict=True):
+        if timeline:
             name = f"{row['job']}: " + ", ".join(f"{key.rpartition('.')[2]}={row[key]}" for key in swept_keys([row]))
-            note = f"{timeline.source}, {time_text(timeline.makespan, unit)}"
+            note = f"{timeline.source}, {time_text(timeline.makespan, timeline.unit)}"
             svg = _small(timeline, longest)
             thumbnails.append({"name": name, "note": note, "svg": svg, "link": _link(folder, row)})
     return thumbnails

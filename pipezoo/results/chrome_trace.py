@@ -1,20 +1,18 @@
-"""Timelines as a trace file that https://ui.perfetto.dev opens, and that reads back to the same numbers.
+"""Timelines as a trace file that https://ui.perfetto.dev opens.
 
     predicted   rank 0  [0F0][0F1]          one process per timeline, one thread per rank
                 rank 1       [1F0]...       arrows follow a microbatch from rank to rank
     measured    rank 0  [0F0 ][0F1]
                 rank 1        [1F0 ]...
 
-Times are microseconds in the file, as the format wants. They are written with the same digits and the point moved by
-six places, never multiplied, so that nothing is lost on the way there and back.
+Times are microseconds in the file, as the format wants, to the nanosecond. What is to be read back is in
+``timeline.npz``; :func:`read_trace` is there for the folders of pipezoo 0.1.0, which had the trace alone.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
-from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,62 +24,39 @@ from pipezoo.schedule.action import Op
 from pipezoo.simulator.timeline import Timeline
 
 LARGEST_FILE = 2**30  # bytes; a million spans take about 120 MB
-DIGITS = 400  # enough for the exact difference of any two times that are not absurd
-MOST_RANKS = 2**20
 BACKWARD = 2**40  # apart from every stage
-_WRITTEN: dict[tuple[int, ...], tuple[list[Timeline], str]] = {}  # the last file: its own page need not parse it
-_SPAN = re.compile(
-    rb',\n\{"ph":"X","name":"\w+","cat":"(\w+)","pid":(\d+),"tid":(\d+),"ts":(-?[\d.]+),"dur":(-?[\d.]+),'
-    rb'"args":\{"stage":(\d+)(?:,"microbatch":(\d+))?\}[^{}\n]*\}(?=,?\n)'
-)  # as _events writes it
 
 # What chrome://tracing paints with; Perfetto colours by name without its digits, which here is the op.
 COLOURS = {Op.F: "thread_state_runnable", Op.B: "bad", Op.I: "terrible", Op.W: "yellow"}
 
 
-def write_timeline(path: str | Path, timelines: Sequence[Timeline], unit: str = "s") -> None:
-    """Write the timelines to one file, whole; ``unit`` is what their times count (``s``, or ``unit`` of a unit cost).
+def write_trace(path: str | Path, timelines: Sequence[Timeline]) -> None:
+    """Write the timelines to one file, whole.
 
     Raises:
-        ValueError: a time that is not finite.
         OutputError: the file cannot be written.
     """
-    for timeline in timelines:
-        if not (np.isfinite(timeline.start).all() and np.isfinite(timeline.end).all()):
-            raise ValueError(f"timelines: the {timeline.source} one has a time that is not finite")
-    head = {"displayTimeUnit": "ms", "otherData": {"producer": "pipezoo", "unit": unit}}
-    with whole_file(path) as file, localcontext() as context:
-        context.prec = DIGITS
-        file.write((json.dumps(head)[:-1] + ', "traceEvents": [\n').encode())
+    about = {"producer": "pipezoo", "unit": timelines[0].unit if timelines else "s"}
+    with whole_file(path) as file:
+        head = json.dumps({"displayTimeUnit": "ms", "otherData": about})
+        file.write((head[:-1] + ', "traceEvents": [\n').encode())
         separator = b""
         for process, timeline in enumerate(timelines):
             for event in _events(process, timeline):
                 file.write(separator + event.encode())
                 separator = b",\n"
         file.write(b"\n]}\n")
-    _WRITTEN.clear()
-    _WRITTEN[_signature(path)] = list(timelines), unit
 
 
-def read_timelines(path: str | Path) -> list[Timeline]:
-    """The timelines of a file that :func:`write_timeline` wrote, in its order. Raises as :func:`read_trace`."""
-    return read_trace(path)[0]
-
-
-def read_trace(path: str | Path) -> tuple[list[Timeline], str]:
-    """The timelines of a file, and what their times count: ``s``, or ``unit`` of a unit cost.
+def read_trace(path: str | Path) -> list[Timeline]:
+    """The timelines of a trace that pipezoo wrote, in its order.
 
     Raises:
-        ConfigError: the file is missing, too large, or not one that :func:`write_timeline` wrote.
+        ConfigError: the file is missing, too large, or no such trace.
     """
-    if Path(path).exists() and (known := _WRITTEN.get(_signature(path))):
-        return list(known[0]), known[1]
-    text = _load(path)
-    trace = _parsed(path, _SPAN.sub(b"", text))
+    trace = _load(path)
     try:
-        with localcontext() as context:
-            context.prec = DIGITS
-            return _timelines(trace["traceEvents"], _spans(text)), str(trace["otherData"]["unit"])
+        return _timelines(trace["traceEvents"], str(trace["otherData"]["unit"]))
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ConfigError(f"file={path}: not a timeline of pipezoo ({type(error).__name__}: {error})") from None
 
@@ -94,33 +69,22 @@ def _events(process: int, timeline: Timeline) -> Iterator[str]:
         yield _named("thread_sort_index", process, rank, {"sort_index": rank})
     endings = {op.value: f',"cname":"{COLOURS[op]}"' if op in COLOURS else "" for op in Op}
     names = {op.value: op.name for op in Op}
-    spelled: dict[tuple[float, float], str] = {}  # ranks run at the same times again and again
-    columns = (timeline.rank, timeline.stage, timeline.op, timeline.microbatch, timeline.start, timeline.end)
+    start = np.rint(timeline.start * 1e9)  # rounded at both ends, so that neighbours do not come to overlap
+    length = np.rint(timeline.end * 1e9) - start
+    columns = (timeline.rank, timeline.stage, timeline.op, timeline.microbatch, start / 1e3, length / 1e3)
     rows = zip(*(column.tolist() for column in columns), _flows(process, timeline), strict=True)
-    for rank, stage, code, microbatch, start, end, flow in rows:
+    for rank, stage, code, microbatch, begin, took, flow in rows:
         op = names[code]
-        if (times := spelled.get((start, end))) is None:
-            times = spelled[start, end] = _written(start, end)
         name = f"{stage}{op}" if microbatch < 0 else f"{stage}{op}{microbatch}"
         args = f'{{"stage":{stage}}}' if microbatch < 0 else f'{{"stage":{stage},"microbatch":{microbatch}}}'
         yield (
-            f'{{"ph":"X","name":"{name}","cat":"{op}","pid":{process},"tid":{rank},{times},'
+            f'{{"ph":"X","name":"{name}","cat":"{op}","pid":{process},"tid":{rank},"ts":{begin!r},"dur":{took!r},'
             f'"args":{args}{endings[code]}{flow}}}'
         )
 
 
 def _named(what: str, process: int, thread: int, args: dict[str, object]) -> str:
     return json.dumps({"ph": "M", "name": what, "pid": process, "tid": thread, "args": args})
-
-
-def _written(start: float, end: float) -> str:
-    begin = Decimal(repr(start))
-    return f'"ts":{_micro(begin)},"dur":{_micro(Decimal(repr(end)) - begin)}'
-
-
-def _micro(seconds: Decimal) -> str:
-    text = format(seconds.scaleb(6), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _flows(process: int, timeline: Timeline) -> list[str]:
@@ -165,25 +129,14 @@ def _spans_that_hand_on(timeline: Timeline) -> dict[tuple[int, int, int], int]:
     return spans
 
 
-def _signature(path: str | Path) -> tuple[int, ...]:
-    """What no other file has, and not this one either once somebody has written to it."""
-    found = Path(path).stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _load(path: str | Path) -> bytes:
+def _load(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise ConfigError(f"file={path}: {size} bytes; at most {LARGEST_FILE} are read")
-        return path.read_bytes()
+        trace = json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"file={path}: {error.strerror or error}") from None
-
-
-def _parsed(path: str | Path, text: bytes) -> dict[str, Any]:
-    try:
-        trace = json.loads(text, parse_float=Decimal)
     except (ValueError, RecursionError):
         raise ConfigError(f"file={path}: not JSON") from None
     if not isinstance(trace, dict):
@@ -194,30 +147,10 @@ def _parsed(path: str | Path, text: bytes) -> dict[str, Any]:
 Row = tuple[int, int, int, int, float, float]  # rank, stage, op, microbatch, start, end
 
 
-def _spans(text: bytes) -> dict[int, list[Row]]:
-    """By process, the spans that are spelled as we spell them: many times quicker than as JSON."""
-    rows: dict[int, list[Row]] = {}
-    times: dict[tuple[bytes, bytes], tuple[float, float]] = {}
-    codes = {op.name.encode(): op.value for op in Op}
-    for op, process, rank, begin, duration, stage, microbatch in _SPAN.findall(text):
-        key = (begin, duration)
-        if key not in times:
-            times[key] = _read(begin.decode(), duration.decode())
-        row = (int(rank), int(stage), codes[op], int(microbatch or -1), *times[key])
-        rows.setdefault(int(process), []).append(row)
-    return rows
-
-
-def _read(begin: Any, duration: Any) -> tuple[float, float]:
-    """Start and end in the unit of the timeline, from microseconds."""
-    start = Decimal(begin).scaleb(-6)
-    return float(start), float(start + Decimal(duration).scaleb(-6))
-
-
-def _timelines(events: list[dict[str, Any]], rows: dict[int, list[Row]]) -> list[Timeline]:
-    """The timelines that ``events`` name; spans among them, of a file that others wrote, are added to ``rows``."""
+def _timelines(events: list[dict[str, Any]], unit: str) -> list[Timeline]:
     sources: dict[int, str] = {}
     num_ranks: dict[int, int] = {}
+    rows: dict[int, list[Row]] = {}
     codes = {op.name: op.value for op in Op}
     for event in events:
         process, thread, args = event["pid"], event["tid"], event["args"]
@@ -226,18 +159,16 @@ def _timelines(events: list[dict[str, Any]], rows: dict[int, list[Row]]) -> list
         elif event["name"] == "thread_name":
             num_ranks[process] = max(num_ranks.get(process, 0), int(thread) + 1)
         elif event["ph"] == "X":
-            times = _read(event["ts"], event["dur"])
-            row = (thread, args["stage"], codes[event["cat"]], args.get("microbatch", -1), *times)
+            start, end = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
+            row = (thread, args["stage"], codes[event["cat"]], args.get("microbatch", -1), start, end)
             rows.setdefault(process, []).append(row)
-    return [_timeline(rows.get(key, []), num_ranks.get(key, 0), source) for key, source in sources.items()]
+    return [_timeline(rows.get(key, []), num_ranks.get(key, 0), source, unit) for key, source in sources.items()]
 
 
-def _timeline(rows: list[Row], num_ranks: int, source: str) -> Timeline:
+def _timeline(rows: list[Row], num_ranks: int, source: str, unit: str) -> Timeline:
     kinds = (np.int32, np.int32, np.int8, np.int32, np.float64, np.float64)
     columns = zip(*rows, strict=True) if rows else ((),) * len(kinds)
-    rank, stage, op, microbatch, start, end = (np.array(c, dtype=kind) for c, kind in zip(columns, kinds, strict=True))
-    if not (np.isfinite(start).all() and np.isfinite(end).all()):
-        raise ValueError("a time is not finite")
-    if num_ranks > MOST_RANKS or rank.min(initial=0) < 0 or rank.max(initial=-1) >= num_ranks:
-        raise ValueError("a rank is out of range")
-    return Timeline(rank, stage, op, microbatch, start, end, num_ranks, source)
+    arrays = (np.array(column, dtype=kind) for column, kind in zip(columns, kinds, strict=True))
+    timeline = Timeline(*arrays, num_ranks, source, unit)  # type: ignore[call-arg, arg-type]
+    timeline.check()
+    return timeline

@@ -11,9 +11,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.errors import ConfigError
-from pipezoo.results.chrome_trace import read_trace
-from pipezoo.results.run_dir import CONFIG, TIMELINE, read_metrics, read_result
+from pipezoo.results.run_dir import CONFIG, read_metrics, read_result
 from pipezoo.results.sweep_table import inner, number, read_overrides
+from pipezoo.results.timeline_file import load_timelines
 from pipezoo.simulator.timeline import Timeline
 
 LARGEST_CONFIG = 2**20  # bytes
@@ -27,7 +27,7 @@ class Run:
     Args:
         result: ``result.json``.
         metrics: the lines of ``metrics.jsonl``.
-        timelines: of ``timeline.json``, in its order; ``unit`` is what their times count (``s`` or ``unit``).
+        timelines: of ``timeline.npz``, in its order.
         config_text: ``config.yaml`` as it stands there.
         config: the same, flat: ``{"model.d_hid": "512"}``.
         overrides: the words of the command line.
@@ -38,7 +38,6 @@ class Run:
     result: dict[str, Any]
     metrics: list[dict[str, Any]] = field(default_factory=list)
     timelines: list[Timeline] = field(default_factory=list)
-    unit: str = "s"
     config_text: str = ""
     config: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
@@ -81,6 +80,12 @@ class Run:
         return stages if isinstance(stages, list) else []
 
     @property
+    def unit(self) -> str:
+        """What the times of the run count: ``s``, or ``unit`` of a unit cost."""
+        units = {str(self.result.get("time_unit", "s")), *(timeline.unit for timeline in self.timelines)}
+        return "unit" if "unit" in units else "s"
+
+    @property
     def memory_unit(self) -> str:
         return "bytes" if self.unit == "s" else "rank-microbatches"
 
@@ -99,11 +104,10 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     result = read_result(folder)
     problems: list[str] = []
-    timelines, unit = _timelines(folder, problems)
-    unit = "unit" if result.get("time_unit") == "unit" else unit
+    timelines = _timelines(folder, problems)
     text = _config_text(folder, problems)
     config = dict(flat(_config(text, problems)))
-    return Run(folder, result, read_metrics(folder), timelines, unit, text, config, read_overrides(folder), problems)
+    return Run(folder, result, read_metrics(folder), timelines, text, config, read_overrides(folder), problems)
 
 
 def flat(content: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -139,14 +143,12 @@ def _spelled(value: Any) -> str:
     return str(value)
 
 
-def _timelines(folder: Path, problems: list[str]) -> tuple[list[Timeline], str]:
-    if not (folder / TIMELINE).exists():
-        return [], "s"
+def _timelines(folder: Path, problems: list[str]) -> list[Timeline]:
     try:
-        return read_trace(folder / TIMELINE)
+        return load_timelines(folder)
     except ConfigError as error:
         problems.append(str(error))
-        return [], "s"
+        return []
 
 
 def _config_text(folder: Path, problems: list[str]) -> str:

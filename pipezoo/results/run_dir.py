@@ -25,7 +25,6 @@ from pipezoo.errors import ConfigError, OutputError
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
-TIMELINE = "timeline.json"
 CONFIG = "config.yaml"
 SCHEDULE = "schedule.csv"
 REPORT = "report.html"

@@ -7,15 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import COMPUTE
-from pipezoo.simulator.cost import P2P, Cost
+from pipezoo.simulator.cost import P2P, Cost, Floats
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.simulator.virtual_clock import by_action
-
-Floats = NDArray[np.float64]
 
 
 class Steps:
@@ -62,7 +59,7 @@ def timelines(pipeline: Pipeline) -> list[Timeline]:
     return [_timeline(all_spans[all_spans[:, 0] == step, 1:], pipeline) for step in np.unique(all_spans[:, 0])]
 
 
-def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[P2P, NDArray[np.float64]]:
+def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[P2P, Floats]:
     """What a run spent between its actions: the p2p message, and ``[num_stages, 4]`` seconds before each stage's op.
 
         rank 0 |--0F0--|                      a rank that waits for a message starts p2p after it was made
@@ -133,13 +130,13 @@ def peak_bytes(told: list[dict[str, Any]]) -> list[int]:
     return [peaks[rank] for rank in sorted(peaks)]
 
 
-def _spans(pipeline: Pipeline, rank: int) -> NDArray[np.float64]:
+def _spans(pipeline: Pipeline, rank: int) -> Floats:
     """``[num_spans, 6]``: step, stage, op, microbatch, start, end."""
-    spans: NDArray[np.float64] = np.load(pipeline.file(f"spans{rank}.npy"), allow_pickle=False)
+    spans: Floats = np.load(pipeline.file(f"spans{rank}.npy"), allow_pickle=False)
     return spans
 
 
-def _timeline(columns: NDArray[np.float64], pipeline: Pipeline) -> Timeline:
+def _timeline(columns: Floats, pipeline: Pipeline) -> Timeline:
     rank, stage, op, microbatch, start, end = columns.T
     ints = (rank.astype(np.int32), stage.astype(np.int32), op.astype(np.int8), microbatch.astype(np.int32))
     return Timeline(*ints, start, end, pipeline.schedule.num_ranks, "measured").shifted()

@@ -17,12 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipezoo.schedule.action import Op
 from pipezoo.simulator.cost import Cost
-
-Floats = NDArray[np.float64]
 
 
 def lower_bound(cost: Cost, stage_to_rank: Sequence[int], num_microbatches: int) -> float:

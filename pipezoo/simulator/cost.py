@@ -33,6 +33,8 @@ from pipezoo.validators import check_int, check_number
 Floats = NDArray[np.float64]
 
 BYTES_AND_OPTIMIZER = ("activation_bytes", "freed_by_input_grad", "output_bytes", "optimizer")
+TIME_UNITS = ("s", "unit")
+KEYS = ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain", "unit")
 STAGE_KEYS = (*(op.name for op in COMPUTE), *BYTES_AND_OPTIMIZER)
 
 
@@ -71,6 +73,7 @@ class Cost:
             the action that made it, and its receiver right before the action that needs it.
         overlap_gain: share of the shorter half of an ``OVERLAP_F_B`` that is hidden behind the longer one, in 0..1,
             where one of them is a forward and the other is not.
+        unit: what ``seconds`` count: ``"s"``, or ``"unit"`` where they are of no machine; then bytes are none either.
 
     Raises:
         ValueError: names the entry, like ``stages[2].F=-1.0: must be a number >= 0``.
@@ -86,6 +89,7 @@ class Cost:
     ranks_per_node: int | None = None
     overlap: bool = True
     overlap_gain: float = 0.0
+    unit: str = "s"
     full_backward_is_derived: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +115,8 @@ class Cost:
             raise ArgumentError("overlap_gain", self.overlap_gain, "must be a number in 0..1")
         if self.overlap_gain and not self.overlap:
             raise ArgumentError("overlap_gain", self.overlap_gain, "needs overlap=true")
+        if self.unit not in TIME_UNITS:
+            raise ArgumentError("unit", self.unit, "is no unit of time", TIME_UNITS)
         if (self.p2p_intra_node is None) != (self.ranks_per_node is None):
             raise ArgumentError(
                 "ranks_per_node", self.ranks_per_node, "p2p_intra_node and ranks_per_node come together"
@@ -172,9 +178,7 @@ class Cost:
         Raises:
             ValueError: one line that names the entry, its value and what would be right.
         """
-        fields = _mapping(
-            "cost", data, ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain")
-        )
+        fields = _mapping("cost", data, KEYS)
         entries = _entries(fields.pop("stages", None), num_stages)
         fields |= {key: np.array([entry.get(key, 0.0) for entry in entries]) for key in BYTES_AND_OPTIMIZER}
         seconds = np.array([[entry.get(op.name, math.nan) for op in COMPUTE] for entry in entries])
@@ -201,7 +205,8 @@ class Cost:
         data: dict[str, Any] = {"stages": stages, "p2p": _p2p_dict(self.p2p)}
         if self.p2p_intra_node is not None:
             data |= {"p2p_intra_node": _p2p_dict(self.p2p_intra_node), "ranks_per_node": self.ranks_per_node}
-        return data | {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
+        data |= {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
+        return data if self.unit == "s" else data | {"unit": self.unit}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cost) and self.to_dict() == other.to_dict()

@@ -18,12 +18,11 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.cost import Floats
 
-Floats = NDArray[np.float64]
 MOST_LEGS = 24  # that a summary lists, half of them from the beginning and half from the end
 
 

@@ -9,14 +9,11 @@ A rank does one action at a time, so the peak follows from its order alone; time
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.schedule.schedule import Schedule
-from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.cost import Cost, Floats
 from pipezoo.simulator.timeline import Timeline
-
-Floats = NDArray[np.float64]
 
 
 def locked(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:

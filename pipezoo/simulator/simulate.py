@@ -7,8 +7,8 @@
     rank 1     |~~~|1F0|               it, and the receiver right before the action that needs it; where the receiver
                                        was waiting, both are the same moment
 
-Messages never wait for one another, and two stages of one rank hand over in no time. Memory, what no order can
-beat, and who waited for whom are in ``analysis/``; ``predict`` gathers all of it.
+Messages never wait for one another, and two stages of one rank hand over in no time. The timeline that comes out
+knows its schedule and its costs, and so its memory, its critical path and what no order can beat.
 """
 
 from __future__ import annotations
@@ -19,44 +19,60 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.bounds import lower_bound
-from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.cost import Cost, Floats
 from pipezoo.simulator.critical_path import CriticalPath, trace
 from pipezoo.simulator.memory import peak_memory
 from pipezoo.simulator.timeline import Timeline
 
-Floats = NDArray[np.float64]
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Simulation(Timeline):
+    """A predicted timeline that knows what made it. Its spans are the actions of ``schedule``, in that order.
 
-@dataclass(frozen=True, eq=False)
-class Simulation:
-    """A played schedule; all arrays are ``[num_actions]``, times in the unit of the costs, from the first start at 0.
+    All arrays are ``[num_actions]``; times are in the unit of the costs, from the first start at 0.
 
     Args:
-        schedule: what was played, computations only.
-        start, end: when each action ran.
-        done: when its rank could go on, which is ``end`` but for pairs that overlap and messages that do not.
+        schedule: what was simulated, computations only.
+        cost: what its actions took.
+        done: when an action's rank could go on: ``end`` but for pairs that overlap and messages that do not.
         lag: how long after ``done`` of its source the input of each action was there, or one number for all.
         into: where messages keep their ranks busy, how long each action's own did; else 0.
     """
 
     schedule: Schedule
     cost: Cost
-    start: Floats
-    end: Floats
     done: Floats
     lag: Floats | float
     into: Floats | float
 
     @cached_property
-    def timeline(self) -> Timeline:
-        return Timeline.of(self.schedule, self.start, self.end, "predicted")
+    def peak_memory(self) -> Floats:
+        """``[num_ranks]``: the most that each rank holds for its backwards at once, in the unit of the costs."""
+        return peak_memory(self.schedule, self.cost)
+
+    @cached_property
+    def lower_bound(self) -> float:
+        """The makespan that no order of the same work on the same ranks can beat."""
+        return lower_bound(self.cost, self.schedule.stage_to_rank, self.schedule.num_microbatches)
+
+    @cached_property
+    def critical_path(self) -> CriticalPath:
+        """The chain of actions that made the last one end when it did."""
+        return trace(self.schedule, self.start, self.end, self.waits)
+
+    @property
+    def step(self) -> float:
+        """How long a step takes: until the slowest rank has done its optimizer step."""
+        schedule = self.schedule
+        ends = self.end[schedule.offsets[1:] - 1]
+        optimizer = np.bincount(schedule.stage_to_rank, weights=self.cost.optimizer, minlength=schedule.num_ranks)
+        return float((ends + optimizer).max())
 
     def waits(self, i: int) -> tuple[float, float]:
         """When action ``i`` could have started for its rank's sake, and for its input's (-inf: it needs none)."""
@@ -65,47 +81,34 @@ class Simulation:
         free = 0.0 if is_first else float(self.done[i - 1])
         return free + into, float(self.done[source]) + lag + into if source >= 0 else -math.inf
 
-    def critical_path(self) -> CriticalPath:
-        """The chain of actions that made the last one end when it did."""
-        return trace(self.schedule, self.start, self.end, self.waits)
-
     def result(self) -> dict[str, Any]:
-        """What is known of the run, as plain numbers for ``result.json``.
+        """What is known of it, as plain numbers for ``result.json``.
 
         ``step_seconds`` ends when the slowest rank has done its optimizer step; ``lower_bound`` holds for every order
-        of the same work on the same ranks (``analysis/``) and ``gap`` is the bubble's distance to it; ``peak_memory``
-        is per rank, in the unit of the costs.
+        of the same work on the same ranks and ``gap`` is the bubble's distance to it; ``peak_memory`` is per rank, in
+        the unit of the costs.
         """
-        schedule, timeline = self.schedule, self.timeline
-        ends = self.end[schedule.offsets[1:] - 1]
-        optimizer = np.bincount(schedule.stage_to_rank, weights=self.cost.optimizer, minlength=schedule.num_ranks)
-        bubble, work = timeline.bubble(), float(timeline.busy().sum())
-        bound = lower_bound(self.cost, schedule.stage_to_rank, schedule.num_microbatches)
-        least = max(0.0, 1.0 - work / (schedule.num_ranks * bound)) if bound else 0.0
+        bubble, work = self.bubble(), float(self.busy().sum())
+        least = max(0.0, 1.0 - work / (self.num_ranks * self.lower_bound)) if self.lower_bound else 0.0
         return {
-            "step_seconds": float((ends + optimizer).max()),
-            "makespan_seconds": timeline.makespan,
+            "step_seconds": self.step,
+            "makespan_seconds": self.makespan,
             "bubble": bubble,
-            "lower_bound": {"makespan_seconds": bound, "bubble": least},
+            "lower_bound": {"makespan_seconds": self.lower_bound, "bubble": least},
             "gap": bubble["makespan"] - least,
-            "peak_memory": peak_memory(schedule, self.cost).tolist(),
-            "critical_path": self.critical_path().summary(),
+            "peak_memory": self.peak_memory.tolist(),
+            "critical_path": self.critical_path.summary(),
         }
 
 
-def simulate(schedule: Schedule, cost: Cost) -> Timeline:
-    """When every action of the schedule runs if it costs what ``cost`` says.
+def simulate(schedule: Schedule, cost: Cost) -> Simulation:
+    """Say when every action of the schedule runs if it costs what ``cost`` says.
 
     Messages written out in the schedule are left out of the timeline: the p2p messages of ``cost`` stand for them.
 
     Raises:
         ValueError: the cost has another number of stages, or does not know an op that the schedule uses.
     """
-    return run(schedule, cost).timeline
-
-
-def run(schedule: Schedule, cost: Cost) -> Simulation:
-    """As :func:`simulate`, with what every action waited for."""
     schedule = schedule.compute_only()
     _check(schedule, cost)
     code = schedule.stage * len(COMPUTE) + schedule.op
@@ -130,12 +133,27 @@ def run(schedule: Schedule, cost: Cost) -> Simulation:
     np.maximum(start[1:], free, out=start[1:])
     start += into
     end = done if busy is take else start + take
-    return Simulation(schedule, cost, start, end, done, lag, into)
+    return Simulation(
+        rank=schedule.rank,
+        stage=schedule.stage,
+        op=schedule.op,
+        microbatch=schedule.microbatch,
+        start=start,
+        end=end,
+        num_ranks=schedule.num_ranks,
+        source="predicted",
+        unit=cost.unit,
+        schedule=schedule,
+        cost=cost,
+        done=done,
+        lag=lag,
+        into=into,
+    )
 
 
 def predict(schedule: Schedule, cost: Cost) -> dict[str, Any]:
     """:meth:`Simulation.result` of a schedule at a cost. Raises what :func:`simulate` raises."""
-    return run(schedule, cost).result()
+    return simulate(schedule, cost).result()
 
 
 def _check(schedule: Schedule, cost: Cost) -> None:

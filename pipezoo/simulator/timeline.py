@@ -6,23 +6,27 @@ rank 1 |   |1F0|1B0|1F1|1B1|   .          bubble = the idle share of all ranks' 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
+
+MOST_RANKS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Spans as arrays, all ``[num_spans]``; times in seconds (or in the unit of the costs that made it).
+    """Spans as arrays, all ``[num_spans]``.
 
     Args:
         rank, stage, op, microbatch: what ran where; ``op`` holds codes of :class:`~pipezoo.schedule.action.Op`.
         start, end: when it ran, counted from any one moment that all ranks share.
         num_ranks: how many ranks there were, those without a span included.
         source: ``"predicted"`` or ``"measured"``.
+        unit: what the times count: ``"s"``, or ``"unit"`` where the costs are of no machine.
     """
 
     rank: NDArray[np.int32]
@@ -33,20 +37,15 @@ class Timeline:
     end: NDArray[np.float64]
     num_ranks: int
     source: str
+    unit: str = "s"
 
     @classmethod
-    def of(cls, schedule: Schedule, start: NDArray[np.float64], end: NDArray[np.float64], source: str) -> Timeline:
+    def of(
+        cls, schedule: Schedule, start: NDArray[np.float64], end: NDArray[np.float64], source: str, unit: str = "s"
+    ) -> Timeline:
         """The timeline of a schedule whose ``i``-th action ran from ``start[i]`` to ``end[i]``."""
-        return cls(
-            schedule.rank,
-            schedule.stage,
-            schedule.op,
-            schedule.microbatch,
-            start,
-            end,
-            schedule.num_ranks,
-            source,
-        )
+        columns = (schedule.rank, schedule.stage, schedule.op, schedule.microbatch)
+        return Timeline(*columns, start, end, schedule.num_ranks, source, unit)
 
     @property
     def num_spans(self) -> int:
@@ -56,6 +55,17 @@ class Timeline:
     def makespan(self) -> float:
         """From the first start to the last end of the whole pipeline."""
         return float(self.end.max() - self.start.min()) if self.num_spans else 0.0
+
+    def check(self) -> None:
+        """Raise ValueError where this cannot be one: a time that is not finite, a rank or an op that is none."""
+        if not (np.isfinite(self.start).all() and np.isfinite(self.end).all()):
+            raise ValueError(f"{self.source}: a time is not finite")
+        if not (self.rank.min(initial=0) >= 0 and self.rank.max(initial=-1) < self.num_ranks <= MOST_RANKS):
+            raise ValueError(f"{self.source}: a rank is out of range")
+        if not (self.op.min(initial=0) >= 0 and self.op.max(initial=0) < Op.OVERLAP_F_B):
+            raise ValueError(f"{self.source}: an op that is none")
+        if self.stage.min(initial=0) < 0 or self.microbatch.min(initial=0) < -1:
+            raise ValueError(f"{self.source}: a stage or a microbatch is out of range")
 
     def busy(self) -> NDArray[np.float64]:
         """``[num_ranks]``: how long each rank computed; where two of its spans overlap, that time counts once."""
@@ -98,13 +108,4 @@ class Timeline:
     def shifted(self) -> Timeline:
         """The same with its first start at 0."""
         zero = self.start.min() if self.num_spans else 0.0
-        return Timeline(
-            self.rank,
-            self.stage,
-            self.op,
-            self.microbatch,
-            self.start - zero,
-            self.end - zero,
-            self.num_ranks,
-            self.source,
-        )
+        return replace(self, start=self.start - zero, end=self.end - zero) if zero else self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,15 +14,12 @@ import pipezoo
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch.launch import Machine
-from pipezoo.report.ascii import draw_together
 from pipezoo.results.units import count
 from pipezoo.runtime.build import num_cores
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.simulator.timeline import Timeline
+from pipezoo.tasks.terminal import PrintLine
 
-PrintLine = Callable[[str], None]
 ROUNDING = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 5e-2}  # what sums in another order come to
-PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 
 
 def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_line: PrintLine) -> None:
@@ -65,15 +61,6 @@ def progress(stack: ExitStack, total: int) -> Callable[[int, float], None]:
     bar = stack.enter_context(shown)
     task = bar.add_task("training", total=total, loss=float("nan"))
     return lambda step, loss: bar.update(task, completed=step + 1, loss=loss, refresh=True)
-
-
-def show(predicted: Timeline, measured: Timeline, print_line: PrintLine) -> None:
-    """Both timelines on one axis."""
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
-    print_line("")
-    print_line(draw_together([predicted, measured], width, colour=terminal))
-    print_line("")
 
 
 def conclude(result: dict[str, Any], print_line: PrintLine) -> None:

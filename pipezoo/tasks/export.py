@@ -6,7 +6,7 @@ what can be had is written. What turns out later, the winner of a plan, is never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import Export, ExportSpec
 from pipezoo.results.run_dir import write_text
+from pipezoo.tasks.terminal import PrintLine
 
-PrintLine = Callable[[str], None]
 FOLDER = "export"
 
 

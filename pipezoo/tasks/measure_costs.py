@@ -14,14 +14,14 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import ROWS_PER_MICROBATCH
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.planner.options import amount
-from pipezoo.results.run_dir import TIMELINE, write_text
+from pipezoo.results.run_dir import write_text
 from pipezoo.results.units import time_text
 from pipezoo.simulator.cost import P2P, Cost
+from pipezoo.tasks.terminal import PrintLine
 
 if TYPE_CHECKING:
     from pipezoo.profiling.p2p_benchmark import Sample
 
-PrintLine = Callable[[str], None]
 CostOf = Callable[[int, int, int], Cost]
 LOG = "p2p.log"  # what the two processes that write to each other print
 
@@ -42,11 +42,6 @@ def costs_of(experiment: Experiment, folder: Path, print_line: PrintLine) -> Cos
         return found
 
     return cost_of
-
-
-def time_unit(experiment: Experiment) -> str:
-    """``unit`` where the costs are of no machine, else ``s``."""
-    return "unit" if experiment.cost.target == "pipezoo.costs.unit.unit" else "s"
 
 
 def measures(experiment: Experiment) -> bool:
@@ -95,14 +90,14 @@ class Bench:
     def _stages(self, measuring: Measuring, rows: int, p2p: P2P) -> Cost:
         """Run the stages, and write what they cost, and how sure that is, as a cost file."""
         from pipezoo.profiling.stage_profiler import cost_from, run_of
-        from pipezoo.results.chrome_trace import read_timelines
+        from pipezoo.results.timeline_file import load_timelines
         from pipezoo.tasks.train import run as train
 
         name = f"{measuring.num_stages}-stages-{rows}-rows"
         inner = self._folder / f"measured-{name}"
         inner.mkdir()
         result = train(run_of(self._experiment, measuring, rows), inner, lambda line: None)
-        timelines = [timeline for timeline in read_timelines(inner / TIMELINE) if timeline.source == "measured"]
+        timelines = [timeline for timeline in load_timelines(inner) if timeline.source == "measured"]
         cost, spread = cost_from(result, timelines, p2p)
         write_text(self._folder / f"cost-{name}.yaml", _file(cost, spread, self._samples))
         self._print_line(

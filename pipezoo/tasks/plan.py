@@ -13,9 +13,8 @@ import csv
 import io
 import os
 import platform
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +29,19 @@ from pipezoo.exports.spec import ExportSpec
 from pipezoo.planner.options import PlanOptions, amount
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import Plan, Plans
-from pipezoo.report.ascii import draw
-from pipezoo.results.chrome_trace import write_timeline
-from pipezoo.results.run_dir import RESULT, SCHEDULE, TIMELINE, write_json, write_text
+from pipezoo.results.run_dir import RESULT, SCHEDULE, write_json, write_text
+from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import time_text
 from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks.export import make_exports, write_exports
-from pipezoo.tasks.measure_costs import check_rows, costs_of, measures, time_unit
+from pipezoo.tasks.measure_costs import check_rows, costs_of, measures
+from pipezoo.tasks.terminal import PrintLine, print_timelines
 
-PrintLine = Callable[[str], None]
 TABLE = "table.csv"
 CONF = "conf"  # a config folder of its own: config.yaml of the run itself is none of it
 EXPERIMENT = "planned"
 UNNAMED = "task=plan builds no model; the run of its winner names the modules"
-PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 TIE = 0.005  # measured costs tell no smaller difference apart; more stages on a rank have costs that they leave out
-MOST_SPANS = 200_000  # of a timeline that is written down
 
 
 def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str, Any]:
@@ -60,7 +56,6 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     num_ranks = _num_ranks(experiment)
     options: PlanOptions = experiment.plan()
     counts = options.microbatches or (experiment.num_microbatches or default_microbatches(num_ranks),)
-    unit = time_unit(experiment)
     check_rows(experiment, counts)
     _introduce(experiment, num_ranks, counts, options, print_line)
     on_progress = print_line if sys.stdout.isatty() else None
@@ -79,14 +74,13 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     (folder / CONF / "experiment").mkdir(parents=True, exist_ok=True)
     write_text(folder / CONF / "experiment" / f"{EXPERIMENT}.yaml", _experiment(experiment, best, folder))
     timeline = simulate(best.schedule, best.cost)
-    if timeline.num_spans <= MOST_SPANS:
-        write_timeline(folder / TIMELINE, [timeline], unit)
-    _show(plans, options, unit, print_line)
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
-    print_line(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
+    left_out = save_timelines(folder, [timeline])
+    _show(plans, options, best.cost.unit, print_line)
+    print_timelines([timeline], print_line)
+    if left_out:
+        print_line(f"timeline  {left_out}")
     exports = make_exports(experiment, ExportSpec(best.schedule, unnamed=UNNAMED), is_known_early=False)
-    result = _result(experiment, plans, unit)
+    result = _result(experiment, plans)
     if exported := write_exports(exports, folder, print_line):
         result["export"] = exported
     write_json(folder / RESULT, result)
@@ -154,7 +148,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"makespan_bubble": bubble["makespan"], "span_bubble": bubble["span"]}
 
 
-def _result(experiment: Experiment, plans: Plans, unit: str) -> dict[str, Any]:
+def _result(experiment: Experiment, plans: Plans) -> dict[str, Any]:
     best = plans.ranked[0]
     rest = {key: value for key, value in best.prediction.items() if key not in ("bubble", "peak_memory")}
     return {
@@ -162,7 +156,7 @@ def _result(experiment: Experiment, plans: Plans, unit: str) -> dict[str, Any]:
         "status": "ok",
         "verified": None,
         "step_seconds": {"median": best.step},
-        "time_unit": unit,
+        "time_unit": best.cost.unit,
         "bubble": {"predicted": best.prediction["bubble"]},
         "memory": {"predicted": best.prediction["peak_memory"]},
         "prediction": rest,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import shutil
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,19 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
-from pipezoo.report.ascii import draw
-from pipezoo.results.chrome_trace import write_timeline
-from pipezoo.results.run_dir import RESULT, SCHEDULE, TIMELINE, write_json, write_text
+from pipezoo.results.run_dir import RESULT, SCHEDULE, write_json, write_text
+from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import time_text
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.critical_path import Leg
-from pipezoo.simulator.simulate import run as run_event_loop
-from pipezoo.simulator.timeline import Timeline
+from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks.export import make_exports, write_exports
-from pipezoo.tasks.measure_costs import costs_of, time_unit
+from pipezoo.tasks.measure_costs import costs_of
 from pipezoo.tasks.nearest_schedule import is_own, lines, nearest_schedule
+from pipezoo.tasks.terminal import PrintLine, print_timelines
 
-PrintLine = Callable[[str], None]
 UNNAMED = "task=simulate builds no model; task=train and task=verify name its modules"
-PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 ENDS = 3  # legs of the critical path that are shown at either end
-MOST_SPANS = 200_000  # of a timeline that is written down; some 40 MB of JSON
 
 
 def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str, Any]:
@@ -46,30 +40,27 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     exports = make_exports(experiment, ExportSpec(sizes.schedule, unnamed=UNNAMED))
     cost_of = costs_of(experiment, folder, print_line)
     cost = cost_of(sizes.num_stages, max(1, sizes.stages_per_rank), sizes.num_microbatches)
-    unit = time_unit(experiment)
     try:
-        simulation = run_event_loop(sizes.schedule, cost)
+        simulation = simulate(sizes.schedule, cost)
     except ValueError as error:
         raise experiment.cost.reword(error) from error
     prediction = simulation.result()
-    result = _result(experiment, sizes, cost, unit, prediction)
+    result = _result(experiment, sizes, cost, prediction)
     if own := is_own(experiment):
         result["nearest"] = nearest_schedule(sizes.schedule, cost, prediction)
     write_text(folder / SCHEDULE, sizes.schedule.to_csv())
-    written = simulation.timeline.num_spans <= MOST_SPANS
-    if written:
-        write_timeline(folder / TIMELINE, [simulation.timeline], unit)
+    left_out = save_timelines(folder, [simulation])
     _introduce(experiment, sizes, cost, own, print_line)
     if exported := write_exports(exports, folder, print_line):
         result["export"] = exported
     write_json(folder / RESULT, result)
-    _show(simulation.timeline, unit, print_line)
-    _conclude(prediction, unit, print_line)
-    print_line(f"path      {_trail(simulation.critical_path().legs())}")
-    for line in lines(result["nearest"], prediction, unit) if own else ():
+    print_timelines([simulation], print_line)
+    _conclude(prediction, cost.unit, print_line)
+    print_line(f"path      {_trail(simulation.critical_path.legs())}")
+    for line in lines(result["nearest"], prediction, cost.unit) if own else ():
         print_line(line)
-    if not written:
-        print_line(f"timeline  not written: {simulation.timeline.num_spans:,} spans, of {MOST_SPANS:,} at most")
+    if left_out:
+        print_line(f"timeline  {left_out}")
     return result
 
 
@@ -81,14 +72,14 @@ def _sizes(experiment: Experiment) -> Sizes:
     return resolve(experiment, asked, num_stages)
 
 
-def _result(experiment: Experiment, sizes: Sizes, cost: Cost, unit: str, prediction: dict[str, Any]) -> dict[str, Any]:
+def _result(experiment: Experiment, sizes: Sizes, cost: Cost, prediction: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in prediction.items() if key not in ("bubble", "peak_memory")}
     return {
         "task": experiment.task,
         "status": "ok",
         "verified": None,
         "step_seconds": {"median": prediction["step_seconds"]},
-        "time_unit": unit,
+        "time_unit": cost.unit,
         "bubble": {"predicted": prediction["bubble"]},
         "memory": {"predicted": prediction["peak_memory"]},
         "prediction": rest | {"cost": cost.to_dict()},
@@ -116,12 +107,6 @@ def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, own: bool, prin
     print_line(f"cost      {'; '.join([experiment.cost.choice, *cost.derived])}")
     if sizes.lines:
         print_line(f"derived   {', '.join(sizes.lines)}")
-
-
-def _show(timeline: Timeline, unit: str, print_line: PrintLine) -> None:
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
-    print_line(f"\n{draw(timeline, width, colour=terminal, unit=unit)}\n")
 
 
 def _conclude(prediction: dict[str, Any], unit: str, print_line: PrintLine) -> None:

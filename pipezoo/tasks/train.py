@@ -17,17 +17,16 @@ from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
-from pipezoo.results.chrome_trace import write_timeline
 from pipezoo.results.run_dir import (
     METRICS,
     RESULT,
     SCHEDULE,
-    TIMELINE,
     MetricsFile,
     read_result,
     write_json,
     write_text,
 )
+from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import count
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.checkpoint import FOLDER, CheckpointWriter
@@ -35,13 +34,14 @@ from pipezoo.runtime.measurements import Steps, measured_cost, message_bytes, pe
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.start_method import start_method, target
-from pipezoo.simulator.simulate import predict, simulate
+from pipezoo.simulator.simulate import simulate
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.splitters._stage_modules import names_by_stage, stack_of
 from pipezoo.supervisor.rendezvous_dir import rendezvous_dir
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
-from pipezoo.tasks.console import PrintLine, conclude, introduce, progress, show
+from pipezoo.tasks.console import conclude, introduce, progress
 from pipezoo.tasks.export import make_exports, write_exports
+from pipezoo.tasks.terminal import PrintLine, print_timelines
 from pipezoo.verify.verify import verify_run
 
 LOG = "ranks.log"  # what the ranks print
@@ -76,9 +76,9 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         result = _describe(experiment, pipeline, sizes) | _measure(experiment, sizes, steps, measured)
         cost = measured_cost(pipeline, measured, told, experiment.launch.p2p)
         predicted = simulate(pipeline.schedule, cost)
-        _compare(result, predict(pipeline.schedule, cost) | {"cost": cost.to_dict()}, peak_bytes(told))
-        write_timeline(folder / TIMELINE, [predicted, *measured[-experiment.record_steps :]])
-        show(predicted, measured[-1], print_line)
+        _compare(result, predicted.result() | {"cost": cost.to_dict()}, peak_bytes(told))
+        save_timelines(folder, [predicted, *measured[-experiment.record_steps :]])
+        print_timelines([predicted, measured[-1]], print_line)
 
         if experiment.verify:
             result |= _verify(experiment, pipeline, steps, folder, method)

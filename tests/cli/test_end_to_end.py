@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.matrix import run_cell
-from pipezoo.results.chrome_trace import read_timelines
+from pipezoo.results.timeline_file import load_timelines
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.zbv import zbv
 
@@ -139,7 +139,7 @@ def check_folder(folder: Path, steps: int) -> dict[str, Any]:
     assert [line["loss"] for line in lines] == result["losses"]
     assert all(math.isfinite(loss) for loss in result["losses"])
     assert json.loads((folder / "timeline.json").read_text())["traceEvents"]
-    measured = read_timelines(folder / "timeline.json")[-1]
+    measured = load_timelines(folder)[-1]
     schedule = Schedule.from_csv(folder / "schedule.csv")
     assert (measured.source, measured.num_ranks, len(measured.start)) == (
         "measured",

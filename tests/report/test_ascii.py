@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ def rows(text: str) -> list[str]:
 
 
 def test_three_ranks_and_four_microbatches_are_drawn_with_their_names() -> None:
-    assert draw(timeline(3, 4), 80, unit="unit").splitlines() == [
+    assert draw(replace(timeline(3, 4), unit="unit"), 80).splitlines() == [
         "rank 0 |F0-|F1|F2-               |B0====|F3-|B1====    |B2====    |B3====| 67 %",
         "rank 1     |F0|F1-       |B0=====|F2|B1=====|F3|B2=====   |B3=====       | 67 %",
         "rank 2        |F0-|B0====|F1-|B1====|F2-|B2====|F3-|B3====               | 67 %",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pipezoo.report.html import run_page, write_report
 from pipezoo.report.sweep_page import write_sweep_report
 from pipezoo.results.run import Run, read_run
 from pipezoo.results.run_dir import write_text
+from pipezoo.results.timeline_file import load_timelines, save_timelines
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.run_folders import run_folder
 from tests.support.timelines import timeline
@@ -125,8 +127,7 @@ def hostile(tmp_path: Path) -> Path:
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "config.yaml").write_text(json.dumps({ATTACK: ATTACK}))
     (folder / ".hydra" / "overrides.yaml").write_text(json.dumps([f"a={ATTACK}", f"{ATTACK}=2"]))
-    trace = (folder / "timeline.json").read_text().replace('"name": "measured"', f'"name": {json.dumps(ATTACK)}')
-    (folder / "timeline.json").write_text(trace)
+    save_timelines(folder, [replace(line, source=ATTACK) for line in load_timelines(folder)])
     return folder
 
 

@@ -124,11 +124,11 @@ def test_a_thousand_spans_make_a_small_page() -> None:
 
 def test_a_run_whose_files_are_torn_is_shown_without_them_and_says_so(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a")
-    (folder / "timeline.json").write_text('{"traceEv')
+    (folder / "timeline.npz").write_text("PK")
     (folder / "config.yaml").write_text("a: [1")
     (folder / ".hydra" / "overrides.yaml").write_text("\x00")
     page = write_report(folder).read_text()
-    assert "timeline.json: not JSON" in page
+    assert "timeline.npz: not a timeline of pipezoo" in page
     assert "config.yaml: not YAML" in page
     assert "verified exact" in page
 

@@ -9,7 +9,7 @@ from pipezoo.costs.unit import unit
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.gpipe import gpipe
 from pipezoo.simulator.cost import Cost
-from pipezoo.simulator.simulate import run
+from pipezoo.simulator.simulate import simulate
 from tests.support.plain_simulation import cases
 
 STAGE = {"F": 1, "B": 2, "I": 1, "W": 1}
@@ -17,7 +17,7 @@ ORDER = Schedule.from_orders([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1"
 
 
 def steps(cost):
-    return [(str(step.action), step.waited_for) for step in run(ORDER, cost).critical_path().steps]
+    return [(str(step.action), step.waited_for) for step in simulate(ORDER, cost).critical_path.steps]
 
 
 def test_it_names_for_every_action_what_it_waited_for():
@@ -32,7 +32,7 @@ def test_it_names_for_every_action_what_it_waited_for():
 
 
 def test_its_legs_say_on_which_rank_it_stays_how_long():
-    path = run(ORDER, Cost.from_dict({"stages": [STAGE, STAGE]})).critical_path()
+    path = simulate(ORDER, Cost.from_dict({"stages": [STAGE, STAGE]})).critical_path
 
     assert [(leg.rank, str(leg.first), str(leg.last), leg.num_actions, leg.compute) for leg in path.legs()] == [
         (0, "0F0", "0F0", 1, 1),
@@ -44,7 +44,7 @@ def test_its_legs_say_on_which_rank_it_stays_how_long():
 
 
 def test_of_a_long_path_the_summary_lists_both_ends():
-    long = run(gpipe(20, 2), unit(20, 1)).critical_path()
+    long = simulate(gpipe(20, 2), unit(20, 1)).critical_path
 
     assert len(long.legs()) == 39
     summary = long.summary()
@@ -54,7 +54,7 @@ def test_of_a_long_path_the_summary_lists_both_ends():
 
 def test_a_slow_hop_puts_the_path_on_the_messages():
     slow = Cost.from_dict({"stages": [STAGE, STAGE], "p2p": {"latency": 10}})
-    path = run(ORDER, slow).critical_path()
+    path = simulate(ORDER, slow).critical_path
 
     assert steps(slow)[-1] == ("0B1", "message")
     assert path.summary()["num_messages"] == 2
@@ -72,17 +72,17 @@ def test_a_slow_stage_puts_the_path_on_its_rank():
 
 @given(cases())
 def test_it_leads_without_a_gap_from_the_first_start_to_the_last_end(case):
-    simulation = run(*case)
-    path = simulation.critical_path().steps
+    simulation = simulate(*case)
+    path = simulation.critical_path.steps
 
     assert path[0].start - path[0].waited == 0
-    assert path[-1].end == simulation.timeline.makespan
+    assert path[-1].end == simulation.makespan
     assert all(later.start == earlier.end + later.waited for earlier, later in pairwise(path))
 
 
 @given(cases())
 def test_what_it_takes_is_what_it_computes_and_waits_for(case):
-    simulation = run(*case)
-    path = simulation.critical_path().steps
+    simulation = simulate(*case)
+    path = simulation.critical_path.steps
 
-    assert sum(step.end - step.start + step.waited for step in path) == pytest.approx(simulation.timeline.makespan)
+    assert sum(step.end - step.start + step.waited for step in path) == pytest.approx(simulation.makespan)

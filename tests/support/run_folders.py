@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipezoo.results.chrome_trace import write_timeline
 from pipezoo.results.run_dir import write_json, write_text
+from pipezoo.results.timeline_file import save_timelines
 from tests.support.timelines import timeline
 
 
@@ -49,7 +49,7 @@ def run_folder(
     write_text(folder / "config.yaml", f"stages: {num_ranks}\nmodel:\n  d_hid: 512\nschedule: {schedule}\n")
     overrides = [f"stages={num_ranks}", f"microbatches={num_microbatches}", f"schedule={schedule}"]
     write_text(folder / ".hydra" / "overrides.yaml", json.dumps(overrides))
-    write_timeline(folder / "timeline.json", _timelines(num_ranks, num_microbatches, schedule == "zb"))
+    save_timelines(folder, _timelines(num_ranks, num_microbatches, schedule == "zb"))
     return folder
 
 

@@ -11,8 +11,9 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch import Processes
-from pipezoo.results.chrome_trace import read_timelines
+from pipezoo.results import timeline_file
 from pipezoo.results.run_dir import read_result
+from pipezoo.results.timeline_file import load_timelines
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.tasks import simulate
 
@@ -55,7 +56,7 @@ def test_its_folder_holds_the_result_the_order_and_the_timeline(tmp_path):
 
     assert read_result(tmp_path) == json.loads(json.dumps(result))
     assert Schedule.from_csv(tmp_path / "schedule.csv").num_microbatches == 4
-    (timeline,) = read_timelines(tmp_path / "timeline.json")
+    (timeline,) = load_timelines(tmp_path)
     assert (timeline.source, timeline.num_spans, timeline.makespan) == ("predicted", 2 * 4 * 3, 13)
 
 
@@ -92,11 +93,11 @@ def test_a_file_says_all_numbers_itself(tmp_path):
 
 
 def test_a_large_timeline_is_not_written_and_that_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(simulate, "MOST_SPANS", 23)
+    monkeypatch.setattr(timeline_file, "MOST_SPANS", 23)
 
     _, said = predicted(tmp_path, num_ranks=2, num_microbatches=4)
 
-    assert not (tmp_path / "timeline.json").exists()
+    assert not (tmp_path / "timeline.npz").exists()
     assert "timeline  not written: 24 spans, of 23 at most" in said
 
 

@@ -1,0 +1,20 @@
+"""What every task says in the same way: a line, and timelines as wide as the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+
+from pipezoo.report.ascii import draw_together
+from pipezoo.simulator.timeline import Timeline
+
+PrintLine = Callable[[str], None]
+PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
+
+
+def print_timelines(timelines: Sequence[Timeline], print_line: PrintLine) -> None:
+    """Draw the timelines on one axis, in colour where a person looks."""
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
+    print_line(f"\n{draw_together(timelines, width, colour=terminal)}\n")

@@ -129,9 +129,16 @@ class RankError(PipezooError):
 
 
 class NonFiniteError(PipezooError):
-    """A loss, a gradient or a parameter became NaN or infinite."""
+    """A loss, a gradient or a parameter became NaN or infinite.
+
+    Of several ranks that find one in the same step, the one with the smallest ``precedence`` is nearest to the cause.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, precedence: int = 0) -> None:
+        super().__init__(message)
+        self.precedence = precedence
 
 
 class OutputError(PipezooError):

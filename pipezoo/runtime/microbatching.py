@@ -38,12 +38,6 @@ def microbatches(tensors: Sequence[torch.Tensor], num_microbatches: int) -> list
     return list(zip(*(torch.tensor_split(tensor, num_microbatches) for tensor in tensors), strict=True))
 
 
-def first_nonfinite(losses: Sequence[torch.Tensor]) -> int | None:
-    """The index of the first loss that is NaN or infinite."""
-    finite = torch.isfinite(torch.stack(list(losses)))
-    return None if bool(finite.all()) else int((~finite).nonzero()[0])
-
-
 def total(terms: Sequence[torch.Tensor]) -> torch.Tensor:
     """Their sum, in their order: of the microbatches' scaled losses, or of the shares of a tied gradient."""
     result = terms[0]

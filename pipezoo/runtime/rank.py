@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +12,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipezoo.errors import NonFiniteError, VerificationError
+from pipezoo.errors import VerificationError
 from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_random, write_part
 from pipezoo.runtime.emulation import Emulation
 from pipezoo.runtime.executor import Executor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
-from pipezoo.runtime.microbatching import first_nonfinite, scaled, total
+from pipezoo.runtime.finite_check import FiniteCheck
+from pipezoo.runtime.microbatching import scaled, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
@@ -40,6 +40,7 @@ class Member:
     optimizer: torch.optim.Optimizer | None
     tied_parameters: list[TiedParameter]
     executor: Executor
+    finite: FiniteCheck
     recorder: Recorder
 
     @property
@@ -105,25 +106,15 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
     losses = member.executor.step(inputs, target)
     channel.note(Phase.UPDATE)
-    _check_finite(pipeline, losses, step)
+    member.finite.losses(step, losses)
     sum_tied_gradients(member.tied_parameters, member.parameters, member.rank)
+    member.finite.gradients(step, member.parameters)
     if pipeline.verify and step == pipeline.steps_to_do.start:
         _leave_values(pipeline, member.rank, "first", member.owned)
     if optimizer is not None:
         optimizer.step()
+        member.finite.parameters(step, member.parameters)
     return [value.item() for value in (*losses, total(losses))] if losses else None
-
-
-def _check_finite(pipeline: Pipeline, losses: list[torch.Tensor], step: int) -> None:
-    """Stop at a loss that is none, or say so in the log."""
-    if not losses or pipeline.on_nonfinite == "ignore" or (bad := first_nonfinite(losses)) is None:
-        return
-    text = (
-        f"step {step}: the loss of microbatch {bad} on stage {pipeline.stages.num_stages - 1} is {losses[bad].item()}"
-    )
-    if pipeline.on_nonfinite == "stop":
-        raise NonFiniteError(f"{text}; a smaller optimizer.lr may help; on_nonfinite=warn goes on")
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: WorkerChannel) -> Member:
@@ -157,7 +148,14 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
             )
         ),
         recorder=recorder,
+        finite=_finite_check(pipeline),
     )
+
+
+def _finite_check(pipeline: Pipeline) -> FiniteCheck:
+    stages = pipeline.stages
+    stage_of = {name: stage for stage in range(stages.num_stages) for name in stages.parameters(stage)}
+    return FiniteCheck(pipeline.on_nonfinite, stages.num_stages - 1, stage_of, pipeline.steps_to_do.start)
 
 
 def _emulation(pipeline: Pipeline, cost: Cost) -> Emulation:

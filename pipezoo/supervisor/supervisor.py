@@ -230,11 +230,15 @@ def _statuses(workers: Sequence[Worker], heartbeats: Any) -> list[RankStatus]:
 
 
 def _first_failure(workers: Sequence[Worker]) -> Worker | None:
-    """The earliest to fail or to die without a word; a lost connection is the fault of somebody else, if there is
-    one."""
+    """The earliest to fail or to die without a word. A lost connection is the fault of somebody else, if there is one;
+    of several that saw the same (a NaN that went round), the one with the smallest precedence is nearest to it."""
     failed = [worker for worker in workers if worker.over and not worker.done]
     own = [worker for worker in failed if not (worker.error and worker.error["lost"])]
-    return min(own or failed, key=lambda worker: worker.error["at"] if worker.error else worker.gone_at, default=None)
+
+    def order(worker: Worker) -> tuple[int, float]:
+        return (worker.error["precedence"], worker.error["at"]) if worker.error else (0, worker.gone_at)
+
+    return min(own or failed, key=order, default=None)
 
 
 def _explain(

@@ -93,6 +93,7 @@ def serialize_error(error: BaseException) -> dict[str, Any]:
         "exit_code": getattr(errors, kind).exit_code if known else errors.RankError.exit_code,
         "lost": not known and any(word in str(cause) for word in LOST),
         "at": time.monotonic(),
+        "precedence": getattr(cause, "precedence", 0),
     }
 
 

@@ -1,7 +1,8 @@
 """Activation memory: the bytes that autograd really keeps, counted by the stage whose forward saved them.
 
     forward   every tensor that an op saves passes ``pack``: a new storage adds its bytes to the stage
-    backward  autograd drops what it saved: the holder dies, and with the last one of a storage its bytes go
+    backward  autograd drops what it saved: the holder dies, and with the last one of a storage its bytes go;
+              what was changed in place since raises, as it does without a meter
 
 Parameters and buffers are not counted: they stay anyway. What is counted is exact for the tensors that autograd
 saves; workspaces of single ops come and go between two actions and are not seen.
@@ -90,15 +91,31 @@ class ActivationMeter:
 class Held:
     """One saved tensor, as long as autograd keeps it."""
 
-    __slots__ = ("_meter", "_num_bytes", "_place", "tensor")
+    __slots__ = ("_meter", "_num_bytes", "_place", "_tensor", "_version")
 
     def __init__(self, meter: ActivationMeter, stage: int, tensor: torch.Tensor) -> None:
-        self.tensor, self._meter = tensor.detach(), meter  # a saved output would keep its own node alive
+        self._tensor, self._meter = tensor.detach(), meter  # a saved output would keep its own node alive
+        self._version = tensor._version
         # A microbatch is a view of the whole batch, an expanded tensor has fewer bytes than elements: the smaller
         # of the two counts.
         self._place = tensor.data_ptr()
         self._num_bytes = min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
         meter.take(self._place, self._num_bytes, stage)
+
+    def unpacked(self) -> torch.Tensor:
+        """The tensor as it was saved.
+
+        Raises:
+            RuntimeError: it was changed in place since; autograd itself does not look where hooks pack.
+        """
+        version = self._tensor._version
+        if version != self._version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"[{self._tensor.type()} {list(self._tensor.shape)}] is at version {version}; expected version "
+                f"{self._version} instead"
+            )
+        return self._tensor
 
     def __del__(self) -> None:
         self._meter.drop(self._place, self._num_bytes)
@@ -109,4 +126,4 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def _unpack(saved: torch.Tensor | Held) -> torch.Tensor:
-    return saved.tensor if isinstance(saved, Held) else saved
+    return saved.unpacked() if isinstance(saved, Held) else saved

@@ -52,12 +52,13 @@ def split(
     check_int("repeats", repeats, 1)
     names = _chain_of(model, example)
     if names is not None:
-        pieces: list[nn.Module] = [twin_of(model).get_submodule(name) for name in names]
+        twin = twin_of(model, share_buffers=False)
+        pieces: list[nn.Module] = [twin.get_submodule(name) for name in names]
         groups = _groups(_weights(pieces, example, by, repeats), num_stages, "modules in a row")
         return stages_of(model, [[names[i] for i in group] for group in groups], example)
     traced = trace(model, example)
     pieces = join(traced, [range(i, i + 1) for i in range(len(traced.pieces))])
-    weights = _weights(pieces, example, by, repeats)
+    weights = _weights([twin_of(piece, share_buffers=False) for piece in pieces], example, by, repeats)
     return join(traced, _groups(weights, num_stages, "pieces between its pipe_split() calls"))
 
 
@@ -82,16 +83,18 @@ def _groups(weights: Sequence[float], num_stages: int | None, what: str) -> list
 
 
 def _weights(pieces: Sequence[nn.Module], example: tuple[Tensor, ...], by: str, repeats: int) -> list[float]:
+    """Measures pieces that are copies: what a forward does to them, and to random numbers, is nobody's."""
     if by == "parameters":
         return [float(sum(p.numel() for p in piece.parameters())) for piece in pieces]
     weights = []
-    value: Any = example
-    for piece in pieces:
-        inputs = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-        measure = _flops if by == "flops" else _seconds
-        weights.append(measure(piece, inputs, repeats))
-        with torch.no_grad():
-            value = piece(*inputs)
+    value: Any = tuple(tensor.clone() for tensor in example)
+    measure = _flops if by == "flops" else _seconds
+    with torch.random.fork_rng(devices={tensor.device for tensor in example if tensor.is_cuda}):
+        for piece in pieces:
+            inputs = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+            weights.append(measure(piece, inputs, repeats))
+            with torch.no_grad():
+                value = piece(*inputs)
     return weights
 
 

@@ -1,0 +1,104 @@
+"""Law 13: whatever splits, tries out, traces or measures a model leaves it, and the random numbers, as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.pipelining import pipe_split
+
+from pipezoo.runtime.microbatching import scaled
+from pipezoo.runtime.stages import try_out
+from pipezoo.splitters import annotated, balanced, marked, modules
+from tests.splitters.test_exact import MODELS, build, example
+
+WIDTH = 16
+
+
+class Counting(nn.Module):
+    """Counts its calls in Python and in a buffer, and draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(WIDTH, WIDTH)
+        self.calls, self.seen = 0, []
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.seen.append(tuple(x.shape))
+        self.count += 1
+        return self.lin(x) + 0.01 * torch.randn_like(x)
+
+
+class Normalised(nn.Module):
+    """BatchNorm in every layer; with marks it can be traced as well."""
+
+    def __init__(self, marks: bool = False) -> None:
+        super().__init__()
+        self.marks = marks
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU()) for _ in range(4)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for index, layer in enumerate(self.layers):
+            if index and self.marks:
+                pipe_split()
+            x = layer(x)
+        return x if not self.marks else x + 0  # no chain of its modules
+
+
+SPLITS: dict[str, Callable[..., Any]] = {
+    "annotated": annotated.split,
+    "marked": marked.split,
+    "modules": modules.split,
+    **{
+        f"balanced by {by}": lambda *args, by=by: balanced.split(*args, by=by, repeats=1)
+        for by in ("parameters", "flops", "time")
+    },
+}
+ODD: dict[str, Callable[[], nn.Module]] = {
+    "batch norm": Normalised,
+    "batch norm, marked": lambda: Normalised(marks=True),
+    "counting, drawing": lambda: nn.Sequential(Counting(), Counting(), Counting()),
+}
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """Everything that a forward could move: tensors, plain attributes of the modules, hooks, the generator."""
+    tensors = {name: t.detach().clone() for name, t in (*model.named_parameters(), *model.named_buffers())}
+    grads = {f"{name}.grad": p.grad for name, p in model.named_parameters()}
+    plain = {
+        f"{name}.{key}": repr(value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, (int, float, str, list, tuple, dict)) and key not in ("_parameters", "_buffers", "_modules")
+    }
+    return {**tensors, **grads, **plain, "random": torch.get_rng_state()}
+
+
+def same(a: Any, b: Any) -> bool:
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", [*MODELS, *ODD])
+def test_splitting_and_trying_out_changes_nothing(name: str, split: str) -> None:
+    model = ODD[name]() if name in ODD else build(name, 2)
+    inputs = (torch.randn(8, WIDTH),) if name in ODD else example(name)
+    before = state(model)
+    try:
+        stages = SPLITS[split](model.train(), 2, inputs)
+        with torch.no_grad():
+            target = torch.zeros_like(build(name, 2)(*inputs)) if name in MODELS else torch.zeros_like(inputs[0])
+        torch.set_rng_state(before["random"])
+        try_out(stages, inputs, target, scaled(nn.MSELoss(), 1))
+    except ValueError:
+        pass  # refused, which changes nothing either
+    after = state(model)
+    assert [key for key in before if not same(before[key], after[key])] == []
+    assert before.keys() == after.keys()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
@@ -18,7 +19,8 @@ from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.checkpoint import Checkpoint, read, restore_model, restore_optimizer
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype, try_out
+from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype
+from pipezoo.runtime.try_out import Trial, drawing_module, try_optimizer, try_out
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.lowering import lower, receives_first
 from pipezoo.schedule.nccl_order import check_queues
@@ -46,7 +48,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     loss = experiment.loss()
     saved = None if experiment.resume is None else read(experiment.resume)
     model = _fresh(experiment, dtype, saved)
-    stages, sizes = _split(experiment, asked, model, data, loss, dtype)
+    stages, sizes, trial = _split(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
     placed = experiment.launch.placement(schedule)
     num_processes = max(placed) + 1
@@ -54,7 +56,6 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     if experiment.device == "cuda" and num_processes > 1 and schedule.has_messages:
         check_queues(schedule)
     _check_weight_gradient(experiment, stages, schedule)
-    _check_dropout(experiment, model)
     pipeline = Pipeline(
         stages=stages,
         schedule=schedule,
@@ -83,25 +84,36 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         checkpoints=checkpoints if experiment.checkpoint.every else None,
         checkpoint_every=experiment.checkpoint.every or 1,
     )
-    _check_start(pipeline, model)
+    _check_start(experiment, pipeline, trial)
     return pipeline, sizes
 
 
-def _check_start(pipeline: Pipeline, model: nn.Module) -> None:
+def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> None:
     """What the first step would refuse, it refuses here: a step that is done, a fault nowhere, the optimizer."""
     if not pipeline.steps_to_do:
         done = pipeline.steps_to_do.start
         raise ConfigError(f"steps={pipeline.steps}: the checkpoint has {done} behind it already; valid: > {done}")
     if pipeline.fault is not None:
         pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
-    optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
+    model = pipeline.stages.model
+    try:
+        try_optimizer(pipeline.optimizer, model, trial)
+    except Exception as error:
+        raise experiment.optimizer.reword(error) from error
     if pipeline.saved is not None:
+        optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
         restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
 
 
 def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None) -> nn.Module:
     """The unsplit model as it is before this run's first step."""
     model = make_model(experiment.model, experiment.seed, dtype)
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise ConfigError(
+                f"model={experiment.model_name}: {name} has no shape before the first forward (a lazy module); "
+                "valid: modules that are told their sizes"
+            )
     return model if saved is None else restore_model(model, saved)
 
 
@@ -125,11 +137,13 @@ def num_cores() -> int:
 
 def _split(
     experiment: Experiment, asked: Asked, model: nn.Module, data: object, loss: nn.Module, dtype: torch.dtype
-) -> tuple[Stages, Sizes]:
+) -> tuple[Stages, Sizes, Trial]:
     batch = data(0)  # type: ignore[operator]
     try:
         inputs = inputs_of(model, batch, dtype)
         for tensor in (*inputs, batch.target):
+            if not isinstance(tensor, torch.Tensor):
+                raise ValueError(f"the target is {type(tensor).__name__}; valid: a tensor")
             if not tensor.dim() or tensor.shape[0] != asked.batch_size:
                 raise ValueError(
                     f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch"
@@ -149,9 +163,19 @@ def _split(
         raise experiment.loss.reword(error) from error
     try:
         target = to_dtype(batch.target[: asked.rows], dtype)
-        return Stages.of(model, modules, try_out(modules, example, target, scale)), sizes
+        trial = try_out(modules, example, target, scale, _split_backwards(experiment, sizes.schedule))
+        stages = Stages.of(model, modules, trial.boundaries)
     except ValueError as error:
         raise experiment.model.reword(error) from error
+    _check_random(experiment, model, example)
+    return stages, sizes, trial
+
+
+def _split_backwards(experiment: Experiment, schedule: Schedule) -> set[int]:
+    """The stages whose backward autograd computes in two halves."""
+    if experiment.weight_grad == "module":
+        return set()
+    return {stage for stage in range(schedule.num_stages) if schedule.microbatches_in_order(stage, Op.I)}
 
 
 def _check_data(experiment: Experiment, model: nn.Module, example: Tensors) -> None:
@@ -192,14 +216,13 @@ def _check_weight_gradient(experiment: Experiment, stages: Stages, schedule: Sch
             )
 
 
-def _check_dropout(experiment: Experiment, model: nn.Module) -> None:
-    drops = [
-        name for name, module in model.named_modules() if getattr(module, "p", 0) and "Dropout" in type(module).__name__
-    ]
-    if experiment.verify and drops:
+def _check_random(experiment: Experiment, model: nn.Module, example: Tensors) -> None:
+    if experiment.verify and (found := drawing_module(model, example)) is not None:
+        name, kind = found
+        what = f"its module {name} ({kind})" if name else f"{kind}.forward"
         raise ConfigError(
-            f"verify=true: {drops[0]} drops values at random, in another order on ranks than on one device; "
-            "valid: dropout off, or verify=false"
+            f"verify=true: model={experiment.model_name}: {what} draws random numbers, in another order on ranks than "
+            "on one device; valid: dropout and noise off, or verify=false"
         )
 
 

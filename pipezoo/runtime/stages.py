@@ -1,10 +1,9 @@
-"""From a model to the stages of a pipeline: built from the seed, split, and tried once on one microbatch.
+"""From a model to the stages of a pipeline: built from the seed, and split.
 
     model --split--> [module, module, module]          every module holds the model's own parameters
-    one microbatch --> module 0 --> boundary 1 --> module 1 --> boundary 2 --> module 2 --> loss
+    module 0 --> boundary 1 --> module 1 --> boundary 2 --> module 2
 
-The trial runs on a copy, so that no buffer and no Python state of the stages is touched. It gives the static metadata
-that every message is received with, and it finds in the parent what would otherwise fail on some rank.
+The boundaries are the static metadata that every message is received with; ``try_out.py`` finds them.
 """
 
 from __future__ import annotations
@@ -119,10 +118,25 @@ def inputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype) -> Tensors:
     except TypeError as error:
         raise ValueError(f"the data does not fit {type(model).__name__}.forward: {error}") from None
     if bound.kwargs:
-        raise ValueError(
-            f"{type(model).__name__}.forward takes {', '.join(bound.kwargs)} by keyword only; make it positional"
-        )
+        raise ValueError(_why_by_keyword(model, list(bound.kwargs)))
+    for index, value in enumerate(bound.args):
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"input {index} of {type(model).__name__}.forward is {type(value).__name__}; "
+                "valid: tensors, or nothing where forward has a default"
+            )
     return tuple(to_dtype(tensor, dtype) for tensor in bound.args)
+
+
+def _why_by_keyword(model: nn.Module, names: list[str]) -> str:
+    """Why these inputs cannot be handed over by position."""
+    forward, parameters = f"{type(model).__name__}.forward", inspect.signature(model.forward).parameters
+    if parameters.get(names[0]) is None or parameters[names[0]].kind is inspect.Parameter.KEYWORD_ONLY:
+        return f"{forward} takes {', '.join(names)} by keyword only; make it positional"
+    before = list(parameters)[: list(parameters).index(names[0])]
+    return (
+        f"{forward} takes {', '.join(before)} before {names[0]}, and the data leaves one of them out; give it as well"
+    )
 
 
 def to_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -136,65 +150,11 @@ def first_rows(tensors: Sequence[torch.Tensor], rows: int) -> Tensors:
     return tuple(tensor[:rows] for tensor in tensors)
 
 
-def try_out(
-    modules: Sequence[nn.Module], example: Tensors, target: torch.Tensor, loss: LossFunction
-) -> tuple[Tensors, ...]:
-    """Run one microbatch through copies of the stages, and return the boundaries of :class:`Stages`.
-
-    Raises:
-        ValueError: a stage fails or returns no tensors, or the loss does not fit the output.
-    """
-    values, boundaries = example, [_empty(example)]
-    for index, module in enumerate(copies(modules)):
-        try:
-            output = module(*values)
-        except Exception as error:
-            shapes = ", ".join(f"{tuple(value.shape)} {str(value.dtype)[6:]}" for value in values)
-            raise ValueError(f"stage {index} fails on inputs {shapes}: {_first_line(error)}") from error
-        values = output if isinstance(output, tuple) else (output,)
-        if not values or not all(isinstance(value, torch.Tensor) for value in values):
-            raise ValueError(
-                f"stage {index} returns {type(output).__name__}; a stage returns a tensor or a tuple of tensors"
-            )
-        if index < len(modules) - 1:
-            # Where nothing before this boundary learns, the gradient still has to flow to it: torch's input gradient of
-            # the next stage leaves out the weights' gradients otherwise.
-            learns = any(value.requires_grad for value in values)
-            values = tuple(
-                as_sent(value).requires_grad_(value.requires_grad if learns else value.is_floating_point())
-                for value in values
-            )
-        boundaries.append(_empty(values))
-    _try_loss(values, target, loss)
-    return tuple(boundaries)
-
-
 def copies(modules: Sequence[nn.Module]) -> list[nn.Module]:
     """Copies of the modules; what they share among each other, the copies share."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own tree specs
         return copy.deepcopy(list(modules))
-
-
-def _try_loss(outputs: Tensors, target: torch.Tensor, loss: LossFunction) -> None:
-    if len(outputs) != 1:
-        raise ValueError(f"the last stage returns {len(outputs)} tensors; the loss takes one")
-    output = outputs[0]
-    if not output.requires_grad:
-        raise ValueError("no parameter of the model learns: its output does not require a gradient")
-    same_kind = target.is_floating_point() == output.is_floating_point()
-    if same_kind and target.dim() == output.dim() and target.shape != output.shape:
-        raise ValueError(
-            f"the target has shape {tuple(target.shape)}, but the model returns {tuple(output.shape)} for it"
-        )
-    try:
-        value = loss(output, target)
-    except Exception as error:
-        raise ValueError(
-            f"the loss fails on output {tuple(output.shape)}, target {tuple(target.shape)}: {_first_line(error)}"
-        ) from error
-    if not isinstance(value, torch.Tensor) or value.dim() or not value.requires_grad:
-        raise ValueError("the loss must be one number that a gradient can flow from; valid reductions: mean, sum")
 
 
 def as_sent(tensor: torch.Tensor) -> torch.Tensor:
@@ -217,7 +177,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _empty(tensors: Tensors) -> Tensors:
+def empty(tensors: Tensors) -> Tensors:
     """Tensors without memory that keep shape, memory layout, dtype and ``requires_grad``."""
     return tuple(
         torch.empty_strided(tensor.size(), as_sent(tensor).stride(), dtype=tensor.dtype, device="meta").requires_grad_(
@@ -225,7 +185,3 @@ def _empty(tensors: Tensors) -> Tensors:
         )
         for tensor in tensors
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]

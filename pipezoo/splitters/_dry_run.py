@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,9 @@ def twin_of(model: nn.Module, share_buffers: bool = True) -> nn.Module:
     """A copy of the modules of `model` and their attributes that shares its Parameters, and its buffers if wanted."""
     locked = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     shared: list[Tensor] = [*model.parameters(), *(model.buffers() if share_buffers else ()), *locked]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own tree specs
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
 
 
 def run(stages: Sequence[nn.Module], example: tuple[Tensor, ...]) -> Any:

@@ -64,3 +64,24 @@ def test_a_graph_that_is_dropped_without_a_backward_takes_what_it_saved_with_it(
     del output
     assert locked == ({0: ACTIVATION}, {0: ACTIVATION})
     assert meter._held == {0: 0}
+
+
+def test_a_saved_tensor_that_was_changed_in_place_is_refused_as_without_a_meter() -> None:
+    meter = ActivationMeter([], (0,))
+    x = torch.ones(3, requires_grad=True)
+    with meter.saving(0):
+        y = x.exp()
+        y += 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation.*is at version 1; expected version 0"):
+            y.sum().backward()
+
+
+def test_a_tensor_that_was_changed_before_it_was_saved_is_right() -> None:
+    meter = ActivationMeter([], (0,))
+    x = torch.ones(3, requires_grad=True)
+    with meter.saving(0):
+        y = x * 1
+        y += 1
+        y.exp().sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(x.grad, torch.full((3,), 2.0).exp())

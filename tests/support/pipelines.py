@@ -15,7 +15,8 @@ from pipezoo.executors.native import native
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
-from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model, try_out
+from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model
+from pipezoo.runtime.try_out import try_out
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.splitters.modules import split as split_modules
@@ -51,7 +52,9 @@ def build_pipeline(
     batch = data(0)
     example = first_rows(inputs_of(whole, batch, dtype), ROWS)
     modules = split(whole, schedule.num_stages, example)
-    boundaries = try_out(modules, example, batch.target[:ROWS].to(dtype), scaled(loss, schedule.num_microbatches))
+    boundaries = try_out(
+        modules, example, batch.target[:ROWS].to(dtype), scaled(loss, schedule.num_microbatches)
+    ).boundaries
     pipeline = Pipeline(
         stages=Stages.of(whole, modules, boundaries),
         schedule=schedule,

@@ -1,0 +1,276 @@
+"""One microbatch and one optimizer step, tried on copies before any process starts.
+
+    copies     module 0 ──F──► module 1 ──F──► loss          the boundaries: shapes, dtypes, layouts of every message
+                        ◄──B──          ◄──B──               or I, then W, where the schedule splits it
+               optimizer.step() on copies of the parameters  with the gradients that came out
+
+What some rank would have failed on is found here. Nothing is left of it: modules, random numbers, ``.grad`` are as
+they were.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipezoo.runtime.stages import LossFunction, Tensors, as_sent, copies, empty
+from pipezoo.supervisor.processes import unsafe_to_fork
+
+RE_ENTRANT = "use_reentrant=True"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one microbatch showed.
+
+    Args:
+        boundaries: those of :class:`~pipezoo.runtime.stages.Stages`.
+        copied: by the ``id`` of a parameter that learns, its copy with the gradient that it got.
+    """
+
+    boundaries: tuple[Tensors, ...]
+    copied: dict[int, nn.Parameter]
+
+
+@contextmanager
+def leaving_no_trace() -> Iterator[None]:
+    """Leave the generators of torch, numpy and Python as they were, and keep warnings for the run itself."""
+    ours, numpys = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)
+
+
+def try_out(
+    modules: Sequence[nn.Module],
+    example: Tensors,
+    target: torch.Tensor,
+    loss: LossFunction,
+    split_backward: Collection[int] = (),
+) -> Trial:
+    """Run one microbatch forwards and backwards through copies of the stages.
+
+    Args:
+        split_backward: the stages whose backward the schedule splits.
+
+    Raises:
+        ValueError: a stage fails or returns no tensors, the loss does not fit the output, or a gradient is sparse.
+    """
+    copied = copies(modules)
+    with leaving_no_trace():
+        graph, boundaries = _forward(copied, example)
+        value = _loss_of(graph[-1][1], target, loss)
+        _in_a_fork_beside_gpus(lambda: _backward(copied, graph, value, split_backward))
+    pairs = [
+        (parameter, copy)
+        for original, module in zip(modules, copied, strict=True)
+        for parameter, copy in zip(original.parameters(), module.parameters(), strict=True)
+    ]
+    return Trial(boundaries, {id(parameter): copy for parameter, copy in pairs if copy.requires_grad})
+
+
+def try_optimizer(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], model: nn.Module, trial: Trial
+) -> torch.optim.Optimizer:
+    """Step an optimizer once, on copies with the gradients of the trial, and return it.
+
+    Raises:
+        ValueError: it cannot step without a closure.
+        Exception: whatever else its step raises.
+    """
+    learning = [
+        trial.copied[id(parameter)] if id(parameter) in trial.copied else nn.Parameter(parameter.detach().clone())
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    ]
+    optimizer = make(learning)
+    with leaving_no_trace():
+        try:
+            optimizer.step()
+        except TypeError as error:
+            if "closure" not in str(error):
+                raise
+            name = type(optimizer).__name__
+            raise ValueError(
+                f"{name} asks for a closure that computes the loss anew; valid: one whose step() needs none"
+            ) from error
+    return optimizer
+
+
+def drawing_module(model: nn.Module, example: Tensors) -> tuple[str, str] | None:
+    """The first module, name and class, whose forward draws from the generators of torch, numpy or Python, or None."""
+    twin = copies([model])[0]
+    found: list[tuple[str, str]] = []
+    began: list[tuple[object, ...]] = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        module.register_forward_pre_hook(lambda *_: began.append(_generators()))
+
+        def ended(*_: object) -> None:
+            before, after = began.pop(), _generators()
+            if not found and any(not _equal(a, b) for a, b in zip(before, after, strict=True)):
+                found.append((name, type(module).__name__))
+
+        module.register_forward_hook(ended)
+
+    for name, module in twin.named_modules():
+        watch(name, module)
+    with leaving_no_trace():
+        twin(*example)
+    return found[0] if found else None
+
+
+def _generators() -> tuple[object, ...]:
+    kind, keys, place, *_ = np.random.get_state()
+    return torch.get_rng_state(), torch.from_numpy(np.asarray(keys).astype(np.int64)), place, kind, random.getstate()
+
+
+def _equal(a: object, b: object) -> bool:
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
+
+
+def _forward(
+    modules: Sequence[nn.Module], example: Tensors
+) -> tuple[list[tuple[Tensors, Tensors]], tuple[Tensors, ...]]:
+    """Inputs and outputs of every stage, and the boundaries."""
+    values, boundaries, graph = example, [empty(example)], []
+    for index, module in enumerate(modules):
+        try:
+            output = module(*values)
+        except Exception as error:
+            shapes = ", ".join(f"{tuple(value.shape)} {str(value.dtype)[6:]}" for value in values)
+            raise ValueError(f"stage {index} fails on inputs {shapes}: {first_line(error)}") from error
+        outputs = output if isinstance(output, tuple) else (output,)
+        if not outputs or not all(isinstance(value, torch.Tensor) for value in outputs):
+            raise ValueError(
+                f"stage {index} returns {type(output).__name__}; a stage returns a tensor or a tuple of tensors"
+            )
+        graph.append((values, outputs))
+        values = outputs
+        if index < len(modules) - 1:
+            # Where nothing before this boundary learns, the gradient still has to flow to it: torch's input gradient of
+            # the next stage leaves out the weights' gradients otherwise.
+            learns = any(value.requires_grad for value in values)
+            values = tuple(
+                as_sent(value).requires_grad_(value.requires_grad if learns else value.is_floating_point())
+                for value in values
+            )
+        boundaries.append(empty(values))
+    return graph, tuple(boundaries)
+
+
+def _backward(
+    modules: Sequence[nn.Module],
+    graph: Sequence[tuple[Tensors, Tensors]],
+    loss: torch.Tensor,
+    split_backward: Collection[int],
+) -> None:
+    """Stage after stage, the last one first; each as the schedule has it."""
+    ends, grads = [loss], [torch.ones_like(loss)]
+    for index in reversed(range(len(modules))):
+        leaves = [value for value in graph[index][0] if value.requires_grad]
+        try:
+            if not ends:
+                found: Sequence[torch.Tensor | None] = [None] * len(leaves)
+            elif index in split_backward:
+                found = _split(modules[index], ends, grads, leaves)
+            else:
+                torch.autograd.backward(ends, grads)
+                found = [leaf.grad for leaf in leaves]
+        except Exception as error:
+            raise ValueError(f"stage {index} fails in its backward: {_cause(error)}") from error
+        if index:
+            arrived = [
+                torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, found, strict=True)
+            ]
+            sent = [out for value, out in zip(graph[index][0], graph[index - 1][1], strict=True) if value.requires_grad]
+            pairs = [(out, grad) for out, grad in zip(sent, arrived, strict=True) if out.requires_grad]
+            ends, grads = [out for out, _ in pairs], [grad for _, grad in pairs]
+        for name, parameter in modules[index].named_parameters():
+            if parameter.grad is not None and parameter.grad.layout != torch.strided:
+                raise ValueError(f"stage {index}: the gradient of {name} is sparse; valid: sparse=False")
+
+
+def _in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
+    """Do ``work``, which raises ValueError. A backward starts the driver of every GPU, and no fork survives that."""
+    if not torch.cuda.is_available() or unsafe_to_fork():
+        work()
+        return
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        text = ""
+        try:
+            work()
+        except BaseException as error:
+            text = str(error) or type(error).__name__
+        os.write(writing, text.encode()[:4000])
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read().decode(errors="replace")
+    os.waitpid(child, 0)
+    if text:
+        raise ValueError(text)
+
+
+def _split(
+    module: nn.Module, ends: list[torch.Tensor], grads: list[torch.Tensor], leaves: list[torch.Tensor]
+) -> Sequence[torch.Tensor | None]:
+    """I, then W."""
+    found: Sequence[torch.Tensor | None] = []
+    if leaves:
+        found = torch.autograd.grad(ends, leaves, grads, retain_graph=True, allow_unused=True)
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if learning:
+        torch.autograd.backward(ends, grads, inputs=learning)
+    return found
+
+
+def _cause(error: Exception) -> str:
+    if RE_ENTRANT in str(error):
+        return (
+            f"activation checkpointing with {RE_ENTRANT} cannot be split into input and weight gradients; "
+            "valid: use_reentrant=False, or a schedule of full backwards (1f1b, interleaved_1f1b, gpipe)"
+        )
+    return first_line(error)
+
+
+def _loss_of(outputs: Tensors, target: torch.Tensor, loss: LossFunction) -> torch.Tensor:
+    if len(outputs) != 1:
+        raise ValueError(f"the last stage returns {len(outputs)} tensors; the loss takes one")
+    output = outputs[0]
+    if not output.requires_grad:
+        raise ValueError("no parameter of the model learns: its output does not require a gradient")
+    same_kind = target.is_floating_point() == output.is_floating_point()
+    if same_kind and target.dim() == output.dim() and target.shape != output.shape:
+        raise ValueError(
+            f"the target has shape {tuple(target.shape)}, but the model returns {tuple(output.shape)} for it"
+        )
+    try:
+        value = loss(output, target)
+    except Exception as error:
+        raise ValueError(
+            f"the loss fails on output {tuple(output.shape)}, target {tuple(target.shape)}: {first_line(error)}"
+        ) from error
+    if not isinstance(value, torch.Tensor) or value.dim() or not value.requires_grad:
+        raise ValueError("the loss must be one number that a gradient can flow from; valid reductions: mean, sum")
+    if value.is_complex():
+        raise ValueError("the loss is a complex number, which has no gradient to go down; valid: a real one")
+    return value
+
+
+def first_line(error: BaseException) -> str:
+    """The class of an error and the first line of its text."""
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]

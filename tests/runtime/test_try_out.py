@@ -1,0 +1,243 @@
+"""What some rank would fail on is found before any process starts, in one line; and what is right is let through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pipezoo.data.batch import Batch
+from pipezoo.data.regression import batches
+from pipezoo.errors import ConfigError
+from pipezoo.runtime.build import build_pipeline
+from pipezoo.runtime.pipeline import Pipeline
+from tests.support.experiments import WIDTH, experiment
+
+SPLIT = "pipezoo.schedules.zb_h1.zb_h1"
+
+
+class Chain(nn.Sequential):
+    """Two linear layers and, between them, ``middle()``."""
+
+    def __init__(self, middle: Callable[[], nn.Module] = nn.Identity) -> None:
+        super().__init__(nn.Linear(WIDTH, WIDTH), middle(), nn.Linear(WIDTH, WIDTH))
+
+
+class InPlace(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.exp()
+        y += 1  # what exp kept for its backward
+        return y
+
+
+class InPlaceBug(Chain):
+    def __init__(self) -> None:
+        super().__init__(InPlace)
+
+
+class Recomputed(nn.Module):
+    def __init__(self, use_reentrant: bool) -> None:
+        super().__init__()
+        self.inner, self.use_reentrant = nn.Linear(WIDTH, WIDTH), use_reentrant
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return checkpoint(self.inner, x, use_reentrant=self.use_reentrant)
+
+
+class ReEntrant(Chain):
+    def __init__(self, use_reentrant: bool = True) -> None:
+        super().__init__(lambda: Recomputed(use_reentrant))
+
+
+class Lookup(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(4, WIDTH, sparse=True)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return x + self.table((x[:, 0] > 0).long())
+
+
+class Sparse(Chain):
+    def __init__(self) -> None:
+        super().__init__(Lookup)
+
+
+class Lazy(Chain):
+    def __init__(self) -> None:
+        super().__init__(lambda: nn.LazyLinear(WIDTH))
+
+
+class FunctionalDropout(nn.Module):
+    def __init__(self, p: float = 0.3) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x, self.p, self.training)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(WIDTH, 2, dropout=0.1, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.inner(x[:, None], x[:, None], x[:, None], need_weights=False)[0][:, 0]
+
+
+class DropPath(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.empty(len(x), 1).bernoulli_(0.9)
+
+
+class Noise(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1e-9 * torch.randn_like(x)
+
+
+class SwitchedOff(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.3)
+
+    def train(self, mode: bool = True) -> SwitchedOff:
+        super().train(mode)
+        self.drop.eval()
+        return self
+
+
+class SwitchedOffUsed(SwitchedOff):
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.drop(x)
+
+
+class Random(Chain):
+    def __init__(self, kind: str) -> None:
+        super().__init__(RANDOM[kind])
+
+
+RANDOM: dict[str, Callable[[], nn.Module]] = {
+    "Dropout": lambda: nn.Dropout(0.3),
+    "FunctionalDropout": FunctionalDropout,
+    "MultiheadAttention": Attention,
+    "DropPath": DropPath,
+    "Noise": Noise,
+    "RReLU": nn.RReLU,
+}
+QUIET: dict[str, Callable[[], nn.Module]] = {
+    "p=0": lambda: nn.Dropout(0.0),
+    "eval": SwitchedOffUsed,
+    "F.dropout(p=0)": lambda: FunctionalDropout(0.0),
+}
+
+
+class Quiet(Chain):
+    def __init__(self, kind: str) -> None:
+        super().__init__(QUIET[kind])
+
+
+class ComplexLoss(nn.Module):
+    reduction = "mean"
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return torch.complex(output, target).mean()
+
+
+class Differentiable(torch.optim.SGD):
+    def __init__(self, params: Any, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr, differentiable=True)
+
+
+class TwoInputs(Chain):
+    def forward(self, x: torch.Tensor, scale: Any = None) -> Any:
+        return super().forward(x)
+
+
+def with_input(batch_size: int, seed: int, d_hid: int, value: float | None = None) -> Callable[[int], Batch]:
+    """Regression data whose second input is no tensor."""
+    inner = batches(batch_size, seed, d_hid)
+    return lambda step: Batch((*inner(step).args, value), {}, inner(step).target)  # type: ignore[arg-type]
+
+
+def without_target(batch_size: int, seed: int, d_hid: int) -> Callable[[int], Batch]:
+    inner = batches(batch_size, seed, d_hid)
+    return lambda step: Batch(inner(step).args, {}, 3)  # type: ignore[arg-type]
+
+
+def built(tmp_path: Path, model: Any, model_arguments: dict[str, Any] | None = None, **changes: Any) -> Pipeline:
+    asked = experiment(model, **changes) if not model_arguments else experiment((model, model_arguments), **changes)
+    return build_pipeline(asked, tmp_path)[0]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "in place": ({"model": InPlaceBug}, "modified by an inplace operation"),
+    "in place, split": ({"model": InPlaceBug, "schedule": SPLIT}, "modified by an inplace operation"),
+    "re-entrant, split": ({"model": ReEntrant, "schedule": SPLIT}, "valid: use_reentrant=False, or a schedule of full"),
+    "sparse": ({"model": Sparse}, "stage 0: the gradient of chain.1.table.weight is sparse"),
+    "lazy": ({"model": Lazy}, "1.weight has no shape before the first forward"),
+    "complex loss": ({"model": Chain, "loss": ComplexLoss}, "the loss is a complex number"),
+    "lbfgs": ({"model": Chain, "optimizer": "torch.optim.LBFGS"}, "optimizer=LBFGS: LBFGS asks for a closure"),
+    "differentiable": ({"model": Chain, "optimizer": Differentiable}, "optimizer=Differentiable: RuntimeError"),
+    "none": ({"model": TwoInputs, "data": (with_input, {"d_hid": WIDTH})}, "input 1 of TwoInputs.forward is NoneType"),
+    "number": (
+        {"model": TwoInputs, "data": (with_input, {"d_hid": WIDTH, "value": 0.5})},
+        "input 1 of TwoInputs.forward is float",
+    ),
+    "target": ({"model": Chain, "data": (without_target, {"d_hid": WIDTH})}, "the target is int"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_before_a_process_starts(tmp_path: Path, what: str) -> None:
+    words, text = REFUSED[what]
+    with pytest.raises(ConfigError) as found:
+        built(tmp_path, **words, verify=False, steps=1)
+    assert text in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"model": ReEntrant},
+        {"model": ReEntrant, "model_arguments": {"use_reentrant": False}, "schedule": SPLIT},
+        {"model": Chain, "optimizer": "torch.optim.Adafactor"},
+    ],
+    ids=["re-entrant, full backwards", "not re-entrant, split", "adafactor"],
+)
+def test_let_through(tmp_path: Path, words: dict[str, Any]) -> None:
+    built(tmp_path, **words)
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_randomness_is_found_by_what_it_does_and_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"verify=true: model=Random: its module 1(\.inner)? \({kind}\) draws random numbers"
+    ):
+        built(tmp_path, Random, {"kind": kind})
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_randomness_that_nobody_compares_is_let_through(tmp_path: Path, kind: str) -> None:
+    built(tmp_path, Random, {"kind": kind}, verify=False)
+
+
+@pytest.mark.parametrize("kind", QUIET)
+def test_dropout_that_is_off_is_no_randomness(tmp_path: Path, kind: str) -> None:
+    built(tmp_path, Quiet, {"kind": kind})
+
+
+def test_the_optimizer_is_tried_on_copies(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    expected = Chain()
+    pipeline = built(tmp_path, Chain, optimizer=("torch.optim.SGD", {"lr": 1e3}))
+    for ours, theirs in zip(pipeline.stages.model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.grad is None

@@ -73,7 +73,9 @@ def test_a_saved_tensor_that_was_changed_in_place_is_refused_as_without_a_meter(
     with meter.saving(0):
         y = x.exp()
         y += 1
-        with pytest.raises(RuntimeError, match="modified by an inplace operation.*is at version 1; expected version 0"):
+        with pytest.raises(
+            RuntimeError, match=r"modified by an inplace operation.*is at version 1; expected version 0"
+        ):
             y.sum().backward()
 
 

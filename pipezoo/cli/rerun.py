@@ -71,7 +71,8 @@ def words_of(folder: Path, config_dir: Path | None = None) -> tuple[list[str], l
         ConfigError: the folder holds no run, or one that cannot be composed any more.
     """
     from pipezoo.config.compose import compose, shown_config
-    from pipezoo.results.run_dir import CONFIG, SCHEDULE
+    from pipezoo.results.run_dir import CONFIG
+    from pipezoo.results.schedule_file import schedule_file
 
     stored = _yaml(folder, CONFIG)
     typed = [word for word in _yaml(folder, ".hydra/overrides.yaml") if _key(word) not in OF_THIS_COMMAND_LINE]
@@ -96,11 +97,11 @@ def words_of(folder: Path, config_dir: Path | None = None) -> tuple[list[str], l
         now = literal(today[key]) if key in today else "not a key any more"
         differences.append(f"differs   {key}={literal(value)} then, {now} in conf/ today; it is set back")
         words.append(f"{'' if key in today else '+'}{key}={literal(value)}")
-    order = stored.get("schedule", {}).get("file")
-    if order and not Path(order).exists() and (folder / SCHEDULE).is_file():
-        differences.append(f"differs   schedule.file={order} is gone; what ran is read from {folder / SCHEDULE}")
+    order, ran = stored.get("schedule", {}).get("file"), schedule_file(folder)
+    if order and not Path(order).exists() and ran is not None:
+        differences.append(f"differs   schedule.file={order} is gone; what ran is read from {ran}")
         words = [word for word in words if _key(word) != "schedule.file"]
-        words.append(f"schedule.file={literal(str(folder / SCHEDULE))}")
+        words.append(f"schedule.file={literal(str(ran))}")
     return words, differences
 
 

@@ -13,7 +13,7 @@ from pipezoo.simulator.timeline import Timeline
 
 def spans_by_rank(timeline: Timeline) -> list[NDArray[np.int64]]:
     """The indices of each rank's spans, in order of time."""
-    order = np.lexsort((timeline.start, timeline.rank))
+    order = np.arange(timeline.num_spans) if timeline.in_order else np.lexsort((timeline.start, timeline.rank))
     return np.split(order, np.searchsorted(timeline.rank[order], np.arange(1, timeline.num_ranks)))
 
 

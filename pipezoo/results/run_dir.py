@@ -26,7 +26,6 @@ from pipezoo.errors import ConfigError, OutputError
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 CONFIG = "config.yaml"
-SCHEDULE = "schedule.csv"
 REPORT = "report.html"
 
 

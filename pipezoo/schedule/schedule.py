@@ -10,9 +10,7 @@ ten; ``order[rank]`` shows a slice of it as a list of :class:`Action`. Construct
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipezoo.errors import ArgumentError, ScheduleError
+from pipezoo.errors import ScheduleError
+from pipezoo.schedule import csv_io
 from pipezoo.schedule.action import COMPUTE, MESSAGES, OF_A_STAGE, Action, Op
 from pipezoo.schedule.validation import Facts, prove
 
@@ -30,7 +29,6 @@ from pipezoo.schedule.validation import Facts, prove
 Columns = tuple[NDArray[np.int8], NDArray[np.int32], NDArray[np.int32], "NDArray[np.bool_] | None"]
 
 _OPS = tuple(Op)
-LARGEST_FILE = 512 * 2**20  # bytes; 10 million actions take about 100 MB
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -183,37 +181,26 @@ class Schedule:
 
     @classmethod
     def from_csv(cls, path: str | Path, name: str | None = None) -> Schedule:
-        """Read a file with one row per rank and one action per cell, in either of torch's formats.
+        """Read a file with one row per rank and one action per cell, in either of torch's formats; gzip is unpacked.
 
         Raises:
             ScheduleError: the file cannot be read, a cell is no action, or the order is illegal; names row and column.
         """
         path = Path(path)
+        data = csv_io.read_bytes(path)
+        op, stage, microbatch, offsets, overlap = csv_io.parse(path, data)
         try:
-            if (size := path.stat().st_size) > LARGEST_FILE:
-                raise _of_file(path, f"{size} bytes; at most {LARGEST_FILE} are read")
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not a text file"
-            raise _of_file(path, reason) from error
-        try:
-            rows = list(csv.reader(io.StringIO(text)))
-        except csv.Error as error:
-            raise _of_file(path, str(error)) from None
-        while rows and not any(cell.strip() for cell in rows[-1]):
-            rows.pop()
-        try:
-            orders = [list(_read_row(number, cells)) for number, cells in enumerate(rows, start=1)]
-            return cls.from_orders(orders, name or path.stem)
+            return cls(op, stage, microbatch, offsets, overlap, name or Path(path.name.removesuffix(".gz")).stem)
         except ScheduleError as error:
-            place = "" if error.index is None else _cell(rows, error.index)
-            raise _of_file(path, f"{place}{error}", error.index) from None
+            raise csv_io.located(path, data, error) from None
 
     def to_csv(self) -> str:
         """One row per rank, one action per cell; torch reads it, and so does :meth:`from_csv`."""
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows(self.order)
-        return out.getvalue()
+        return b"".join(self.csv_pieces()).decode("ascii")
+
+    def csv_pieces(self) -> Iterator[bytes]:
+        """The text of :meth:`to_csv` in pieces of some megabytes."""
+        return csv_io.spell(self.op, self.stage, self.microbatch, self.offsets, self.overlap)
 
 
 def _frozen(key: str, values: ArrayLike, kind: type[np.generic]) -> NDArray[Any]:
@@ -224,30 +211,6 @@ def _frozen(key: str, values: ArrayLike, kind: type[np.generic]) -> NDArray[Any]
         raise ScheduleError(f"{key} must be whole numbers that fit in {np.dtype(kind)}")
     array.flags.writeable = False
     return array
-
-
-def _of_file(path: Path, why: str, index: int | None = None) -> ScheduleError:
-    error = ArgumentError("file", path, why)
-    return ScheduleError(str(error), index, error)
-
-
-def _read_row(number: int, cells: list[str]) -> Iterator[Action]:
-    for column, cell in enumerate(cells, start=1):
-        try:
-            if cell and not cell.isspace():
-                yield Action.parse(cell)
-        except ValueError as error:
-            raise ScheduleError(f"row {number}, column {column}: {error}") from None
-
-
-def _cell(rows: list[list[str]], index: int) -> str:
-    """Where the ``index``-th action of a file is written."""
-    for number, cells in enumerate(rows, start=1):
-        for column, cell in enumerate(cells, start=1):
-            index -= len(cell.split(";")) if cell.strip() else 0
-            if index < 0:
-                return f"row {number}, column {column}: "
-    return ""
 
 
 class Orders(Sequence[list[Action]]):

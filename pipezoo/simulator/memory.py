@@ -22,12 +22,12 @@ def locked(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
     The two of an overlapped pair run together: what the second one adds is there during the first.
     """
     code = schedule.stage * len(COMPUTE) + schedule.op
-    added, freed = (table.ravel()[code] for table in _tables(cost))
-    after = np.cumsum(added - freed)  # every rank ends with what it began with, so one sum serves all of them
-    during = after + freed
+    added, freed = _tables(cost)
+    after = np.cumsum((added - freed).take(code))  # every rank ends with what it began with: one sum serves all of them
+    during = after + freed.take(code)
     if schedule.overlap is not None:
         first = np.flatnonzero(schedule.overlap)
-        during[first] += added[first + 1]
+        during[first] += added.take(code[first + 1])
     return during, after
 
 

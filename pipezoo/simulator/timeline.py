@@ -7,6 +7,7 @@ rank 1 |   |1F0|1B0|1F1|1B1|   .          bubble = the idle share of all ranks' 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,12 @@ class Timeline:
 
     def busy(self) -> NDArray[np.float64]:
         """``[num_ranks]``: how long each rank computed; where two of its spans overlap, that time counts once."""
+        return self._busy
+
+    @cached_property
+    def _busy(self) -> NDArray[np.float64]:
         start = self.start
-        if not self._one_at_a_time():
+        if not self.in_order:
             start = start.copy()
             for rank in range(self.num_ranks):
                 own = np.flatnonzero(self.rank == rank)
@@ -79,7 +84,8 @@ class Timeline:
                 start[own[1:]] = np.clip(covered[:-1], start[own[1:]], np.maximum(self.end[own[1:]], start[own[1:]]))
         return np.bincount(self.rank, weights=self.end - start, minlength=self.num_ranks).astype(np.float64)
 
-    def _one_at_a_time(self) -> bool:
+    @cached_property
+    def in_order(self) -> bool:
         """True where spans come by rank and by time and none starts before the one before it ended."""
         later = (self.start[1:] >= self.end[:-1]) & (self.rank[1:] == self.rank[:-1])
         return bool((later | (self.rank[1:] > self.rank[:-1])).all())
@@ -88,8 +94,12 @@ class Timeline:
         """``[num_ranks]``: from each rank's own first start to its own last end."""
         first = np.full(self.num_ranks, np.inf)
         last = np.full(self.num_ranks, -np.inf)
-        np.minimum.at(first, self.rank, self.start)
-        np.maximum.at(last, self.rank, self.end)
+        if self.in_order:
+            edge = np.flatnonzero(np.diff(self.rank, prepend=-1, append=self.num_ranks))
+            first[self.rank[edge[:-1]]], last[self.rank[edge[:-1]]] = self.start[edge[:-1]], self.end[edge[1:] - 1]
+        else:
+            np.minimum.at(first, self.rank, self.start)
+            np.maximum.at(last, self.rank, self.end)
         return np.where(np.isfinite(first), last - first, 0.0)
 
     def bubble(self) -> dict[str, float]:

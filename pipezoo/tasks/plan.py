@@ -29,7 +29,8 @@ from pipezoo.exports.spec import ExportSpec
 from pipezoo.planner.options import PlanOptions, amount
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import Plan, Plans
-from pipezoo.results.run_dir import RESULT, SCHEDULE, write_json, write_text
+from pipezoo.results.run_dir import RESULT, write_json, write_text
+from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import time_text
 from pipezoo.simulator.simulate import simulate
@@ -70,9 +71,9 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         raise experiment.plan.reword(error) from error
     best = plans.ranked[0]
     write_text(folder / TABLE, _csv(plans))
-    write_text(folder / SCHEDULE, best.schedule.to_csv())
+    order = write_schedule(folder, best.schedule)
     (folder / CONF / "experiment").mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONF / "experiment" / f"{EXPERIMENT}.yaml", _experiment(experiment, best, folder))
+    write_text(folder / CONF / "experiment" / f"{EXPERIMENT}.yaml", _experiment(experiment, best, order))
     timeline = simulate(best.schedule, best.cost)
     left_out = save_timelines(folder, [timeline])
     _show(plans, options, best.cost.unit, print_line)
@@ -173,8 +174,8 @@ def _result(experiment: Experiment, plans: Plans) -> dict[str, Any]:
     }
 
 
-def _experiment(experiment: Experiment, best: Plan, folder: Path) -> str:
-    """The YAML of a run of the winner: the same model, data and so on, its order from the file beside it."""
+def _experiment(experiment: Experiment, best: Plan, order: Path) -> str:
+    """The YAML of a run of the winner: the same model, data and so on, its order from the file ``order``."""
     groups = {
         component.group: component
         for component in (experiment.data, experiment.split, experiment.loss, experiment.optimizer)
@@ -183,7 +184,7 @@ def _experiment(experiment: Experiment, best: Plan, folder: Path) -> str:
     data: dict[str, Any] = {
         "defaults": [{f"override /{group}": component.choice} for group, component in groups.items()]
         + [{"override /schedule": "csv"}],
-        "schedule": {"file": str(_short(folder / SCHEDULE))},
+        "schedule": {"file": str(_short(order))},
         "stages": best.schedule.num_stages,
         "ranks": best.schedule.num_ranks,
         "microbatches": best.schedule.num_microbatches,

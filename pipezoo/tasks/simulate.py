@@ -12,7 +12,8 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
-from pipezoo.results.run_dir import RESULT, SCHEDULE, write_json, write_text
+from pipezoo.results.run_dir import RESULT, write_json
+from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import time_text
 from pipezoo.simulator.cost import Cost
@@ -48,7 +49,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     result = _result(experiment, sizes, cost, prediction)
     if own := is_own(experiment):
         result["nearest"] = nearest_schedule(sizes.schedule, cost, prediction)
-    write_text(folder / SCHEDULE, sizes.schedule.to_csv())
+    write_schedule(folder, sizes.schedule)
     left_out = save_timelines(folder, [simulation])
     _introduce(experiment, sizes, cost, own, print_line)
     if exported := write_exports(exports, folder, print_line):

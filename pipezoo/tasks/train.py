@@ -20,12 +20,11 @@ from pipezoo.exports.spec import ExportSpec
 from pipezoo.results.run_dir import (
     METRICS,
     RESULT,
-    SCHEDULE,
     MetricsFile,
     read_result,
     write_json,
-    write_text,
 )
+from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import count
 from pipezoo.runtime.build import build_pipeline
@@ -62,7 +61,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         stack.callback(_drop_if_empty, folder / LOG)
         pipeline, sizes = build_pipeline(experiment, scratch, folder / FOLDER)
         exports = make_exports(experiment, _export_spec(pipeline, sizes)) if experiment.exports else {}
-        write_text(folder / SCHEDULE, pipeline.schedule.to_csv())
+        write_schedule(folder, pipeline.schedule)
         method, why = start_method(experiment.launch.start_method)
         introduce(experiment, pipeline, sizes, print_line)
         exported = write_exports(exports, folder, print_line)

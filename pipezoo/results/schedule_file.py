@@ -20,9 +20,7 @@ def write_schedule(folder: str | Path, schedule: Schedule) -> Path:
         if path.name == SCHEDULE:
             file.writelines(schedule.csv_pieces())
         else:
-            packer = zlib.compressobj(
-                1, wbits=31
-            )  # gzip without a time: equal orders, equal files
+            packer = zlib.compressobj(1, wbits=31)  # gzip without a time: equal orders, equal files
             file.writelines(packer.compress(piece) for piece in schedule.csv_pieces())
             file.write(packer.flush())
     return path

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +87,10 @@ class Schedule:
         """``[num_actions]``: the index of the action whose result each action waits for, -1 for none."""
         return self.facts.source
 
-    @cached_property
+    @property
     def rank(self) -> NDArray[np.int32]:
         """``[num_actions]``: the rank of each action."""
-        return np.repeat(np.arange(self.num_ranks, dtype=np.int32), np.diff(self.offsets))
+        return self.facts.rank
 
     @property
     def order(self) -> Orders:

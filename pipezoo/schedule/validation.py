@@ -29,11 +29,13 @@ MOST_ACTIONS = 2**29  # so that indices, and stages times microbatches, fit in 3
 
 @dataclass(frozen=True)
 class Facts:
-    """What a legal table says of itself; ``source[i]`` is the index of what action ``i`` waits for, or -1."""
+    """What a legal table says of itself: ``source[i]`` is the index of what action ``i`` waits for, or -1; ``rank[i]``
+    is the rank that runs it."""
 
     stage_to_rank: tuple[int, ...]
     num_microbatches: int
     source: Ints
+    rank: Ints
 
 
 def prove(
@@ -58,7 +60,7 @@ def prove(
     check_reductions(table, computations)
     _check_pairs(table, overlap, source)
     _check_deadlock(table, source)
-    return Facts(stage_to_rank, num_microbatches, source)
+    return Facts(stage_to_rank, num_microbatches, source, ranks)
 
 
 def _check_columns(

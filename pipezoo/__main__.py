@@ -163,7 +163,7 @@ def _compose(words: Sequence[str], perform: Callable[[Request], float]) -> int:
 
     from pipezoo.cli.hydra_app import SWEEP
     from pipezoo.cli.resume import SweepRefused
-    from pipezoo.config.resolve import conf_dir
+    from pipezoo.experiment.registry import conf_dir
 
     codes = [0]
 
@@ -212,7 +212,7 @@ def _tell(error: Exception, words: Sequence[str]) -> int:
     """Say in one line what Hydra raised before or between the runs; its exit code."""
     from pipezoo.cli.run import ending
     from pipezoo.config.config_errors import explain
-    from pipezoo.config.resolve import conf_dir
+    from pipezoo.experiment.registry import conf_dir
 
     told = explain(error, words, [conf_dir(), *config_dirs(words)]) or _unwritable(error) or error
     code, line = ending(told)
@@ -254,7 +254,10 @@ def trusted_by(words: Sequence[str]) -> dict[str, object]:
     """What the command line trusts: packages by name, and those of a config folder of the user's."""
     names = [word.lstrip("+").partition("=")[2] for word in words if word.lstrip("+").startswith("trust=")]
     packages = [name.strip(" '\"") for text in names for name in text.strip("[]").split(",")]
-    return {"packages": [name for name in packages if name], "third_party": bool(config_dirs(words))}
+    return {
+        "packages": [name for name in packages if name],
+        "folders": [str(path.absolute()) for path in config_dirs(words)],
+    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.matrix import CUTS, ROWS, SCHEDULES, Cell, is_verified, run_cell, table, words_of
-from pipezoo.config.resolve import conf_dir
+from pipezoo.experiment.registry import conf_dir
 
 MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 ORDERS = sorted(path.stem for path in (conf_dir() / "schedule").glob("*.yaml") if path.stem != "csv")

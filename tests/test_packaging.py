@@ -61,7 +61,7 @@ def test_an_installed_wheel_works_from_any_folder(wheel, tmp_path):
     where = run(
         sys.executable,
         "-c",
-        "from pipezoo.config.resolve import conf_dir; print(conf_dir())",
+        "from pipezoo.experiment.registry import conf_dir; print(conf_dir())",
         cwd=tmp_path / "anywhere",
         PYTHONPATH=str(tmp_path / "site"),
     )

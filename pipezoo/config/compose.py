@@ -26,11 +26,12 @@ from omegaconf.resolvers.oc import env
 
 from pipezoo.config.config_errors import explain
 from pipezoo.config.help import help_text
-from pipezoo.config.resolve import GIVEN, OPTIONAL, ResolvedConfig, build, check_components, component_of, conf_dir
+from pipezoo.config.resolve import GIVEN, OPTIONAL, ResolvedConfig, build, check_components, component_of
 from pipezoo.errors import ConfigError, show
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import asked_stages
 from pipezoo.experiment.experiment import Experiment
+from pipezoo.experiment.registry import conf_dir
 from pipezoo.validators import unknown
 
 OF_THE_COMMAND = ("trust", "sweep")  # keys that say how to run, and describe no experiment
@@ -198,7 +199,7 @@ def _stages_at_least(least: int, *, _root_: DictConfig) -> int:
 def current_trust() -> Allowlist:
     """What this process's command line trusts; the processes it starts inherit it."""
     said = json.loads(os.environ.get("PIPEZOO_TRUST", "{}"))
-    return Allowlist(tuple(said.get("packages", ())), bool(said.get("third_party")))
+    return Allowlist(tuple(said.get("packages", ())), tuple(said.get("folders", ())))
 
 
 FROM_ENVIRONMENT: list[str] = []  # the variables that resolving a config has read

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError
+from pipezoo.renamed import new_key
 from pipezoo.validators import unknown
 
 COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml")
@@ -88,6 +89,8 @@ def _of_override(override: str, text: str) -> str:
 def _of_key(key: str, chain: Sequence[BaseException], words: Sequence[str]) -> str:
     parent: Any = next((getattr(link, "parent_node", None) for link in chain if getattr(link, "full_key", None)), None)
     holder, _, last = key.rpartition(".")
+    if new := new_key(key):
+        return f"{_typed(key, words)}: is now called {new}"
     names = [str(name) for name in parent if not str(name).startswith("_")] if hasattr(parent, "keys") else []
     if not names:
         return f"{_typed(key, words)}: {holder} has no keys of its own"

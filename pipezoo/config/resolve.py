@@ -10,14 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError, show
-from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.allowlist import BASES, Allowlist
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
+from pipezoo.experiment.registry import conf_dir
 from pipezoo.validators import unknown
 
 # What the caller adds to each part's arguments, and the class that its target must be a subclass of.
@@ -35,11 +35,6 @@ GIVEN = {
     "checkpoint": (),
 }
 OPTIONAL: dict[str, tuple[str, ...]] = {"fault": (), "export": ("spec",)}  # that may have no option chosen
-ROLES = {
-    "model": "torch.nn.modules.module.Module",
-    "optimizer": "torch.optim.optimizer.Optimizer",
-    "loss": "torch.nn.modules.module.Module",
-}
 STAGES = "_stages_"  # key of a model that is told its number of stages: which of its arguments that is
 SECRET = 4  # characters that a value from the environment has at least, to be looked for in what is printed
 WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
@@ -57,15 +52,6 @@ NOT_NUMBERS = (
     "on_nonfinite",
     "debug",
 )
-
-
-def conf_dir() -> Path:
-    """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
-    here = Path(__file__).resolve().parent.parent
-    clone = here.parent / "conf"
-    if (here.parent / "pyproject.toml").is_file() and (clone / "config.yaml").is_file():
-        return clone
-    return here / "conf"
 
 
 @dataclass(frozen=True)
@@ -147,7 +133,7 @@ def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:
     told = arguments.pop(STAGES, "") if group == "model" else ""
     if told and told not in arguments:
         raise ConfigError(f"{group}.{STAGES}={show(told)}: {unknown('argument', str(told), arguments)}")
-    role, given = ROLES.get(group, ""), (GIVEN | OPTIONAL).get(group, ())
+    role, given = BASES.get(group, ""), (GIVEN | OPTIONAL).get(group, ())
     sources = resolved.sources.get(group, {})
     return Component(group, choice, target, arguments, role, given, resolved.trust, sources, str(told))
 

@@ -9,11 +9,14 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.errors import ArgumentError
+from pipezoo.renamed import with_new_cost_keys
 from pipezoo.simulator.cost import Cost
 
 
 def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) -> Cost:
     """Read a cost file (the form is shown in ``cost.py``), a run's ``result.json``, or the folder that holds one.
+
+    Keys of before are read under those of today.
 
     Raises:
         ValueError: ``file=...`` cannot be read or has no costs, or one line that names the entry at fault.
@@ -35,6 +38,6 @@ def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) 
     if isinstance(data, dict):
         data.pop("_target_", None)  # so that a file of conf/cost can be read as it stands
     try:
-        return Cost.from_dict(data, num_stages)
+        return Cost.from_dict(with_new_cost_keys(data), num_stages)
     except ValueError as error:
         raise ArgumentError("file", file, str(error)) from None

@@ -1,27 +1,45 @@
-"""Whose code a config may name. A file of settings must not be able to run anything on the machine that reads it.
+"""Which code a config may name at ``_target_``. A file of settings must not be able to run anything on the machine.
 
-    allowed                            refused, under whatever name it is re-exported
-    pipezoo.*                          the standard library: os.system, pathlib.Path.write_text, builtins.open
-    torch.nn.*, torch.optim.* classes  the rest of torch: torch.load, torch.hub.load
-    what the command line trusts       what only a file trusts
+    model._target_=              allowed                                      refused
+      pipezoo.models.GPT         ours: what conf/model/*.yaml names, models    pipezoo.results.run_dir.write_text
+      torch.nn.GELU              torch's: modules, as model and loss and       torch.load, torch.hub.load
+                                 in them; optimizers, as optimizer
+      my_package.Net             the user's: packages named by trust=, and     sympy.sympify, os.system,
+                                 those in or beside a --config-dir             hydra.utils.instantiate
 
-The name is judged before anything is imported, and the object it leads to is judged again by where it was defined.
+Ours and torch's are allowed by role: a cost is no model, and what a schedule nests is neither. The name is judged
+before anything is imported, and the object it leads to is judged again by where it was defined.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError
+from pipezoo.experiment.registry import registered
+from pipezoo.renamed import new_target
 from pipezoo.validators import unknown
 
-OURS = "pipezoo"
-OF_TORCH = ("torch.nn", "torch.optim")
-VALID = "pipezoo.*, classes of torch.nn and torch.optim, and packages named by trust= on the command line"
+OURS, TORCH = "pipezoo", "torch"
+MODULE, OPTIMIZER = "torch.nn.modules.module.Module", "torch.optim.optimizer.Optimizer"
+BASES = {"model": MODULE, "loss": MODULE, "optimizer": OPTIMIZER}  # what these must be subclasses of
+NESTED_BASES = {"model": MODULE, "loss": MODULE}  # and what stands inside of them, where it is ours or torch's
+HOMES = {MODULE: ("torch.nn", "pipezoo.models", "pipezoo.losses"), OPTIMIZER: ("torch.optim",)}
+NEVER = {
+    TORCH: "torch beyond its modules and optimizers",
+    OURS: "pipezoo beyond what conf/ names",
+    "hydra": "Hydra, which runs what it is told,",
+    "hydra_plugins": "Hydra, which runs what it is told,",
+    "omegaconf": "OmegaConf, which runs what it is told,",
+}
+VALID = "what conf/ names, modules and optimizers of torch, packages named by trust=, packages beside a --config-dir"
 
 
 @dataclass(frozen=True)
@@ -30,47 +48,107 @@ class Allowlist:
 
     Args:
         packages: dotted names, from ``trust=``; each with all below it.
-        third_party: every package that is neither the standard library's nor torch's, from ``--config-dir``.
+        folders: of YAML files, from ``--config-dir``; each with the packages and modules in it and beside it.
     """
 
     packages: tuple[str, ...] = ()
-    third_party: bool = False
+    folders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for package in self.packages:
             root = package.partition(".")[0]
             if not all(name.isidentifier() for name in package.split(".")):
                 raise ConfigError(f"trust={package}: is not the name of a package")
-            if root == "torch" or root in sys.stdlib_module_names:
-                whose = "torch beyond torch.nn and torch.optim" if root == "torch" else "the standard library"
-                raise ConfigError(f"trust={package}: {whose} is never trusted")
+            if root in NEVER or root in sys.stdlib_module_names:
+                raise ConfigError(f"trust={package}: {NEVER.get(root, 'the standard library')} is never trusted")
 
     def covers(self, module: str) -> bool:
-        """Whether objects that are defined in ``module`` may be used."""
+        """Whether the user trusts what is defined in ``module``."""
         root = module.partition(".")[0]
-        if root == OURS:
-            return True
-        if root in sys.stdlib_module_names or root == "torch":
-            return any(_within(module, package) for package in OF_TORCH)
-        return self.third_party or any(_within(module, package) for package in self.packages)
+        if root in NEVER or root in sys.stdlib_module_names:
+            return False
+        return any(_within(module, package) for package in self.packages) or self.is_own(root)
+
+    def is_own(self, root: str) -> bool:
+        """Whether ``import root`` finds a package or module in or beside one of the folders. Imports nothing."""
+        for base in self._bases():
+            if _has(base, root):
+                places = _places(root)
+                if not places and str(base) not in sys.path:
+                    sys.path.append(str(base))  # behind all others, so that nothing else is found there instead
+                    places = _places(root)
+                return bool(places) and all(place.is_relative_to(base) for place in places)
+        return False
+
+    def _bases(self) -> Iterator[Path]:
+        for folder in self.folders:
+            yield Path(folder).resolve()
+            yield Path(folder).resolve().parent
 
 
 def resolve(key: str, target: str, trust: Allowlist) -> Any:
-    """The object with the dotted name ``target``.
+    """The object with the dotted name ``target``, which stands at ``key``, like ``model._target_``.
 
     Raises:
-        ConfigError: ``key=target:`` is not allowed, or there is no such thing.
+        ConfigError: ``key=target:`` is not allowed there, or there is no such thing.
     """
-    if not trust.covers(target):
-        root = target.partition(".")[0]
-        ours = root in sys.stdlib_module_names or root == "torch"
-        hint = "" if ours else f"; add trust={root} to the command line if it is yours"
-        raise ConfigError(f"{key}={target}: is not allowed{hint}; valid: {VALID}")
+    group, *inside = key.split(".")[:-1]
+    base = (NESTED_BASES if inside else BASES).get(group, "")
+    ours = frozenset() if inside else registered(group)
+    if target not in ours and not trust.covers(target) and not _is_of(target, base):
+        raise ConfigError(f"{key}={target}: {_refusal(group, target, trust)}")
     found = _find(key, target)
     home = getattr(found, "__module__", None) or type(found).__module__
-    if not isinstance(home, str) or not trust.covers(home) or (_within(home, "torch") and not inspect.isclass(found)):
-        raise ConfigError(f"{key}={target}: leads to code of {home}, which is not allowed; valid: {VALID}")
+    if not isinstance(home, str) or not _leads_home(found, home, target in ours, base, trust):
+        raise ConfigError(f"{key}={target}: leads to code of {home}, which is not allowed there; valid: {VALID}")
     return found
+
+
+def ancestors(found: Any) -> set[str]:
+    """The dotted names of a class and of all that it is derived from."""
+    return {f"{base.__module__}.{base.__qualname__}" for base in getattr(found, "__mro__", ())}
+
+
+def _leads_home(found: Any, home: str, is_registered: bool, base: str, trust: Allowlist) -> bool:
+    if is_registered and _within(home, OURS):
+        return True
+    if inspect.isclass(found) and base and any(_within(home, package) for package in HOMES[base]):
+        return base in ancestors(found)
+    return trust.covers(home)
+
+
+def _is_of(target: str, base: str) -> bool:
+    return bool(base) and any(_within(target, package) for package in HOMES[base])
+
+
+def _refusal(group: str, target: str, trust: Allowlist) -> str:
+    if new := new_target(target):
+        return f"is now called {new}"
+    root = target.partition(".")[0]
+    if root == OURS and (names := registered(group)):
+        return f"is not allowed there; {unknown(group, target, names)}"
+    if root in NEVER or root in sys.stdlib_module_names or not root.isidentifier():
+        return f"is not allowed there; valid: {VALID}"
+    if not _places(root):
+        return f"there is no package {root} on the Python path"
+    own = " (another package of that name is found first)" if any(_has(base, root) for base in trust._bases()) else ""
+    return f"is not allowed{own}; add trust={root} to the command line if it is yours; valid: {VALID}"
+
+
+def _has(base: Path, root: str) -> bool:
+    return (base / f"{root}.py").is_file() or (base / root).is_dir()
+
+
+def _places(root: str) -> list[Path]:
+    """The files or folders that ``import root`` would read; empty where it would find nothing."""
+    try:
+        spec = getattr(sys.modules.get(root), "__spec__", None) or importlib.util.find_spec(root)
+    except (ImportError, ValueError):
+        return []
+    if spec is None:
+        return []
+    found = list(spec.submodule_search_locations or ()) or ([spec.origin] if spec.origin else [])
+    return [Path(place).resolve() for place in found]
 
 
 def _find(key: str, target: str) -> Any:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ArgumentError, ConfigError, PipezooError, show
-from pipezoo.experiment.allowlist import Allowlist, resolve
+from pipezoo.experiment.allowlist import Allowlist, ancestors, resolve
 from pipezoo.experiment.foreign_error import argument_of
 from pipezoo.experiment.type_check import expected_by, fit, hints_of
+from pipezoo.renamed import new_key
 from pipezoo.validators import unknown
 
 KEYS = {"num_stages": "stages", "num_ranks": "ranks", "num_microbatches": "microbatches"}  # as the user spells them
@@ -62,7 +63,7 @@ class Component:
         found = resolve(f"{self.group}._target_", self.target, self.trust)
         if not callable(found):
             raise ConfigError(f"{self.group}._target_={self.target}: is neither a function nor a class")
-        if self.role and self.role not in _ancestors(found):
+        if self.role and self.role not in ancestors(found):
             raise ConfigError(f"{self.group}._target_={self.target}: is not a subclass of {self.role}")
         function: Callable[..., Any] = found
         return function
@@ -109,6 +110,8 @@ class Component:
         own = [name for name in names if name not in self.given]
         for name, value in self.arguments.items():
             if name not in own and not anything:
+                if new := new_key(f"{self.group}.{name}"):
+                    raise ConfigError(f"{self.group}.{name}={show(value)}: is now called {new}")
                 raise ConfigError(f"{self.group}.{name}={show(value)}: {unknown('key', name, own)}")
         for name in own:
             if name not in self.arguments and self.parameters[name].default is inspect.Parameter.empty:
@@ -200,10 +203,6 @@ def _is_component(value: Any) -> bool:
 
 def _wants_tuple(hint: Any, value: Any) -> bool:
     return isinstance(value, list) and not fit(value, hint, exactly=True) and fit(tuple(value), hint, exactly=True)
-
-
-def _ancestors(found: Any) -> set[str]:
-    return {f"{base.__module__}.{base.__qualname__}" for base in getattr(found, "__mro__", ())}
 
 
 def _place(error: Exception) -> str:

@@ -69,7 +69,7 @@ def refusal(line: str, config_dir: Path | None = None) -> str:
     words = line.split()
     trusted = tuple(word.removeprefix("trust=") for word in words if word.startswith("trust="))
     with pytest.raises(ConfigError) as error:
-        load(*compose(words, config_dir), Allowlist(trusted, third_party=config_dir is not None))
+        load(*compose(words, config_dir), Allowlist(trusted, (str(config_dir),) if config_dir else ()))
     message = str(error.value)
     assert "\n" not in message
     return message

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -37,20 +38,20 @@ def test_the_first_word_may_be_a_task_and_experiments_are_chosen_in_both_ways(ty
 
 
 @pytest.mark.parametrize(
-    ("words", "packages", "third_party"),
+    ("words", "packages", "folders"),
     [
-        (["trust=theirs"], ["theirs"], False),
-        (["trust=[theirs.nets, others]"], ["theirs.nets", "others"], False),
-        (["+trust=theirs"], ["theirs"], False),
-        (["--config-dir", "conf"], [], True),
-        (["--config-dir=conf"], [], True),
-        (["-cd", "conf"], [], True),
-        (["trust=[]"], [], False),
-        (["model.trust=theirs"], [], False),
+        (["trust=theirs"], ["theirs"], []),
+        (["trust=[theirs.nets, others]"], ["theirs.nets", "others"], []),
+        (["+trust=theirs"], ["theirs"], []),
+        (["--config-dir", "conf"], [], ["conf"]),
+        (["--config-dir=conf"], [], ["conf"]),
+        (["-cd", "conf"], [], ["conf"]),
+        (["trust=[]"], [], []),
+        (["model.trust=theirs"], [], []),
     ],
 )
-def test_trust_is_read_from_the_command_line(words, packages, third_party):
-    assert trusted_by(words) == {"packages": packages, "third_party": third_party}
+def test_trust_is_read_from_the_command_line(words, packages, folders):
+    assert trusted_by(words) == {"packages": packages, "folders": [str(Path(name).absolute()) for name in folders]}
 
 
 def test_a_config_folder_is_found_in_every_spelling(tmp_path):

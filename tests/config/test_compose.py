@@ -10,10 +10,10 @@ import pytest
 
 from pipezoo.config import compose as config
 from pipezoo.config.compose import compose, load, plain_config
-from pipezoo.config.resolve import conf_dir
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.experiment import Experiment
+from pipezoo.experiment.registry import conf_dir
 from pipezoo.launch import Processes
 
 OPTIONS = [
@@ -28,7 +28,7 @@ NEEDS = {"schedule=csv": "schedule.file=order.csv", "cost=file": "cost.file=cost
 
 def experiment(*words: str, config_dir: Path | None = None, trust: Allowlist | None = None) -> Experiment:
     cfg, choices = compose(words, config_dir)
-    return load(cfg, choices, trust or Allowlist(third_party=config_dir is not None))
+    return load(cfg, choices, trust or Allowlist(folders=(str(config_dir),) if config_dir else ()))
 
 
 def test_the_defaults_are_those_of_the_readme():

@@ -48,7 +48,7 @@ def test_the_folder_holds_the_table_the_winner_and_a_run_of_it(tmp_path):
 def test_the_experiment_composes_into_the_run_of_the_winner(tmp_path):
     run(experiment_of("model=multi_mlp", "model.d_hid=16"), tmp_path, lambda line: None)
 
-    experiment = load(*compose(["experiment=planned"], tmp_path / "conf"), Allowlist(third_party=True))
+    experiment = load(*compose(["experiment=planned"], tmp_path / "conf"), Allowlist())
 
     assert experiment.task == "train"
     assert experiment.model_name == "multi_mlp"

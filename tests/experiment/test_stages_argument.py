@@ -26,7 +26,9 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def experiment(conf: Path, *words: str) -> Experiment:
-    return load(*compose(["model=mine", "data.d_hid=8", "task=simulate", *words], conf), Allowlist(third_party=True))
+    return load(
+        *compose(["model=mine", "data.d_hid=8", "task=simulate", *words], conf), Allowlist(folders=(str(conf),))
+    )
 
 
 @pytest.mark.parametrize(

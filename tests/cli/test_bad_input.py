@@ -59,7 +59,7 @@ WITHOUT_A_MODEL = [
     ("-", "seed=${nope}", "seed=${nope}: there is no nope; give seed a value"),
     ("-", "model=example_code data=text", "data.context=${model.context}: there is no model.context; give data.context a value"),
     ("-", "trust=os", "trust=os: the standard library is never trusted"),
-    ("-", "trust=torch.hub", "trust=torch.hub: torch beyond torch.nn and torch.optim is never trusted"),
+    ("-", "trust=torch.hub", "trust=torch.hub: torch beyond its modules and optimizers is never trusted"),
     ("33", "schedule=csv schedule.file=nowhere.csv", "schedule.file=nowhere.csv: No such file or directory"),
 ]  # fmt: skip
 

@@ -32,6 +32,7 @@ MODULE, OPTIMIZER = "torch.nn.modules.module.Module", "torch.optim.optimizer.Opt
 BASES = {"model": MODULE, "loss": MODULE, "optimizer": OPTIMIZER}  # what these must be subclasses of
 NESTED_BASES = {"model": MODULE, "loss": MODULE}  # and what stands inside of them, where it is ours or torch's
 HOMES = {MODULE: ("torch.nn", "pipezoo.models", "pipezoo.losses"), OPTIMIZER: ("torch.optim",)}
+OF_TORCH = ("torch.nn", "torch.optim")
 NEVER = {
     TORCH: "torch beyond its modules and optimizers",
     OURS: "pipezoo beyond what conf/ names",
@@ -99,6 +100,8 @@ def resolve(key: str, target: str, trust: Allowlist) -> Any:
         raise ConfigError(f"{key}={target}: {_refusal(group, target, trust)}")
     found = _find(key, target)
     home = getattr(found, "__module__", None) or type(found).__module__
+    if base and inspect.isclass(found) and _is_of(home, base) and base not in ancestors(found):
+        raise ConfigError(f"{key}={target}: is not a subclass of {base}")
     if not isinstance(home, str) or not _leads_home(found, home, target in ours, base, trust):
         raise ConfigError(f"{key}={target}: leads to code of {home}, which is not allowed there; valid: {VALID}")
     return found
@@ -113,12 +116,13 @@ def _leads_home(found: Any, home: str, is_registered: bool, base: str, trust: Al
     if is_registered and _within(home, OURS):
         return True
     if inspect.isclass(found) and base and any(_within(home, package) for package in HOMES[base]):
-        return base in ancestors(found)
+        return True
     return trust.covers(home)
 
 
 def _is_of(target: str, base: str) -> bool:
-    return bool(base) and any(_within(target, package) for package in HOMES[base])
+    """Whether a name may be looked up for what is derived from ``base``; which of them is, the object says."""
+    return bool(base) and any(_within(target, package) for package in (*HOMES[base], *OF_TORCH))
 
 
 def _refusal(group: str, target: str, trust: Allowlist) -> str:

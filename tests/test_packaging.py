@@ -86,7 +86,7 @@ def test_the_console_script_finds_packages_of_the_working_folder(tmp_path):
     (tmp_path / "theirs" / "model" / "mine.yaml").write_text("_target_: their_net.Net\n")
     script = tmp_path / "bin" / "pipezoo"
     script.parent.mkdir()
-    script.write_text("import sys\nfrom pipezoo.__main__ import main\nsys.exit(main())\n")  # what pip writes
+    script.write_text("import sys\nfrom pipezoo.cli.main import main\nsys.exit(main())\n")  # what pip writes
     words = ("--config-dir", "theirs", "model=mine", "data.d_hid=4", "split=modules")
     ended = run(sys.executable, script, *words, cwd=tmp_path, PYTHONPATH=str(REPOSITORY))
     assert (ended.returncode, ended.stderr) == (2, "error: model=mine: found\n")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,13 +21,58 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipezoo.cli.resume import KEY, SweepRefused, begin
 from pipezoo.cli.run import Request
-from pipezoo.config.compose import current_trust, resolved_config
+from pipezoo.config.compose import resolved_config, trusting
 from pipezoo.config.resolve import ResolvedConfig
 from pipezoo.errors import ConfigError
+from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.registry import conf_dir
 from pipezoo.results.sanitize import printable
+from pipezoo.supervisor.garbage import resume_collection
 
-SWEEP: list[Path] = []  # the folder of the sweep that this process runs
-HOLDERS: list[int] = []  # what holds it, until this process ends
+
+@dataclass
+class Sweep:
+    """A sweep that was begun: its folder, and what holds it as :func:`pipezoo.cli.folder_lock.lock_folder` does."""
+
+    folder: Path
+    holder: int
+
+    def let_go(self) -> None:
+        if self.holder:
+            os.close(self.holder)
+            self.holder = 0
+
+
+BEGUN: ContextVar[list[Sweep]] = ContextVar("the sweeps that the command line has begun")
+
+
+def run_hydra(words: Sequence[str], trust: Allowlist, perform: Callable[[Request], float], sweeps: list[Sweep]) -> None:
+    """Have Hydra compose what ``words`` describe, and call ``perform`` with each run.
+
+    Args:
+        trust: what the command line trusts.
+        sweeps: a sweep is put there when it begins.
+
+    Raises:
+        Exception: whatever Hydra raises, in its own words.
+        SystemExit: Hydra was asked a question that it has answered, or not understood.
+    """
+
+    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+    def job(cfg: DictConfig) -> float | None:
+        request = request_of(cfg, trust)
+        result = perform(request)
+        return None if request.sweep is None else result
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole, and we word them
+    typed, sys.argv = sys.argv, [sys.argv[0], *words]
+    token = BEGUN.set(sweeps)
+    try:
+        with trusting(trust):
+            job()
+    finally:
+        BEGUN.reset(token)
+        sys.argv = typed
 
 
 class NoteSweep(Callback):
@@ -36,14 +86,12 @@ class NoteSweep(Callback):
         except ConfigError as error:
             raise SweepRefused(error) from error  # Hydra would make a warning of any other
         words = as_typed(typed.task), as_typed(typed.hydra), _own_config_dirs(config.hydra)
-        HOLDERS.append(begin(folder, *words, goes_on))
-        SWEEP.append(folder)
+        BEGUN.get().append(Sweep(folder, begin(folder, *words, goes_on)))
         with open_dict(config):  # which the sweeper writes down
             config.hydra.job.env_set = _named(config.hydra.job)
         if str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
             _compose_once(GlobalHydra.instance().config_loader())
-        gc.freeze()
-        gc.enable()  # a sweep may be long
+        resume_collection()  # a sweep may be long
 
 
 def _compose_once(loader: ConfigLoader) -> None:
@@ -61,30 +109,30 @@ def _compose_once(loader: ConfigLoader) -> None:
     loader.load_sweep_config = remembered  # type: ignore[method-assign]
 
 
-def request_of(cfg: DictConfig) -> Request:
+def request_of(cfg: DictConfig, trust: Allowlist) -> Request:
     """The run that Hydra's job at hand asks for."""
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    own = HydraConfig.get()
+    folder = Path(own.runtime.output_dir)
+    sweep = Path(own.sweep.dir) if own.mode == RunMode.MULTIRUN else None
     if sweep is not None and not folder.resolve().is_relative_to(sweep.resolve()):
         with suppress(OSError):
             folder.rmdir()  # Hydra has made it already
-        raise ConfigError(f"hydra.sweep.subdir={hydra.sweep.subdir}: leads out of the sweep's folder; valid: below it")
+        raise ConfigError(f"hydra.sweep.subdir={own.sweep.subdir}: leads out of the sweep's folder; valid: below it")
     goes_on = False
-    words = [word for word in as_typed(hydra.overrides.task) if not word.startswith(KEY)]
+    words = [word for word in as_typed(own.overrides.task) if not word.startswith(KEY)]
     resolved: ResolvedConfig | ConfigError
     files: dict[str, Any] = {
         ".hydra/config.yaml": _plain(cfg),
-        ".hydra/hydra.yaml": {"hydra": _without_environment(_plain(hydra))},
+        ".hydra/hydra.yaml": {"hydra": _without_environment(_plain(own))},
         ".hydra/overrides.yaml": words,
     }
     try:
         goes_on = goes_on_with(sweep, cfg)
-        resolved = resolved_config(cfg, dict(hydra.runtime.choices), current_trust())
+        resolved = resolved_config(cfg, dict(own.runtime.choices), trust)
         files["config.yaml"] = {key: resolved.shown[key] for key in resolved.shown if key != "sweep"}
     except ConfigError as error:
         resolved = error
-    title = printable(f"[{hydra.job.num}] {' '.join(words)}") if sweep is not None else ""
+    title = printable(f"[{own.job.num}] {' '.join(words)}") if sweep is not None else ""
     return Request(resolved, folder, files, title, sweep, goes_on)
 
 

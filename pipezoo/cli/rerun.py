@@ -1,4 +1,4 @@
-"""``python -m pipezoo.cli.rerun FOLDER [key=value ...]``: run it again from its folder alone, and say what differs.
+"""``python -m pipezoo.rerun FOLDER [key=value ...]``: run it again from its folder alone, and say what differs.
 
     FOLDER/config.yaml           what ran                    \\
     FOLDER/.hydra/overrides.yaml what was typed               |-> typed again, and what today's conf/ says otherwise
@@ -10,21 +10,18 @@ The new run has a folder of its own. Its losses are compared bit for bit with th
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipezoo.cli.signals import catch_signals
+from pipezoo.config.overrides import OF_THIS_COMMAND_LINE, key_of, leaves, literal
 from pipezoo.errors import ConfigError, PipezooError, VerificationError
-
-OF_THIS_COMMAND_LINE = ("trust", "debug")  # what an old folder must not bring along
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code of the run; 3 when it went well but came to other numbers for no reason that can be seen."""
-    parser = argparse.ArgumentParser("python -m pipezoo.cli.rerun", description="Run it again and say what differs.")
+    parser = argparse.ArgumentParser("python -m pipezoo.rerun", description="Run it again and say what differs.")
     parser.add_argument("folder", type=Path, help="what a run left behind")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="what shall be different this time")
     parser.add_argument("--config-dir", type=Path, help="your own YAML files, where the run had some")
@@ -40,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _rerun(folder: Path, changes: Sequence[str], config_dir: Path | None) -> int:
-    from pipezoo.__main__ import hydra_command
+    from pipezoo.cli.hydra_command import hydra_command
     from pipezoo.config.compose import fresh_folder
     from pipezoo.results.run_dir import read_result
 
@@ -48,9 +45,9 @@ def _rerun(folder: Path, changes: Sequence[str], config_dir: Path | None) -> int
     words, differences = words_of(folder, config_dir)
     for line in differences:
         print(line)
-    target = next((word.partition("=")[2] for word in changes if _key(word) == "hydra.run.dir"), fresh_folder())
-    changed = {_key(word) for word in changes}
-    words = [word for word in words if _key(word) not in changed] + list(changes)
+    target = next((word.partition("=")[2] for word in changes if key_of(word) == "hydra.run.dir"), fresh_folder())
+    changed = {key_of(word) for word in changes}
+    words = [word for word in words if key_of(word) not in changed] + list(changes)
     words += [] if "hydra.run.dir" in changed else [f"hydra.run.dir={target}"]
     code = hydra_command(words + ([] if config_dir is None else ["--config-dir", str(config_dir)]))
     if code:
@@ -75,7 +72,7 @@ def words_of(folder: Path, config_dir: Path | None = None) -> tuple[list[str], l
     from pipezoo.results.schedule_file import schedule_file
 
     stored = _yaml(folder, CONFIG)
-    typed = [word for word in _yaml(folder, ".hydra/overrides.yaml") if _key(word) not in OF_THIS_COMMAND_LINE]
+    typed = [word for word in _yaml(folder, ".hydra/overrides.yaml") if key_of(word) not in OF_THIS_COMMAND_LINE]
     hydra = _yaml(folder, ".hydra/hydra.yaml")["hydra"]
     _check_sources(folder, hydra, config_dir)
     words, differences = list(typed), []
@@ -100,7 +97,7 @@ def words_of(folder: Path, config_dir: Path | None = None) -> tuple[list[str], l
     order, ran = stored.get("schedule", {}).get("file"), schedule_file(folder)
     if order and not Path(order).exists() and ran is not None:
         differences.append(f"differs   schedule.file={order} is gone; what ran is read from {ran}")
-        words = [word for word in words if _key(word) != "schedule.file"]
+        words = [word for word in words if key_of(word) != "schedule.file"]
         words.append(f"schedule.file={literal(str(ran))}")
     return words, differences
 
@@ -129,28 +126,6 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[s
     return lines, same
 
 
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """``model.d_hid``, 512 and so on; lists are leaves, and so are empty dicts."""
-    if isinstance(node, dict) and (node or not path):
-        for key, value in node.items():
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
-
-
-def literal(value: Any) -> str:
-    """A value as Hydra's command line reads it back."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value) + "'"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(literal, value)) + "]"
-    return str(value)
-
-
 def _check_sources(folder: Path, hydra: Mapping[str, Any], config_dir: Path | None) -> None:
     """Code is trusted by the one who types, so a folder cannot bring its own."""
     for source in hydra["runtime"].get("config_sources", ()):
@@ -177,12 +152,3 @@ def _yaml(folder: Path, name: str) -> Any:
 def _elsewhere(value: Any) -> bool:
     """True for a path inside the ``conf/`` of another checkout or machine, which is found again in today's."""
     return isinstance(value, str) and "/conf/" in value and not Path(value).exists()
-
-
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
-
-
-if __name__ == "__main__":
-    catch_signals()
-    sys.exit(main())

@@ -20,8 +20,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.cli.folder_lock import lock_folder, locked
-from pipezoo.cli.rerun import OF_THIS_COMMAND_LINE, leaves, literal
 from pipezoo.cli.run import Request, result_of
+from pipezoo.config.overrides import OF_THIS_COMMAND_LINE, key_of, leaves, literal
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.results.run_dir import CONFIG, RESULT, write_json
 from pipezoo.tasks.terminal import PrintLine
@@ -45,7 +45,7 @@ class SweepRefused(BaseException):
 
 def asked_folder(overrides: Sequence[str]) -> Path | None:
     """The folder of the sweep that the command line wants to go on with."""
-    values = [word.partition("=")[2].strip("'\"") for word in overrides if _key(word) == KEY]
+    values = [word.partition("=")[2].strip("'\"") for word in overrides if key_of(word) == KEY]
     return Path(values[-1]) if values and values[-1] != "null" else None
 
 
@@ -59,8 +59,8 @@ def resumed(options: Sequence[str], overrides: Sequence[str], config_dirs: Seque
     if folder is None:
         return [*options, *overrides]
     note = _note(folder)
-    own = [word for word in overrides if _key(word) != KEY]
-    if WHERE in map(_key, own):
+    own = [word for word in overrides if key_of(word) != KEY]
+    if WHERE in map(key_of, own):
         raise ConfigError(f"{KEY}={folder}: says where the sweep goes; leave {WHERE} out")
     if missing := [str(path) for path in note["config_dirs"] if path not in map(_resolved, config_dirs)]:
         raise ConfigError(
@@ -68,14 +68,14 @@ def resumed(options: Sequence[str], overrides: Sequence[str], config_dirs: Seque
             f"--config-dir {missing[0]}"
         )
     of_hydra = [word for word in own if _is_hydras(word)]
-    of_runs = [word for word in own if not _is_hydras(word) and _key(word) not in OF_THIS_COMMAND_LINE]
+    of_runs = [word for word in own if not _is_hydras(word) and key_of(word) not in OF_THIS_COMMAND_LINE]
     if of_runs and of_runs != note["words"]:
         raise ConfigError(
             f"{KEY}={folder}: was started with {' '.join(note['words'])}; valid: the same words, or none of them"
         )
     if any(_is_launchers(word) for word in of_hydra):
         note["hydra"] = [word for word in note["hydra"] if not _is_launchers(word)]
-    rest = [word for word in own if _key(word) in OF_THIS_COMMAND_LINE]
+    rest = [word for word in own if key_of(word) in OF_THIS_COMMAND_LINE]
     here = literal(str(folder))
     multirun = [] if {"-m", "--multirun"} & {*options} else ["-m"]
     return [*multirun, *options, *note["words"], *note["hydra"], *rest, *of_hydra, f"{WHERE}={here}", f"{KEY}={here}"]
@@ -103,8 +103,8 @@ def begin(
     if (folder / NOTE).exists() and any(folder.glob(f"*/{RESULT}")):
         raise SweepRefused(OutputError(f"{WHERE}={folder}: already holds a sweep; {KEY}={folder} goes on with it"))
     note = {
-        "words": [word for word in words if _key(word) not in (*OF_THIS_COMMAND_LINE, KEY)],
-        "hydra": [word for word in of_hydra if _key(word) not in (WHERE, "hydra.mode")],
+        "words": [word for word in words if key_of(word) not in (*OF_THIS_COMMAND_LINE, KEY)],
+        "hydra": [word for word in of_hydra if key_of(word) not in (WHERE, "hydra.mode")],
         "config_dirs": [_resolved(path) for path in config_dirs],
     }
     try:
@@ -176,16 +176,12 @@ def _note(folder: Path) -> dict[str, list[str]]:
         raise ConfigError(f"{KEY}={folder}: {NOTE} is not the note of a sweep") from None
 
 
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
-
-
 def _is_hydras(word: str) -> bool:
-    return _key(word).startswith(("hydra.", "hydra/"))
+    return key_of(word).startswith(("hydra.", "hydra/"))
 
 
 def _is_launchers(word: str) -> bool:
-    return _key(word).startswith(("hydra/launcher", "hydra.launcher"))
+    return key_of(word).startswith(("hydra/launcher", "hydra.launcher"))
 
 
 def _resolved(path: Path | str) -> str:

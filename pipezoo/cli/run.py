@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
-import importlib
 import math
-import pkgutil
 import re
 import sys
 import time
@@ -19,17 +16,18 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-import pipezoo.tasks
 from pipezoo.cli.signals import interrupted
 from pipezoo.config.resolve import ResolvedConfig, build, check_components
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.results.run_dir import RESULT, claim, read_result, write_json, write_text
 from pipezoo.results.sanitize import printable
+from pipezoo.supervisor.garbage import resume_collection
 from pipezoo.tasks.terminal import PrintLine
-from pipezoo.validators import unknown
 
 DEFECT = 1  # exit code of an error that nobody foresaw
+
+Task = Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,7 @@ def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
             take(request.folder)
             claimed = True
             write_files(request)
-        gc.freeze()  # all that was imported stays
-        gc.enable()
+        resume_collection()
         task(experiment, request.folder, print_line)
         _write_page(request.folder)
     except BaseException as error:
@@ -137,14 +134,32 @@ def to_yaml(content: Any) -> str:
     return text
 
 
-def task_of(name: str) -> Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]:
-    """The ``run`` of ``pipezoo/tasks/<name>.py``. Raises ConfigError where there is no such file."""
-    names = [module.name for module in pkgutil.iter_modules(pipezoo.tasks.__path__)]
-    if name not in names:
-        raise ConfigError(f"task={name}: {unknown('task', name, names)}")
-    run: Callable[[Experiment, Path, PrintLine], Mapping[str, Any]] = importlib.import_module(
-        f"pipezoo.tasks.{name}"
-    ).run
+def task_of(name: str) -> Task:
+    """The function that does a task; its imports are made here, torch's for a task that trains."""
+    return {"train": _train, "verify": _verify, "simulate": _simulate, "plan": _plan}[name]()
+
+
+def _train() -> Task:
+    from pipezoo.tasks.train import run
+
+    return run
+
+
+def _verify() -> Task:
+    from pipezoo.tasks.verify import run
+
+    return run
+
+
+def _simulate() -> Task:
+    from pipezoo.tasks.simulate import run
+
+    return run
+
+
+def _plan() -> Task:
+    from pipezoo.tasks.plan import run
+
     return run
 
 

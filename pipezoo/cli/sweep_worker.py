@@ -8,7 +8,6 @@ sweep ──fork──> run 0 ──fork──> its ranks        what a run does
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import signal
@@ -25,6 +24,7 @@ from pipezoo.cli.run import DEFECT, Request, objective, record, result_of, run, 
 from pipezoo.config.resolve import WITH_MODEL
 from pipezoo.errors import ConfigError
 from pipezoo.report.html import compile_templates
+from pipezoo.supervisor.garbage import pause_collection, resume_collection
 from pipezoo.supervisor.processes import die_with_parent, exit_now
 from pipezoo.tasks.terminal import PrintLine
 
@@ -78,12 +78,11 @@ def warm_up(modules: tuple[str, ...]) -> None:
     """Import what every run needs, without collecting garbage that is none, and keep the children off its pages."""
     if all(module in sys.modules for module in modules):
         return
-    gc.disable()
+    pause_collection()
     for module in modules:
         with contextlib.suppress(ImportError):  # an alias that its package put there
             importlib.import_module(module)
-    gc.freeze()
-    gc.enable()
+    resume_collection()
 
 
 def _fork(work: Callable[[], int], output: Path) -> int:

@@ -8,24 +8,26 @@ looked up, not listed here, so that a new model or schedule needs no edit of thi
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers.oc import env
 
 from pipezoo.config.config_errors import explain
 from pipezoo.config.help import help_text
+from pipezoo.config.overrides import config_dirs, key_of, parted
 from pipezoo.config.resolve import GIVEN, OPTIONAL, ResolvedConfig, build, check_components, component_of
 from pipezoo.errors import ConfigError, show
 from pipezoo.experiment.allowlist import Allowlist
@@ -34,6 +36,7 @@ from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.registry import conf_dir
 from pipezoo.validators import unknown
 
+TRUST: ContextVar[Allowlist] = ContextVar("what the command line trusts")
 OF_THE_COMMAND = ("trust", "sweep")  # keys that say how to run, and describe no experiment
 
 
@@ -55,7 +58,8 @@ def load(cfg: DictConfig, choices: Mapping[str, Any], trust: Allowlist) -> Exper
 
 def resolved_config(cfg: DictConfig, choices: Mapping[str, Any], trust: Allowlist) -> ResolvedConfig:
     """What a composed config says, in plain values. Raises ConfigError: an unknown key, a value that leads nowhere."""
-    plain, shown = _plain_and_shown(cfg)
+    with trusting(trust):
+        plain, shown = _plain_and_shown(cfg)
     _check_trust(plain["trust"], trust)
     raw = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(raw, dict)
@@ -77,6 +81,32 @@ def compose(words: Sequence[str], config_dir: Path | None = None) -> tuple[DictC
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, choices
+
+
+def trusted_by(words: Sequence[str]) -> Allowlist:
+    """What a command line trusts: packages by name, and folders of YAML files.
+
+    Raises:
+        Exception: Hydra's own, where a name cannot be read.
+        ConfigError: what can never be trusted.
+    """
+    typed = [word for word in parted(words)[1] if key_of(word) == "trust" and "=" in word]
+    names: list[str] = []
+    for override in OverridesParser.create().parse_overrides(typed):
+        value = [*override.sweep_string_iterator()] if override.is_sweep_override() else override.value()
+        names += map(str, value if isinstance(value, list) else [] if value is None else [value])
+    folders = tuple(str(path.absolute()) for path in config_dirs(words))
+    return Allowlist(tuple(name for name in names if name), folders)
+
+
+@contextmanager
+def trusting(trust: Allowlist) -> Iterator[None]:
+    """Have the interpolations of our YAML files that look at a component look at those that are trusted."""
+    token = TRUST.set(trust)
+    try:
+        yield
+    finally:
+        TRUST.reset(token)
 
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
@@ -101,9 +131,9 @@ def shown_config(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _plain_and_shown(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    FROM_ENVIRONMENT.clear()
-    plain = plain_config(cfg)
-    return plain, _shown(cfg, plain) if FROM_ENVIRONMENT else plain
+    with _noting_environment() as read:
+        plain = plain_config(cfg)
+        return plain, _shown(cfg, plain, read) if read else plain
 
 
 @cache
@@ -131,18 +161,34 @@ def _sources(raw: Mapping[Any, Any], group: str) -> dict[str, str]:
     return sources
 
 
-def _shown(node: Any, plain: Any) -> Any:
+@contextmanager
+def _noting_environment() -> Iterator[list[str]]:
+    """The variables that resolving a config reads while the block lasts."""
+    read: list[str] = []
+
+    def noted(key: str, *default: Any) -> str | None:
+        read.append(key)
+        return env(key, *default)
+
+    OmegaConf.register_new_resolver("oc.env", noted, replace=True)
+    try:
+        yield read
+    finally:
+        OmegaConf.register_new_resolver("oc.env", env, replace=True)
+
+
+def _shown(node: Any, plain: Any, read: list[str]) -> Any:
     raw: Any = OmegaConf.to_container(node, resolve=False)
     shown: Any = dict(plain) if isinstance(plain, dict) else list(plain)
     for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw):
         if isinstance(value, (dict, list)):
-            shown[key] = _shown(node[key], plain[key])
+            shown[key] = _shown(node[key], plain[key], read)
         elif "${" in str(value):
-            FROM_ENVIRONMENT.clear()
+            read.clear()
             found = node[key]
             if OmegaConf.is_config(found):
                 OmegaConf.to_container(found, resolve=True)
-            shown[key] = value if FROM_ENVIRONMENT else plain[key]
+            shown[key] = value if read else plain[key]
     return shown
 
 
@@ -181,7 +227,7 @@ def _stages_asked(root: DictConfig) -> int | None:
     try:
         stages, ranks = (count if type(count := root.get(key)) is int else None for key in ("stages", "ranks"))
         node = OmegaConf.to_container(root.schedule, resolve=True)
-        component = component_of("schedule", node, ResolvedConfig({}, trust=current_trust()))
+        component = component_of("schedule", node, ResolvedConfig({}, trust=TRUST.get(Allowlist())))
         written = None if component.takes("num_ranks") else component()
         return asked_stages(component, stages, ranks, written)[0]
     except (ConfigError, OmegaConfBaseException, AttributeError):
@@ -196,22 +242,6 @@ def _stages_at_least(least: int, *, _root_: DictConfig) -> int:
     return max(least, _stages_asked(_root_) or least)
 
 
-def current_trust() -> Allowlist:
-    """What this process's command line trusts; the processes it starts inherit it."""
-    said = json.loads(os.environ.get("PIPEZOO_TRUST", "{}"))
-    return Allowlist(tuple(said.get("packages", ())), tuple(said.get("folders", ())))
-
-
-FROM_ENVIRONMENT: list[str] = []  # the variables that resolving a config has read
-
-
-def _environment(key: str, *default: Any) -> str | None:
-    """OmegaConf's own ``oc.env``, noted down."""
-    FROM_ENVIRONMENT.append(key)
-    return env(key, *default)
-
-
-OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
 OmegaConf.register_new_resolver("help_text", lambda: help_text(conf_dir() / "config.yaml"), replace=True)
 OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
 OmegaConf.register_new_resolver("run_token", lambda: secrets.token_hex(2), replace=True, use_cache=True)

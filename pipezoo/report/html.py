@@ -257,7 +257,7 @@ def _memory(run: Run) -> list[tuple[str, str]]:
 
 def _commands(run: Run) -> str:
     """What to type to see the run again: its repetition from the folder, and the command as it was given."""
-    return f"python -m pipezoo.cli.rerun {shlex.quote(printable(run.folder))}\n{printable(run.command)}"
+    return f"python -m pipezoo.rerun {shlex.quote(printable(run.folder))}\n{printable(run.command)}"
 
 
 @cache

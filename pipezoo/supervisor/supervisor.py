@@ -12,7 +12,6 @@ those that fell over it: it was the first, and did not just lose a connection.
 from __future__ import annotations
 
 import contextlib
-import gc
 import multiprocessing
 import os
 import selectors
@@ -26,6 +25,7 @@ from typing import Any
 
 from pipezoo import errors
 from pipezoo.schedule.action import Action
+from pipezoo.supervisor.garbage import frozen
 from pipezoo.supervisor.processes import death, is_stopped
 from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall
 from pipezoo.supervisor.worker import WORKER_LOG, deserialize_error, run_worker
@@ -111,14 +111,13 @@ def launch(
     context = multiprocessing.get_context(start_method)
     heartbeats = context.RawArray("q", HEARTBEAT * len(targets))
     workers: list[Worker] = []
-    gc.freeze()  # what the parent has allocated is not touched, so not copied, by the children's collections
-    try:
-        for place, (name, target) in enumerate(targets.items()):
-            workers.append(_start(context, name, target, heartbeats, place, log, (actions or {}).get(name, ())))
-        _watch(workers, heartbeats, limits, log, handlers)
-    finally:
-        _end(workers)
-        gc.unfreeze()
+    with frozen():
+        try:
+            for place, (name, target) in enumerate(targets.items()):
+                workers.append(_start(context, name, target, heartbeats, place, log, (actions or {}).get(name, ())))
+            _watch(workers, heartbeats, limits, log, handlers)
+        finally:
+            _end(workers)
     return {worker.name: worker.result for worker in workers}
 
 

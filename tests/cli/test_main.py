@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipezoo.__main__ import config_dirs, respell, trusted_by
+import pipezoo
+from pipezoo.cli.main import respell
+from pipezoo.config.compose import trusted_by
+from pipezoo.config.overrides import config_dirs
+from pipezoo.experiment.allowlist import Allowlist
 
 SMALL = ("model=multi_mlp", "model.d_hid=8", "steps=2")
 SMALLEST = (*SMALL, "stages=1", "verify=false")  # one rank, compared with nothing
@@ -47,11 +51,14 @@ def test_the_first_word_may_be_a_task_and_experiments_are_chosen_in_both_ways(ty
         (["--config-dir=conf"], [], ["conf"]),
         (["-cd", "conf"], [], ["conf"]),
         (["trust=[]"], [], []),
+        (["trust=null"], [], []),
+        (["trust='theirs'", 'trust="others"'], ["theirs", "others"], []),
+        (["-m", "trust=theirs,others"], ["theirs", "others"], []),
         (["model.trust=theirs"], [], []),
     ],
 )
 def test_trust_is_read_from_the_command_line(words, packages, folders):
-    assert trusted_by(words) == {"packages": packages, "folders": [str(Path(name).absolute()) for name in folders]}
+    assert trusted_by(words) == Allowlist(tuple(packages), tuple(str(Path(name).absolute()) for name in folders))
 
 
 def test_a_config_folder_is_found_in_every_spelling(tmp_path):
@@ -68,6 +75,35 @@ def test_help_names_every_group_and_every_key(cli):
     assert ended.seconds < 5.0
 
 
+def test_the_version_is_ours(cli):
+    ended = cli("--version")
+    assert (ended.code, ended.out, ended.err) == (0, f"pipezoo {pipezoo.__version__}\n", "")
+
+
+def test_what_was_registered_to_run_at_exit_runs_and_the_command_ends_at_once(environment, tmp_path):
+    """Trackers, profilers and coverage write what they have there."""
+    (tmp_path / "sitecustomize.py").write_text("import atexit; atexit.register(print, 'at exit', flush=True)")
+    search = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
+    command = [sys.executable, "-m", "pipezoo", *SMALLEST, "hydra.run.dir=here"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env={**environment, "PYTHONPATH": search}, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines().count("at exit") == 1  # of the command, and of no rank
+    assert ended.stdout.splitlines()[-1] == "at exit"
+
+
+def test_a_second_sweep_in_a_process_does_not_see_the_first(tmp_path, monkeypatch):
+    from pipezoo.cli.main import command
+
+    monkeypatch.chdir(tmp_path)
+    words = ["simulate", "ranks=2", "microbatches=2"]
+    assert command([*words, "-m", "schedule=1f1b,gpipe", "hydra.sweep.dir=first"]) == 0
+    (tmp_path / "first").rename(tmp_path / "away")
+    assert command([*words, "hydra.run.dir=run"]) == 0
+    assert not (tmp_path / "first").exists()
+
+
 def test_hydras_own_questions_are_answered(cli):
     job = cli("--cfg", "job", "--resolve", "-p", "model", "stages=5")
     assert (job.code, yaml.safe_load(job.out)["splits"]) == (0, 5)
@@ -82,7 +118,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(environment, tmp_path):
 
 def test_tab_completion_answers_at_once(environment, tmp_path):
     script = tmp_path / "pipezoo"
-    script.write_text("import sys\nfrom pipezoo.__main__ import main\nsys.exit(main())\n")
+    script.write_text("import sys\nfrom pipezoo.cli.main import main\nsys.exit(main())\n")
     typed = {"COMP_LINE": "pipezoo schedule=z", "COMP_POINT": "18", "COMP_CWORD": "1"}
     command = [sys.executable, script, "-sc", "query=bash"]
     began = time.monotonic()

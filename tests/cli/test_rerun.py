@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipezoo.cli.rerun import compare, leaves, literal, words_of
+from pipezoo.cli.rerun import compare, words_of
+from pipezoo.config.overrides import leaves, literal
 from pipezoo.errors import ConfigError
 from tests.conftest import REPOSITORY
 
@@ -35,7 +36,7 @@ def first(run_once, tmp_path) -> Path:
 
 
 def test_a_repeated_run_has_the_same_losses_bit_for_bit(cli, first, tmp_path):
-    ended = cli("first", "hydra.run.dir=second", module="pipezoo.cli.rerun")
+    ended = cli("first", "hydra.run.dir=second", module="pipezoo.rerun")
     assert (ended.code, ended.err) == (0, "")
     assert "again     first -> second" in ended.out
     assert "losses    the same in all 2 steps, bit for bit" in ended.out
@@ -104,7 +105,7 @@ def test_an_order_that_is_gone_is_read_from_the_folder(first):
 
 
 def test_a_folder_without_a_run_is_one_line(cli, tmp_path):
-    ended = cli("nowhere", module="pipezoo.cli.rerun")
+    ended = cli("nowhere", module="pipezoo.rerun")
     assert ended.code == 2
     assert len(ended.error_lines) == 1
     (tmp_path / "sweep" / "0").mkdir(parents=True)
@@ -116,7 +117,7 @@ def test_a_folder_without_a_run_is_one_line(cli, tmp_path):
 def test_an_old_folder_needs_nothing_beside_it(cli, first, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     shutil.move(first, tmp_path / "elsewhere" / "moved")
-    ended = cli("moved", module="pipezoo.cli.rerun", cwd=tmp_path / "elsewhere")
+    ended = cli("moved", module="pipezoo.rerun", cwd=tmp_path / "elsewhere")
     assert ended.code == 0
     assert "bit for bit" in ended.out
 

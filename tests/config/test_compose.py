@@ -85,7 +85,7 @@ def test_every_key_of_the_main_config_is_explained():
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("spelling", ["experiment={}", "+experiment={}"])
 def test_every_experiment_composes_in_both_spellings(name, spelling):
-    from pipezoo.__main__ import respell
+    from pipezoo.cli.main import respell
 
     cfg, choices = compose(respell([spelling.format(name)]))
     assert choices["experiment"] == name

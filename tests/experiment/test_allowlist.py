@@ -178,7 +178,7 @@ def test_a_name_of_before_is_answered_with_that_of_today(group, target, today):
         "pipezoo.results.run_dir.write_text",
         "pipezoo.results.run_dir.claim",
         "pipezoo.results.run_dir.MetricsFile",
-        "pipezoo.__main__.command",
+        "pipezoo.cli.main.command",
         "pipezoo.cli.hydra_app.NoteSweep",
         "pipezoo.experiment.allowlist.resolve",
         "pipezoo.schedules.from_csv.Path.write_text",

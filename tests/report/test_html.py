@@ -38,7 +38,7 @@ def test_the_page_says_what_ran_how_it_went_and_how_to_repeat_it(tmp_path: Path)
         "Derived: ranks=4 (1 stage per rank).",
         '<td class="number">1 MiB</td><td class="number">2 MiB</td>',
         "d_hid: 512",
-        f"python -m pipezoo.cli.rerun {tmp_path}/a\npython -m pipezoo stages=4 microbatches=8 schedule=1f1b",
+        f"python -m pipezoo.rerun {tmp_path}/a\npython -m pipezoo stages=4 microbatches=8 schedule=1f1b",
     ):
         assert text in page
 

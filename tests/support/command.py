@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch  # noqa: F401 - all of these: before the fork
 
-import pipezoo.__main__
+import pipezoo.cli.main
 import pipezoo.config.compose
 import pipezoo.models
 import pipezoo.splitters.modules
@@ -54,7 +54,7 @@ class Command:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.argv = ["pipezoo", *self.words]
-        pipezoo.__main__.main()
+        pipezoo.cli.main.main()
 
     def wait(self, seconds: float = 60.0) -> Command:
         """Until it has ended. Kills all of it and fails after ``seconds``."""

@@ -118,7 +118,7 @@ def test_what_cannot_be_predicted_is_said_in_the_users_spelling(tmp_path, values
 
 
 def test_from_the_command_line_it_needs_neither_a_model_nor_torch(tmp_path):
-    watch = "import sys; sys.argv[0] = 'pipezoo'; from pipezoo.__main__ import command; code = command(sys.argv[1:])"
+    watch = "import sys; sys.argv[0] = 'pipezoo'; from pipezoo.cli.main import command; code = command(sys.argv[1:])"
     end = "; assert 'torch' not in sys.modules; sys.exit(code)"
     words = ["simulate", "ranks=4", "schedule=zbv", "microbatches=16", f"hydra.run.dir={tmp_path}/run"]
 

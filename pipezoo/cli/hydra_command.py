@@ -1,0 +1,117 @@
+"""A command line with a config: Hydra composes it, each run that it describes is run; the worst exit code counts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipezoo.cli.signals import interrupted
+from pipezoo.config.overrides import config_dirs, parted
+from pipezoo.errors import ConfigError, OutputError, PipezooError
+
+if TYPE_CHECKING:
+    from pipezoo.cli.run import Request
+
+
+def hydra_command(words: Sequence[str]) -> int:
+    """Compose the config that ``words`` describe, and run it, or all of them; the exit code."""
+    from pipezoo.cli.hydra_app import Sweep, run_hydra
+    from pipezoo.cli.resume import SweepRefused, resumed
+    from pipezoo.config.compose import trusted_by
+
+    sweeps: list[Sweep] = []
+    codes = [0]
+
+    def perform(request: Request) -> float:
+        result = _perform(request)
+        if request.sweep is None:
+            codes.append(int(result))
+        return result
+
+    try:
+        trust = trusted_by(words)
+        words = resumed(*parted(words), config_dirs(words))
+        _check_names(words)
+        run_hydra(words, trust, perform, sweeps)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt as error:
+        return _interrupted(error, [sweep.folder for sweep in sweeps])
+    except SweepRefused as refusal:
+        return _tell(refusal.error, words)
+    except Exception as error:
+        codes.append(_tell(error, words))
+    finally:
+        for sweep in sweeps:
+            sweep.let_go()
+    if sweeps:
+        from pipezoo.cli.sweep import end_of_sweep
+
+        codes.append(end_of_sweep(sweeps[-1].folder))
+    return max(codes)
+
+
+def _perform(request: Request) -> float:
+    """The exit code of a run; the objective of one of a sweep."""
+    from pipezoo.cli.run import run
+    from pipezoo.cli.sweep_worker import run_in_worker
+
+    def print_line(line: str) -> None:
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:  # the reader has seen enough, but the run is not done
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return run(request, print_line) if request.sweep is None else run_in_worker(request, print_line)
+
+
+def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path]) -> int:
+    """Say so, and what a sweep came to until then; the exit code."""
+    code, line = interrupted(error)
+    print(line, file=sys.stderr)
+    if sweeps:
+        from pipezoo.cli.sweep import end_of_sweep
+
+        end_of_sweep(sweeps[-1])
+        print(f"python -m pipezoo -m sweep.resume={shlex.quote(str(sweeps[-1]))}  goes on with it")
+    return code
+
+
+def _tell(error: Exception, words: Sequence[str]) -> int:
+    """Say in one line what Hydra raised before or between the runs; its exit code."""
+    from pipezoo.cli.run import ending
+    from pipezoo.config.config_errors import explain
+    from pipezoo.experiment.registry import conf_dir
+
+    told = explain(error, words, [conf_dir(), *config_dirs(words)]) or _unwritable(error) or error
+    code, line = ending(told)
+    if "debug=true" in words or not isinstance(told, PipezooError):
+        traceback.print_exception(error)
+    print(line, file=sys.stderr)
+    return code
+
+
+def _check_names(words: Sequence[str]) -> None:
+    """A user's YAML file with the name of one of ours would not be read, and nobody would say so."""
+    from pipezoo.experiment.registry import conf_dir
+
+    for folder in config_dirs(words):
+        for file in sorted(folder.rglob("*.yaml")):
+            ours = conf_dir() / file.relative_to(folder)
+            if ours.is_file() and ours.read_bytes() != file.read_bytes():
+                name = file.relative_to(folder)
+                raise ConfigError(
+                    f"--config-dir={folder}: {name} has the name of one of pipezoo's own files; rename it"
+                )
+
+
+def _unwritable(error: Exception) -> OutputError | None:
+    """Hydra makes the folder of a run before we are asked."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    return OutputError(f"hydra.run.dir={error.filename}: cannot be made: {error.strerror}")

@@ -1,0 +1,77 @@
+"""The command line.
+
+python -m pipezoo key=value ...            train; `verify`, `simulate`, `plan` as first word are task=...
+python -m pipezoo -m key=a,b ...           a sweep
+python -m pipezoo report FOLDER            what a run left behind; reads files, needs neither torch nor Hydra
+python -m pipezoo rerun FOLDER             once more, and what came out differently
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from pipezoo.cli.signals import catch_signals, interrupted
+from pipezoo.supervisor.garbage import pause_collection
+from pipezoo.supervisor.processes import exit_now
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run a command line, that of this process where none is given, and leave with its exit code."""
+    catch_signals()
+    pause_collection()  # imports make hardly any garbage, and looking for it takes a fifth of their time
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # no thread pool in a process that forks; ranks set their own number
+    try:
+        code = command(sys.argv[1:] if words is None else words)
+    except KeyboardInterrupt as error:
+        code, line = interrupted(error)
+        print(line, file=sys.stderr)
+    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    leave(code)
+
+
+def leave(code: int) -> None:
+    """End this process: what was registered with ``atexit`` runs, but torch is not torn down, which takes a second."""
+    if "torch" not in sys.modules or "joblib" in sys.modules:  # joblib's workers end with the interpreter
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    exit_now(code)
+
+
+def command(words: Sequence[str]) -> int:
+    """The exit code of one command line."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that the console script finds the same packages
+    first = words[0] if words else ""
+    if first == "--version":
+        from pipezoo import __version__
+
+        print(f"pipezoo {__version__}")
+        return 0
+    if first == "report":
+        from pipezoo.report.__main__ import main as report
+
+        return report(list(words[1:]))
+    if first == "rerun":
+        from pipezoo.cli.rerun import main as rerun
+
+        return rerun(list(words[1:]))
+    from pipezoo.cli.hydra_command import hydra_command
+
+    return hydra_command(respell(words))
+
+
+def respell(words: Sequence[str]) -> list[str]:
+    """The command line as Hydra takes it: options first, a task as first word, an experiment with or without +."""
+    from pipezoo.config.overrides import parted
+    from pipezoo.experiment.experiment import TASKS
+
+    options, overrides = parted(words)
+    if overrides and overrides[0] in TASKS:
+        overrides[0] = f"task={overrides[0]}"
+    return options + [word.removeprefix("+") if word.startswith("+experiment=") else word for word in overrides]

@@ -1,0 +1,1 @@
+"""``python -m pipezoo.rerun FOLDER``, the same as ``python -m pipezoo rerun FOLDER``."""

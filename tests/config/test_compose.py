@@ -225,7 +225,7 @@ def test_trust_from_a_file_is_refused(theirs):
         "their_package.nets.os.system",
         "their_package.nets.torch.load",
         "their_package.nets.torch.hub.load",
-        "pipezoo.config.compose.os.system",
+        "pipezoo.results.run_dir.os.system",
         "pipezoo.results.run_dir.Path.write_text",
     ],
 )

@@ -1,3 +1,114 @@
-"""The experiment bench of pipeline parallelism in PyTorch."""
+"""The experiment bench of pipeline parallelism in PyTorch.
 
-__version__ = "0.1.0"
+    import pipezoo as pz
+
+    schedule = pz.schedules.zbv(4, 8)             # 4 ranks, 8 microbatches
+    timeline = pz.simulate(schedule)              # when every action runs, and what the ranks hold
+    run = pz.train(model, batch, schedule=schedule)   # real training, held against one device; run.model is trained
+    run = pz.run("model=gpt", "stages=4")         # the command line as a call
+
+Importing this package imports nothing else: each name is looked up when it is first used. It sets no signal handler.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+TYPE_CHECKING = False  # as typing has it, without importing typing
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipezoo.api.compare import compare
+    from pipezoo.api.plan import plan
+    from pipezoo.api.run import open_run, open_sweep, run
+    from pipezoo.api.simulate import simulate
+    from pipezoo.api.train import train
+    from pipezoo.data.batch import Batch
+    from pipezoo.errors import ConfigError, PipezooError, VerificationError
+    from pipezoo.results.run import Run
+    from pipezoo.schedule.schedule import Schedule
+    from pipezoo.schedules import ZOO as schedules
+    from pipezoo.simulator.cost import Cost
+    from pipezoo.simulator.timeline import Timeline
+
+    __version__: str
+
+_HOME = {
+    "Schedule": "pipezoo.schedule.schedule",
+    "Cost": "pipezoo.simulator.cost",
+    "Timeline": "pipezoo.simulator.timeline",
+    "Batch": "pipezoo.data.batch",
+    "Run": "pipezoo.results.run",
+    "PipezooError": "pipezoo.errors",
+    "ConfigError": "pipezoo.errors",
+    "VerificationError": "pipezoo.errors",
+    "simulate": "pipezoo.api.simulate",
+    "plan": "pipezoo.api.plan",
+    "train": "pipezoo.api.train",
+    "run": "pipezoo.api.run",
+    "open_run": "pipezoo.api.run",
+    "open_sweep": "pipezoo.api.run",
+    "compare": "pipezoo.api.compare",
+}  # the module that defines each name
+
+__all__ = [
+    "Batch",
+    "ConfigError",
+    "Cost",
+    "PipezooError",
+    "Run",
+    "Schedule",
+    "Timeline",
+    "VerificationError",
+    "compare",
+    "open_run",
+    "open_sweep",
+    "plan",
+    "run",
+    "schedules",
+    "simulate",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Look a public name up, once."""
+    if name == "__version__":
+        found: object = _version()
+    elif name == "schedules":
+        return importlib.import_module("pipezoo.schedules")  # which sets it
+    elif name in _HOME:
+        found = getattr(importlib.import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module 'pipezoo' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
+    from pathlib import Path
+
+    here = Path(__file__).resolve().parent
+    clone = here.parent / "conf"
+    if (here.parent / "pyproject.toml").is_file() and (clone / "config.yaml").is_file():
+        return clone
+    return here / "conf"
+
+
+def _version() -> str:
+    """That of the clone that this is, else that of the installed distribution."""
+    import re
+
+    project = conf_dir().parent / "pyproject.toml"
+    if project.is_file():
+        found = re.search(r'^version = "(.+)"$', project.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return found[1]
+    from importlib.metadata import version
+
+    return version("pipezoo")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 
@@ -85,9 +85,13 @@ def _reads_as_other(text: str) -> bool:
 
 
 class PipezooError(Exception):
-    """A failure that is explained to the user in a few lines, without a traceback."""
+    """A failure that is explained to the user in a few lines, without a traceback.
+
+    ``folder`` is the run's, where there is one and the error left a function of ``import pipezoo``.
+    """
 
     exit_code = 1
+    folder: Path | None = None
 
 
 class ConfigError(PipezooError, ValueError):

@@ -38,8 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _rerun(folder: Path, changes: Sequence[str], config_dir: Path | None) -> int:
     from pipezoo.cli.hydra_command import hydra_command
-    from pipezoo.config.compose import fresh_folder
-    from pipezoo.results.run_dir import read_result
+    from pipezoo.results.run_dir import fresh_folder, read_result
 
     before = read_result(folder)
     words, differences = words_of(folder, config_dir)

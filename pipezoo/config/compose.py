@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -109,6 +108,13 @@ def trusting(trust: Allowlist) -> Iterator[None]:
         TRUST.reset(token)
 
 
+def as_composed(cfg: DictConfig) -> dict[str, Any]:
+    """The config in plain values, interpolations as they were typed."""
+    plain = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain values, interpolations resolved, keys checked."""
     known = keys()
@@ -142,11 +148,6 @@ def keys() -> tuple[str, ...]:
     own = OmegaConf.load(conf_dir() / "config.yaml")
     assert isinstance(own, DictConfig)
     return (*GIVEN, *(str(key) for key in own if key not in ("defaults", "hydra")))
-
-
-def fresh_folder() -> Path:
-    """Where a run goes that was not told where: a folder of its own."""
-    return Path("outputs") / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-{secrets.token_hex(2)}"
 
 
 def _sources(raw: Mapping[Any, Any], group: str) -> dict[str, str]:

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
+
+from pipezoo import conf_dir as conf_dir
 
 TARGET = re.compile(r"^_target_:\s*([\w.]+)", re.MULTILINE)
-
-
-def conf_dir() -> Path:
-    """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
-    here = Path(__file__).resolve().parent.parent
-    clone = here.parent / "conf"
-    if (here.parent / "pyproject.toml").is_file() and (clone / "config.yaml").is_file():
-        return clone
-    return here / "conf"
 
 
 @cache

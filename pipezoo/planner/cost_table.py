@@ -9,8 +9,9 @@ from typing import TypeGuard
 import numpy as np
 
 from pipezoo.errors import ArgumentError
-from pipezoo.planner.options import PlanOptions, amount
+from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.problem import ROUNDING
+from pipezoo.results.units import amount
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost

@@ -77,15 +77,5 @@ class PlanOptions:
         return float(value)
 
 
-def amount(value: float, unit: str = "B") -> str:
-    """Bytes as people say them; other units as plain numbers."""
-    if unit != "B":
-        return f"{value:.4g}"
-    for name, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {name}"
-    return f"{value:.0f} B"
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

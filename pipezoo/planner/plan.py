@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pipezoo.errors import ArgumentError
 from pipezoo.planner.cost_table import CostOf, Size, can_run, can_split, cost_table, unit_of
 from pipezoo.planner.merge_backward import merge_backwards, time_before_merging
-from pipezoo.planner.options import PlanOptions, amount
+from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plans import Plan, Plans, plan, ranked
 from pipezoo.planner.problem import ROUNDING, Problem
 from pipezoo.planner.replace_weight_grads import replace_weight_grads
 from pipezoo.planner.search import Search
 from pipezoo.planner.weight_placement import Placed
+from pipezoo.results.units import amount
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules import fixed_orders

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pipezoo.schedule.display import drawn
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
-from pipezoo.simulator.simulate import predict
+from pipezoo.simulator.simulate import Simulation, predict, simulate
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """One row of the table.
 
@@ -59,6 +60,17 @@ class Plan:
         """How much longer its makespan is than the lower bound of its stages under the memory limit, as a share."""
         return float(self.prediction["makespan_seconds"] / self.bound - 1) if self.bound else 0.0
 
+    @property
+    def timeline(self) -> Simulation:
+        """When every action runs, as it is predicted."""
+        return simulate(self.schedule, self.cost)
+
+    def __repr__(self) -> str:
+        return f"Plan({self.name!r}, {self.made}, step {self.step:.6g} {self.cost.unit}, memory {self.peak:.6g})"
+
+    def _repr_svg_(self) -> str:
+        return drawn("timeline_svg", self.timeline)
+
     def row(self) -> dict[str, Any]:
         """Plain numbers, for a table or a file."""
         return {
@@ -73,13 +85,35 @@ class Plan:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plans:
     """All that fit, best first; ``too_large`` counts the schedules that did not; ``notes`` say what was left out."""
 
     ranked: list[Plan]
     too_large: int
     notes: list[str]
+
+    @property
+    def best(self) -> Plan:
+        """The first: the fastest that fits into memory."""
+        return self.ranked[0]
+
+    def table(self, top: int = 15) -> str:
+        """The best ``top`` plans as text, a row each."""
+        return drawn("plans_text", self, top)
+
+    def __len__(self) -> int:
+        return len(self.ranked)
+
+    def __getitem__(self, place: int) -> Plan:
+        return self.ranked[place]
+
+    def __repr__(self) -> str:
+        best = self.best
+        return f"Plans({len(self)} that fit; best {best.name!r}, step {best.step:.6g} {best.cost.unit})"
+
+    def _repr_html_(self) -> str:
+        return drawn("plans_html", self)
 
     @property
     def best_fixed(self) -> Plan | None:

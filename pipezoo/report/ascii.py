@@ -144,7 +144,7 @@ def _axis(longest: float, columns: int, margin: int, unit: str) -> list[str]:
 
 
 def _bubbles(timeline: Timeline) -> str:
-    bubble = timeline.bubble()
+    bubble = timeline.bubbles()
     return f"bubble {bubble['makespan']:.1%} of the makespan, {bubble['span']:.1%} of the span".replace("%", " %")
 
 

@@ -151,7 +151,7 @@ def _timelines(runs: Sequence[Run]) -> Iterator[Difference]:
         if sum(side is not None for side in sides) < 2:
             continue
         lengths = [None if side is None else time_text(side.makespan, side.unit) for side in sides]
-        bubbles = [None if side is None else f"{100 * side.bubble()['makespan']:.1f} %" for side in sides]
+        bubbles = [None if side is None else f"{100 * side.bubble:.1f} %" for side in sides]
         yield _row(f"{source}: makespan", lengths)
         yield _row(f"{source}: bubble of the makespan", bubbles)
         for op in MEANING:

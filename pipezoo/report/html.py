@@ -124,7 +124,7 @@ def packed(timelines: Sequence[tuple[Timeline, Run]]) -> dict[str, Any] | None:
 
 
 def _packed_timeline(timeline: Timeline, activation_bytes: list[float], frees: list[float]) -> dict[str, Any]:
-    bubble, makespan = timeline.bubble(), timeline.makespan
+    bubble, makespan = timeline.bubbles(), timeline.makespan
     first = float(timeline.start.min(initial=np.inf)) if timeline.num_spans else 0.0
     every = math.ceil(timeline.num_spans / MOST_SPANS) or 1
     ranks = np.arange(0, timeline.num_ranks, every)

@@ -81,7 +81,7 @@ def lay_out(timelines: Sequence[Timeline], width: int = 1200, title: str = "") -
         picture.labels.append(Label(12, picture.height + 10, printable(title), 16))
         picture.height += 30
     for timeline in timelines:
-        bubble = timeline.bubble()
+        bubble = timeline.bubbles()
         text = f"{timeline.source}, {time_text(timeline.makespan, timeline.unit)}, "
         text += f"bubble {100 * bubble['makespan']:.1f} % of the makespan, {100 * bubble['span']:.1f} % of the span"
         picture.labels.append(Label(12, picture.height + 8, printable(text), 12))

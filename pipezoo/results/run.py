@@ -14,20 +14,34 @@ from pipezoo.errors import ConfigError
 from pipezoo.results.run_dir import CONFIG, read_metrics, read_result
 from pipezoo.results.sweep_table import inner, number, read_overrides
 from pipezoo.results.timeline_file import load_timelines
+from pipezoo.schedule.display import drawn
 from pipezoo.simulator.timeline import Timeline
+from pipezoo.validators import unknown_word
 
 LARGEST_CONFIG = 2**20  # bytes
 MOST_VALUES, DEEPEST = 10_000, 20  # of a config or a result
 
 
-@dataclass(frozen=True)
+class Timelines(list[Timeline]):
+    """The timelines of a run, in their order; ``["measured"]`` and ``["predicted"]`` are the last of their source."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        found = next((timeline for timeline in reversed(self) if timeline.source == key), None)
+        if found is None:
+            raise unknown_word("timeline", key, "source", {timeline.source for timeline in self})
+        return found
+
+
+@dataclass(frozen=True, repr=False)
 class Run:
-    """Everything the report needs to know.
+    """A run as its folder tells it.
 
     Args:
         result: ``result.json``.
         metrics: the lines of ``metrics.jsonl``.
-        timelines: of ``timeline.npz``, in its order.
+        timelines: of ``timeline.npz``, in its order; ``timelines["measured"]`` is the last that was measured.
         config_text: ``config.yaml`` as it stands there.
         config: the same, flat: ``{"model.d_hid": "512"}``.
         overrides: the words of the command line.
@@ -37,7 +51,7 @@ class Run:
     folder: Path
     result: dict[str, Any]
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    timelines: list[Timeline] = field(default_factory=list)
+    timelines: Timelines = field(default_factory=Timelines)
     config_text: str = ""
     config: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
@@ -67,6 +81,25 @@ class Run:
     def timeline(self, source: str) -> Timeline | None:
         """The last recorded one, ``predicted`` or ``measured``."""
         return next((timeline for timeline in reversed(self.timelines) if timeline.source == source), None)
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``failed``, ``interrupted``, ``running``."""
+        return str(self.result.get("status", "unknown"))
+
+    @property
+    def verified(self) -> str | None:
+        """``exact``, ``close`` or ``failed`` against one device; None where nothing was compared."""
+        verdict = self.result.get("verified")
+        return None if verdict is None else str(verdict)
+
+    def __repr__(self) -> str:
+        words = [self.title, *(["verified " + self.verified] if self.verified else [])]
+        words += [self.status] if self.status != "ok" else []
+        return f"Run('{self.folder}', {'; '.join(words)})"
+
+    def _repr_html_(self) -> str:
+        return drawn("run_html", self)
 
     @property
     def command(self) -> str:
@@ -143,12 +176,12 @@ def _spelled(value: Any) -> str:
     return str(value)
 
 
-def _timelines(folder: Path, problems: list[str]) -> list[Timeline]:
+def _timelines(folder: Path, problems: list[str]) -> Timelines:
     try:
-        return load_timelines(folder)
+        return Timelines(load_timelines(folder))
     except ConfigError as error:
         problems.append(str(error))
-        return []
+        return Timelines()
 
 
 def _config_text(folder: Path, problems: list[str]) -> str:

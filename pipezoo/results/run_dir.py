@@ -29,6 +29,11 @@ CONFIG = "config.yaml"
 REPORT = "report.html"
 
 
+def fresh_folder() -> Path:
+    """Where a run goes that was not told where: a folder of its own."""
+    return Path("outputs") / time.strftime("%Y-%m-%d") / f"{time.strftime('%H-%M-%S')}-{secrets.token_hex(2)}"
+
+
 def claim(folder: str | Path) -> Path:
     """Make ``folder`` this run's own: create it where needed, and ``result.json`` in it with status ``running``.
 

@@ -30,3 +30,13 @@ def count(number: int, noun: str) -> str:
     """``1 rank``, ``2 ranks``, ``3 processes``"""
     plural = noun + ("es" if noun.endswith(("ss", "ch")) else "s")
     return f"{number} {noun if number == 1 else plural}"
+
+
+def amount(value: float, unit: str = "B") -> str:
+    """Bytes as people say them; other units as plain numbers."""
+    if unit != "B":
+        return f"{value:.4g}"
+    for name, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:.0f} B"

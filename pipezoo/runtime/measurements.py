@@ -10,7 +10,8 @@ import numpy as np
 
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import COMPUTE
-from pipezoo.simulator.cost import P2P, Cost, Floats
+from pipezoo.simulator.cost import P2P, Cost
+from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.simulator.virtual_clock import by_action
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -31,6 +32,10 @@ def start_method(asked: str | None) -> tuple[str, str]:
 
 def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) -> Callable[[WorkerChannel], Any]:
     """``work`` for a process that is started by ``method``; it must be picklable where that is spawn."""
+    if method == "here":  # what trains must not be what the next one starts from
+        return partial(
+            work, replace(pipeline, stages=copy.deepcopy(pipeline.stages), loss=copy.deepcopy(pipeline.loss))
+        )
     if method == "fork":
         return partial(work, pipeline)
     return partial(_rebuild_and_work, _picklable(experiment), pipeline.scratch, pipeline.checkpoints, work)

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipezoo.errors import ScheduleError
 from pipezoo.schedule import csv_io
 from pipezoo.schedule.action import COMPUTE, MESSAGES, OF_A_STAGE, Action, Op
+from pipezoo.schedule.display import drawn
 from pipezoo.schedule.validation import Facts, prove
 
 # one rank's op, stage, microbatch and overlap; see Schedule
@@ -139,10 +140,15 @@ class Schedule:
         return hash(self.digest())
 
     def __repr__(self) -> str:
-        return (
-            f"Schedule({self.name!r}, num_ranks={self.num_ranks}, num_stages={self.num_stages}, "
-            f"num_microbatches={self.num_microbatches}, num_actions={self.num_actions})"
-        )
+        counts = ((self.num_ranks, "rank"), (self.num_stages, "stage"), (self.num_microbatches, "microbatch"))
+        words = [
+            f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('ch') else 's'}" for number, noun in counts
+        ]
+        return f"Schedule({self.name!r}, {', '.join(words)})"
+
+    def _repr_svg_(self) -> str:
+        """The order as a notebook shows it: at equal costs of F, I and W."""
+        return drawn("order_svg", self)
 
     @classmethod
     def from_columns(cls, ranks: Iterable[Columns], name: str = "schedule") -> Schedule:

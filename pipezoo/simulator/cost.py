@@ -18,24 +18,33 @@ A stage that was only ever seen with a full backward has no I and W: they are un
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.schedule.action import COMPUTE, Op
+from pipezoo.schedule.display import drawn
+from pipezoo.simulator.cost_entries import (
+    BYTES_AND_OPTIMIZER,
+    STAGE_KEYS,
+    Floats,
+    entries_of,
+    mapping,
+    negative,
+    range_text,
+    table_of,
+)
 from pipezoo.validators import check_int, check_number
 
-Floats = NDArray[np.float64]
-
-BYTES_AND_OPTIMIZER = ("activation_bytes", "freed_by_input_grad", "output_bytes", "optimizer")
 TIME_UNITS = ("s", "unit")
 KEYS = ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain", "unit")
-STAGE_KEYS = (*(op.name for op in COMPUTE), *BYTES_AND_OPTIMIZER)
 
 
 @dataclass(frozen=True)
@@ -55,18 +64,23 @@ class P2P:
         return self.latency + num_bytes / self.bandwidth
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Cost:
     """The costs of all stages and of the p2p messages between ranks, for one microbatch.
+
+        Cost(F=1, I=1, W=0.5, p2p=0.1)                 the same for every stage of whatever schedule
+        Cost(F=[1, 1, 2], B=[2, 2, 4])                 three stages
+        Cost([[1, 2, nan, nan], [2, 4, nan, nan]])     two stages, as a table
 
     Args:
         seconds: ``[num_stages, 4]`` in the order of ``COMPUTE`` (F, B, I, W). NaN: not known; an unknown B becomes
             I + W, and ``derived`` says so.
+        F, B, I, W: in place of ``seconds``: a number for every stage, or ``[num_stages]`` of them.
         activation_bytes: ``[num_stages]`` bytes that F keeps until the end of B, or of I and W.
         freed_by_input_grad: ``[num_stages]`` bytes of these that the end of I frees.
         output_bytes: ``[num_stages]`` bytes that a stage's output has, and the gradient that comes back for it.
         optimizer: ``[num_stages]`` seconds of the optimizer step, once a batch.
-        p2p: what a message between two ranks takes.
+        p2p: what a message between two ranks takes; a number is its latency.
         p2p_intra_node: the same between ranks of one node, where that differs; needs ``ranks_per_node``.
         ranks_per_node: ranks ``0 .. n-1`` share the first node, the next ``n`` the second, and so on.
         overlap: True: messages travel while their ranks compute. False: a message keeps its sender busy right after
@@ -74,6 +88,7 @@ class Cost:
         overlap_gain: share of the shorter half of an ``OVERLAP_F_B`` that is hidden behind the longer one, in 0..1,
             where one of them is a forward and the other is not.
         unit: what ``seconds`` count: ``"s"``, or ``"unit"`` where they are of no machine; then bytes are none either.
+        for_every_stage: the one stage that is given stands for every stage, as many as a schedule has.
 
     Raises:
         ValueError: names the entry, like ``stages[2].F=-1.0: must be a number >= 0``.
@@ -84,15 +99,54 @@ class Cost:
     freed_by_input_grad: Floats
     output_bytes: Floats
     optimizer: Floats
-    p2p: P2P = field(default_factory=P2P)
-    p2p_intra_node: P2P | None = None
-    ranks_per_node: int | None = None
-    overlap: bool = True
-    overlap_gain: float = 0.0
-    unit: str = "s"
+    p2p: P2P
+    p2p_intra_node: P2P | None
+    ranks_per_node: int | None
+    overlap: bool
+    overlap_gain: float
+    unit: str
+    for_every_stage: bool
     full_backward_is_derived: NDArray[np.bool_] = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        seconds: ArrayLike | None = None,
+        activation_bytes: ArrayLike = 0.0,
+        freed_by_input_grad: ArrayLike = 0.0,
+        output_bytes: ArrayLike = 0.0,
+        optimizer: ArrayLike = 0.0,
+        p2p: P2P | float = 0.0,
+        p2p_intra_node: P2P | None = None,
+        ranks_per_node: int | None = None,
+        overlap: bool = True,
+        overlap_gain: float = 0.0,
+        unit: str = "s",
+        for_every_stage: bool = False,
+        *,
+        F: ArrayLike | None = None,
+        B: ArrayLike | None = None,
+        I: ArrayLike | None = None,
+        W: ArrayLike | None = None,
+    ) -> None:
+        amounts = (activation_bytes, freed_by_input_grad, output_bytes, optimizer)
+        if seconds is None:
+            given = dict(zip(STAGE_KEYS, (F, B, I, W, *amounts), strict=True))
+            seconds, for_every_stage = table_of(given)
+        elif any(value is not None for value in (F, B, I, W)):
+            raise ArgumentError("seconds", MISSING, "is the table of F, B, I and W; give one or the other")
+        self._set("seconds", seconds)
+        for key, value in zip(BYTES_AND_OPTIMIZER, amounts, strict=True):
+            self._set(key, value)
+        self._set("p2p", p2p if isinstance(p2p, P2P) else P2P(check_number("p2p", p2p)))
+        self._set("p2p_intra_node", p2p_intra_node)
+        self._set("ranks_per_node", ranks_per_node)
+        self._set("overlap", overlap)
+        self._set("overlap_gain", overlap_gain)
+        self._set("unit", unit)
+        self._set("for_every_stage", for_every_stage)
+        self._check()
+
+    def _check(self) -> None:
         given = np.array(self.seconds, dtype=np.float64)
         if given.ndim != 2 or given.shape[1] != len(COMPUTE) or not len(given):
             raise ArgumentError(
@@ -133,7 +187,7 @@ class Cost:
         for stage, column in np.argwhere(~optional & ~((values >= 0) & np.isfinite(values))):
             value = float(values[stage, column])
             name = f"stages[{stage}].{STAGE_KEYS[column]}"
-            raise ArgumentError(name, MISSING, "is missing") if math.isnan(value) else _negative(name, value)
+            raise ArgumentError(name, MISSING, "is missing") if math.isnan(value) else negative(name, value)
         _, whole, inputs, weight = np.isnan(self.seconds).T
         for stage in np.flatnonzero(inputs != weight):
             why = "I and W are the two halves of a backward and come together"
@@ -148,6 +202,46 @@ class Cost:
     @property
     def num_stages(self) -> int:
         return len(self.seconds)
+
+    @property
+    def F(self) -> Floats:
+        """``[num_stages]``: seconds of one microbatch's forward."""
+        return self.seconds[:, Op.F]
+
+    @property
+    def B(self) -> Floats:
+        """``[num_stages]``: seconds of its full backward."""
+        return self.seconds[:, Op.B]
+
+    @property
+    def I(self) -> Floats:  # noqa: E743
+        """``[num_stages]``: seconds of its input gradient; NaN where they are not known."""
+        return self.seconds[:, Op.I]
+
+    @property
+    def W(self) -> Floats:
+        """``[num_stages]``: seconds of its weight gradient; NaN where they are not known."""
+        return self.seconds[:, Op.W]
+
+    def for_stages(self, num_stages: int) -> Cost:
+        """The costs of ``num_stages`` stages where one stands for every stage; else these, whatever their number."""
+        if not self.for_every_stage:
+            return self
+        amounts: dict[str, Any] = {key: np.repeat(getattr(self, key), num_stages) for key in BYTES_AND_OPTIMIZER}
+        return replace(self, seconds=np.repeat(self._given(), num_stages, axis=0), **amounts, for_every_stage=False)
+
+    def share(self, parts: int) -> Cost:
+        """The costs of stages that are a ``parts``-th each: times and activations are, outputs and messages not."""
+        amounts: dict[str, Any] = {
+            key: getattr(self, key) / parts for key in BYTES_AND_OPTIMIZER if key != "output_bytes"
+        }
+        return replace(self, seconds=self._given() / parts, **amounts)
+
+    def _given(self) -> Floats:
+        """``seconds`` without what was derived."""
+        seconds: Floats = self.seconds.copy()
+        seconds[self.full_backward_is_derived, Op.B] = math.nan
+        return seconds
 
     @property
     def derived(self) -> list[str]:
@@ -178,15 +272,15 @@ class Cost:
         Raises:
             ValueError: one line that names the entry, its value and what would be right.
         """
-        fields = _mapping("cost", data, KEYS)
-        entries = _entries(fields.pop("stages", None), num_stages)
+        fields = mapping("cost", data, KEYS)
+        entries = entries_of(fields.pop("stages", None), num_stages)
         fields |= {key: np.array([entry.get(key, 0.0) for entry in entries]) for key in BYTES_AND_OPTIMIZER}
         seconds = np.array([[entry.get(op.name, math.nan) for op in COMPUTE] for entry in entries])
         for key in ("p2p", "p2p_intra_node"):
             if fields.get(key) is None:
                 fields.pop(key, None)
                 continue
-            entries_of_p2p = _mapping(key, fields[key], ("latency", "bandwidth"))
+            entries_of_p2p = mapping(key, fields[key], ("latency", "bandwidth"))
             try:
                 fields[key] = P2P(**entries_of_p2p)
             except ArgumentError as error:
@@ -195,59 +289,53 @@ class Cost:
 
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`from_dict` reads: plain numbers, lists and dicts; what is 0 or derived is left out."""
-        seconds = self.seconds.copy()
-        seconds[self.full_backward_is_derived, Op.B] = math.nan
-        stages = []
+        seconds, stages = self._given(), []
         for stage in range(self.num_stages):
             entry = {op.name: float(seconds[stage, op]) for op in COMPUTE if not math.isnan(seconds[stage, op])}
             amounts = {key: float(getattr(self, key)[stage]) for key in BYTES_AND_OPTIMIZER}
             stages.append(entry | {key: amount for key, amount in amounts.items() if amount})
-        data: dict[str, Any] = {"stages": stages, "p2p": _p2p_dict(self.p2p)}
+        data: dict[str, Any] = {
+            "stages": stages[0] if self.for_every_stage else stages,
+            "p2p": _p2p_dict(self.p2p),
+        }
         if self.p2p_intra_node is not None:
             data |= {"p2p_intra_node": _p2p_dict(self.p2p_intra_node), "ranks_per_node": self.ranks_per_node}
         data |= {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
         return data if self.unit == "s" else data | {"unit": self.unit}
+
+    @classmethod
+    def from_run(cls, folder: str | Path) -> Cost:
+        """What the stages of a former run cost, as it measured them or was told.
+
+        Raises:
+            ArgumentError: the folder holds no run, or one that knew no costs.
+        """
+        path = Path(folder) / "result.json"
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArgumentError("folder", folder, f"holds no run that can be read: {error}") from None
+        prediction = result.get("prediction") if isinstance(result, dict) else None
+        found = (prediction.get("cost") if isinstance(prediction, dict) else None) or result.get("cost")
+        if not isinstance(found, dict):
+            raise ArgumentError("folder", folder, "this run knew no costs")
+        return cls.from_dict(found)
+
+    def __repr__(self) -> str:
+        stages = "every stage" if self.for_every_stage else f"{self.num_stages} stages"
+        known = [op for op in COMPUTE if not np.isnan(self.seconds[:, op]).all()]
+        times = [f"{op.name} {range_text(self.seconds[:, op])}" for op in known]
+        memory = [f"activation_bytes {range_text(self.activation_bytes)}"] if self.activation_bytes.any() else []
+        return f"Cost({stages}: {', '.join(times + memory)}; p2p {self.p2p.latency:g} {self.unit})"
+
+    def _repr_html_(self) -> str:
+        return drawn("cost_html", self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Cost) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
         return hash(self.seconds.tobytes())
-
-
-def _entries(stages: object, num_stages: int | None) -> list[dict[str, float]]:
-    if isinstance(stages, Mapping):
-        if num_stages is None:
-            why = "a single entry for every stage needs the number of stages; or write a list"
-            raise ArgumentError("stages", MISSING, why)
-        return [_entry("stages", stages)] * num_stages
-    if not isinstance(stages, Sequence) or isinstance(stages, str) or not stages:
-        raise ArgumentError(
-            "stages", stages, "must be a list of entries, one a stage, or a single entry for all stages"
-        )
-    if num_stages is not None and len(stages) != num_stages:
-        what = "is missing" if len(stages) < num_stages else "is one too many"
-        first = min(len(stages), num_stages)
-        why = f"{what}; {len(stages)} entries, but the pipeline has {num_stages} stages"
-        raise ArgumentError(f"stages[{first}]", MISSING, why)
-    return [_entry(f"stages[{stage}]", entry) for stage, entry in enumerate(stages)]
-
-
-def _entry(name: str, entry: object) -> dict[str, float]:
-    return {key: check_number(f"{name}.{key}", value) for key, value in _mapping(name, entry, STAGE_KEYS).items()}
-
-
-def _negative(name: str, value: float) -> ArgumentError:
-    return ArgumentError(name, value, "must be a number >= 0")
-
-
-def _mapping(name: str, value: object, valid: Sequence[str]) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ArgumentError(name, value, "must be a table of keys", valid)
-    for key in value:
-        if key not in valid:
-            raise ArgumentError(f"{name}.{key}", value[key], "no such key", valid)
-    return dict(value)
 
 
 def _p2p_dict(p2p: P2P) -> dict[str, float]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
-from pipezoo.simulator.cost import Floats
+from pipezoo.simulator.cost_entries import Floats
 
 MOST_LEGS = 24  # that a summary lists, half of them from the beginning and half from the end
 

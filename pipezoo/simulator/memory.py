@@ -12,7 +12,8 @@ import numpy as np
 
 from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.schedule.schedule import Schedule
-from pipezoo.simulator.cost import Cost, Floats
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.timeline import Timeline
 
 

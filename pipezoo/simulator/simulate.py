@@ -25,13 +25,14 @@ from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.bounds import lower_bound
-from pipezoo.simulator.cost import Cost, Floats
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.critical_path import CriticalPath, trace
 from pipezoo.simulator.memory import peak_memory
 from pipezoo.simulator.timeline import Timeline
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Simulation(Timeline):
     """A predicted timeline that knows what made it. Its spans are the actions of ``schedule``, in that order.
 
@@ -88,7 +89,7 @@ class Simulation(Timeline):
         of the same work on the same ranks and ``gap`` is the bubble's distance to it; ``peak_memory`` is per rank, in
         the unit of the costs.
         """
-        bubble, work = self.bubble(), float(self.busy().sum())
+        bubble, work = self.bubbles(), float(self.busy().sum())
         least = max(0.0, 1.0 - work / (self.num_ranks * self.lower_bound)) if self.lower_bound else 0.0
         return {
             "step_seconds": self.step,
@@ -110,6 +111,7 @@ def simulate(schedule: Schedule, cost: Cost) -> Simulation:
         ValueError: the cost has another number of stages, or does not know an op that the schedule uses.
     """
     schedule = schedule.compute_only()
+    cost = cost.for_stages(schedule.num_stages)
     _check(schedule, cost)
     code = schedule.stage * len(COMPUTE) + schedule.op
     take = cost.seconds.take(code)

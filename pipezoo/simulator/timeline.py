@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.schedule.action import Op
+from pipezoo.schedule.display import drawn
 from pipezoo.schedule.schedule import Schedule
 
 MOST_RANKS = 2**20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Timeline:
     """Spans as arrays, all ``[num_spans]``.
 
@@ -102,18 +104,53 @@ class Timeline:
             np.maximum.at(last, self.rank, self.end)
         return np.where(np.isfinite(first), last - first, 0.0)
 
-    def bubble(self) -> dict[str, float]:
-        """Both idle shares, in [0, 1).
+    @property
+    def bubble(self) -> float:
+        """The idle share of ``num_ranks`` times the makespan, in [0, 1): what a synchronous optimizer step pays."""
+        return self._idle_share(self.makespan)
 
-        ``makespan``: of ``num_ranks`` times the makespan; what a step with one synchronous optimizer pays. ``span``: of
-        ``num_ranks`` times the longest time from a rank's own first start to its own last end (the zero-bubble papers'
-        bubble rate).
+    @property
+    def span_bubble(self) -> float:
+        """The idle share of ``num_ranks`` times the longest time from a rank's own first start to its own last end, in
+        [0, 1): the zero-bubble papers' bubble rate."""
+        return self._idle_share(float(self.own_span().max(initial=0.0)))
+
+    def bubbles(self) -> dict[str, float]:
+        """Both, as files hold them: ``makespan`` and ``span``."""
+        return {"makespan": self.bubble, "span": self.span_bubble}
+
+    def _idle_share(self, length: float) -> float:
+        return max(0.0, 1.0 - self._work / (self.num_ranks * length)) if length > 0 else 0.0
+
+    @cached_property
+    def _work(self) -> float:
+        return float(self.busy().sum())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the timeline to a file, and return its path.
+
+        Args:
+            path: ends in ``.svg`` or ``.png`` (a picture; PNG needs Pillow), ``.html`` (a page to zoom in), ``.json``
+                (a trace for Perfetto), ``.npz`` (the arrays) or ``.txt`` (columns of letters).
+
+        Raises:
+            ConfigError: another ending, or Pillow is missing.
+            OutputError: the file cannot be written.
         """
-        work = float(self.busy().sum())
-        shares = {}
-        for key, length in (("makespan", self.makespan), ("span", float(self.own_span().max(initial=0.0)))):
-            shares[key] = max(0.0, 1.0 - work / (self.num_ranks * length)) if length > 0 else 0.0
-        return shares
+        return Path(drawn("save_timeline", self, Path(path)))
+
+    def __repr__(self) -> str:
+        return (
+            f"Timeline({self.source}, {self.num_ranks} ranks, {self.num_spans} spans, "
+            f"makespan {self.makespan:.6g} {self.unit}, bubble {self.bubble:.1%})"
+        )
+
+    def __str__(self) -> str:
+        """The timeline in columns of letters, as wide as the terminal."""
+        return drawn("timeline_text", self)
+
+    def _repr_svg_(self) -> str:
+        return drawn("timeline_svg", self)
 
     def shifted(self) -> Timeline:
         """The same with its first start at 0."""

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
-from pipezoo.simulator.cost import P2P, Floats
+from pipezoo.simulator.cost import P2P
+from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.timeline import Timeline
 
 

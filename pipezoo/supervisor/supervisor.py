@@ -28,6 +28,7 @@ from pipezoo.schedule.action import Action
 from pipezoo.supervisor.garbage import frozen
 from pipezoo.supervisor.processes import death, is_stopped
 from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall
+from pipezoo.supervisor.this_process import run_in_this_process
 from pipezoo.supervisor.worker import WORKER_LOG, deserialize_error, run_worker
 from pipezoo.supervisor.worker_channel import HEARTBEAT, SupervisorChannel, WorkerChannel
 
@@ -104,10 +105,13 @@ def launch(
             must be of None, numbers, strings, lists and dicts.
         log: what the processes print goes there, and their stacks when the run fails.
         actions: what those of them that are ranks execute in a step.
+        start_method: ``fork``, ``spawn``, or ``here`` for no process of its own at all.
 
     Raises:
         PipezooError: of the first process that failed, with its exit code, when all are gone.
     """
+    if start_method == "here":
+        return run_in_this_process(targets, log, handlers)
     context = multiprocessing.get_context(start_method)
     heartbeats = context.RawArray("q", HEARTBEAT * len(targets))
     workers: list[Worker] = []

@@ -17,7 +17,7 @@ from pipezoo.launch.launch import Machine
 from pipezoo.results.units import count
 from pipezoo.runtime.build import num_cores
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.tasks.terminal import PrintLine
+from pipezoo.tasks.terminal import PrintLine, silent
 
 ROUNDING = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 5e-2}  # what sums in another order come to
 
@@ -49,9 +49,9 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
     print_line(f"launch    {experiment.launch.describe(machine)}; {steps}")
 
 
-def progress(stack: ExitStack, total: int) -> Callable[[int, float], None]:
+def progress(stack: ExitStack, total: int, print_line: PrintLine) -> Callable[[int, float], None]:
     """A bar with the loss, called with step and loss, where a person looks; nothing in a pipe."""
-    if not sys.stderr.isatty():
+    if print_line is silent or not sys.stderr.isatty():
         return lambda step, loss: None
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -13,9 +13,8 @@ from pipezoo.costs.profiled import Measuring
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import ROWS_PER_MICROBATCH
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.planner.options import amount
 from pipezoo.results.run_dir import write_text
-from pipezoo.results.units import time_text
+from pipezoo.results.units import amount, time_text
 from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.tasks.terminal import PrintLine
 

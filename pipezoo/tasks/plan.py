@@ -26,13 +26,13 @@ from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import default_microbatches
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
-from pipezoo.planner.options import PlanOptions, amount
+from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import Plan, Plans
+from pipezoo.report.plan_table import lines
 from pipezoo.results.run_dir import RESULT, write_json, write_text
 from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
-from pipezoo.results.units import time_text
 from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import check_rows, costs_of, measures
@@ -112,16 +112,8 @@ def _introduce(
 def _show(plans: Plans, options: PlanOptions, unit: str, print_line: PrintLine) -> None:
     several = len({plan.schedule.num_microbatches for plan in plans.ranked}) > 1
     print_line("")
-    print_line(
-        f"{'':3} {'schedule':26} {'v':>2} {'m':>5} {'step':>10} {'makespan':>9} {'span':>7} {'memory':>9} {'gap':>7}"
-    )
-    for number, plan in enumerate(plans.ranked[: options.top], start=1):
-        bubble = plan.prediction["bubble"]
-        print_line(
-            f"{number:3} {plan.name:26} {plan.stages_per_rank:2} {plan.schedule.num_microbatches:5} "
-            f"{time_text(plan.step, unit):>10} {bubble['makespan']:9.2%} {bubble['span']:7.2%} "
-            f"{amount(plan.peak, '' if unit == 'unit' else 'B'):>9} {plan.gap:7.2%}"
-        )
+    for line in lines(plans, options.top):
+        print_line(line)
     if (more := len(plans.ranked) - options.top) > 0:
         print_line(f"    and {more} more in {TABLE}")
     if plans.too_large:

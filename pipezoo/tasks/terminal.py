@@ -13,6 +13,10 @@ PrintLine = Callable[[str], None]
 PLAIN_WIDTH = 100  # columns of a timeline that goes into a pipe
 
 
+def silent(line: str) -> None:
+    """A ``print_line`` that nobody hears; there is no bar beside it either."""
+
+
 def print_timelines(timelines: Sequence[Timeline], print_line: PrintLine) -> None:
     """Draw the timelines on one axis, in colour where a person looks."""
     terminal = sys.stdout.isatty()

@@ -70,7 +70,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         if method == "spawn":
             print_line(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
-        steps, told = _train(experiment, pipeline, sizes, folder, method)
+        steps, told = _train(experiment, pipeline, sizes, folder, method, print_line)
         measured = experiment.launch.timelines(timelines(pipeline), pipeline.schedule, message_bytes(pipeline))
         result = _describe(experiment, pipeline, sizes) | _measure(experiment, sizes, steps, measured)
         cost = measured_cost(pipeline, measured, told, experiment.launch.p2p)
@@ -101,12 +101,12 @@ def _export_spec(pipeline: Pipeline, sizes: Sizes) -> ExportSpec:
 
 
 def _train(
-    experiment: Experiment, pipeline: Pipeline, sizes: Sizes, folder: Path, method: str
+    experiment: Experiment, pipeline: Pipeline, sizes: Sizes, folder: Path, method: str, print_line: PrintLine
 ) -> tuple[Steps, list[dict[str, Any]]]:
     """Run the ranks; their steps, and what each process returned."""
     with ExitStack() as stack:
         metrics = stack.enter_context(MetricsFile(folder / METRICS))
-        bar = progress(stack, pipeline.steps)
+        bar = progress(stack, pipeline.steps, print_line)
 
         def on_progress(step: int, loss: float, seconds: float) -> None:
             metrics.append({"step": step, "loss": loss, "seconds": seconds})
@@ -175,7 +175,7 @@ def _measure(experiment: Experiment, sizes: Sizes, steps: Steps, measured: list[
         "first_step_seconds": steps.seconds[0],
         "wall_step_seconds": statistics.median(wall),
         "samples_per_second": sizes.batch_size / median,
-        "bubble": {"measured": measured[-1].bubble()},
+        "bubble": {"measured": measured[-1].bubbles()},
     }
 
 

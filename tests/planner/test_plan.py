@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from pipezoo.costs.unit import unit
-from pipezoo.planner.options import PlanOptions, amount
+from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import ranked
+from pipezoo.results.units import amount
 from pipezoo.schedules import fixed_orders, generators
 from pipezoo.simulator.cost import Cost
 

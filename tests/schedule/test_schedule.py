@@ -16,7 +16,7 @@ SMALL = [["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]]
 
 def test_the_table_knows_its_size_and_where_stages_are():
     schedule = Schedule.from_orders([["0F0", "3F0", "3B0", "0B0"], ["1F0", "2F0", "2B0", "1B0"]], name="v")
-    assert repr(schedule) == "Schedule('v', num_ranks=2, num_stages=4, num_microbatches=1, num_actions=8)"
+    assert repr(schedule) == "Schedule('v', 2 ranks, 4 stages, 1 microbatch)"
     assert schedule.stage_to_rank == (0, 1, 1, 0)
     assert [schedule.stages_of(rank) for rank in (0, 1)] == [(0, 3), (1, 2)]
     assert schedule.rank.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]

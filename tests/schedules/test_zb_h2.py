@@ -51,4 +51,4 @@ def test_the_span_bubble_in_any_costs_where_W_is_the_cheapest(p, F, I, W):
     ],
 )
 def test_the_published_span_bubbles_to_four_decimals(p, m, F, I, W, p2p, published):
-    assert round(simulate(zb_h2(p, m), unit(p, F=F, I=I, W=W, p2p=p2p)).bubble()["span"], 4) == published
+    assert round(simulate(zb_h2(p, m), unit(p, F=F, I=I, W=W, p2p=p2p)).span_bubble, 4) == published

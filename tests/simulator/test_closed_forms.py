@@ -35,9 +35,9 @@ def check(schedule, v, makespan):
     p, m = schedule.num_ranks, schedule.num_microbatches
     timeline = simulate(schedule, ones(schedule, v))
     assert timeline.makespan == makespan
-    assert timeline.bubble()["makespan"] == pytest.approx(1 - 3 * m * v / makespan, abs=1e-12)
+    assert timeline.bubble == pytest.approx(1 - 3 * m * v / makespan, abs=1e-12)
     assert timeline.busy().tolist() == [3 * m * v] * p
-    return timeline.bubble()
+    return timeline.bubbles()
 
 
 def peak(schedule, v=1, freed_by_input_grad=0.0):
@@ -166,8 +166,8 @@ def test_the_published_span_bubbles_to_four_decimals(row):
     p, m, F, I, W, p2p, of_1f1b, of_zb_h1 = row
     cost = unit(p, F=F, I=I, W=W, p2p=p2p)
 
-    assert round(simulate(one_f_one_b(p, m), cost).bubble()["span"], 4) == of_1f1b
-    assert round(simulate(zb_h1(p, m), cost).bubble()["span"], 4) == of_zb_h1
+    assert round(simulate(one_f_one_b(p, m), cost).span_bubble, 4) == of_1f1b
+    assert round(simulate(zb_h1(p, m), cost).span_bubble, 4) == of_zb_h1
 
 
 @pytest.mark.parametrize(("row", "expected"), list(zip(PUBLISHED, BOUND_OF_ONE_STAGE, strict=True)))

@@ -23,13 +23,13 @@ def test_the_makespan_goes_from_the_first_start_to_the_last_end():
 
 
 def test_the_makespan_bubble_is_the_idle_share_of_all_ranks():
-    bubble = timeline((0, 0, 4), (1, 4, 8)).bubble()
+    bubble = timeline((0, 0, 4), (1, 4, 8)).bubbles()
 
     assert bubble["makespan"] == 1 - 8 / 16
 
 
 def test_the_span_bubble_counts_from_a_ranks_own_first_start_to_its_own_last_end():
-    bubble = timeline((0, 0, 2), (0, 3, 5), (1, 4, 8)).bubble()
+    bubble = timeline((0, 0, 2), (0, 3, 5), (1, 4, 8)).bubbles()
 
     assert bubble["span"] == pytest.approx(1 - 8 / (2 * 5))  # the longest own span is 5, of rank 0
 
@@ -38,14 +38,14 @@ def test_a_rank_without_a_span_idles_all_the_time():
     few = timeline((0, 0, 4), num_ranks=2)
 
     assert few.busy().tolist() == [4, 0]
-    assert few.bubble() == {"makespan": 0.5, "span": 0.5}
+    assert few.bubbles() == {"makespan": 0.5, "span": 0.5}
 
 
 def test_no_span_at_all_is_no_bubble():
     nothing = timeline()
 
     assert nothing.makespan == 0
-    assert nothing.bubble() == {"makespan": 0, "span": 0}
+    assert nothing.bubbles() == {"makespan": 0, "span": 0}
 
 
 def test_spans_that_overlap_on_a_rank_count_once():

@@ -22,7 +22,7 @@ def result(num_ranks: int = 4, num_microbatches: int = 8, schedule: str = "1f1b"
         "losses": [4.0, 2.5, 1.75],
         "step_seconds": {"median": measured.makespan, "min": measured.makespan, "max": 2 * measured.makespan},
         "samples_per_second": 32 / measured.makespan,
-        "bubble": {"measured": measured.bubble(), "predicted": predicted.bubble()},
+        "bubble": {"measured": measured.bubbles(), "predicted": predicted.bubbles()},
         "num_stages": num_ranks,
         "num_ranks": num_ranks,
         "num_microbatches": num_microbatches,

@@ -1,0 +1,27 @@
+"""What a run in the caller's process changes for a while, and gives back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+VARIABLES = ("GLOO_SOCKET_IFNAME", "PYTORCH_NVML_BASED_CUDA_CHECK")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Gradients are on inside; random numbers, threads of torch and variables are afterwards what they were."""
+    threads, variables = torch.get_num_threads(), {name: os.environ.get(name) for name in VARIABLES}
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        for name, value in variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -18,26 +18,22 @@ from typing import Any
 
 import torch
 
-from pipezoo.executors.messages import Outbox, Posted, arrived, post_receives
 from pipezoo.executors.split_backward import Later, input_gradient, weight_gradient
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.executor import RankProgram, RankStage, Tensors
 from pipezoo.runtime.microbatching import microbatches
+from pipezoo.runtime.transport import Receive, Send
 from pipezoo.schedule.action import Op
 
 
 class StageSlots:
     """One stage at work: its module, and a slot a microbatch for everything that is alive between two actions."""
 
-    def __init__(self, stage: RankStage, program: RankProgram, watch: Watch, outbox: Outbox) -> None:
-        self.stage, self.watch, self.outbox, self.loss = stage, watch, outbox, program.loss
-        self.index, self.device = stage.index, program.device
+    def __init__(self, stage: RankStage, program: RankProgram, watch: Watch) -> None:
+        self.stage, self.watch, self.loss, self.index = stage, watch, program.loss, stage.index
         self.is_last = stage.index == program.num_stages - 1
-        self.wanted = [tensor for tensor in stage.inputs if tensor.requires_grad]  # what a gradient goes back for
-        self.learned = [tensor for tensor in stage.outputs if tensor.requires_grad]  # ... and comes back for
-        self.from_rank = program.stage_to_rank[stage.index - 1] if stage.index else program.rank
-        self.to_rank = program.rank if self.is_last else program.stage_to_rank[stage.index + 1]
+        self.send_output, self.send_gradient, self.receive_input, self.receive_gradient = _ends(program, stage.index)
         self.before: StageSlots | None = None  # the neighbours, where they are on this rank
         self.after: StageSlots | None = None
         size = program.num_microbatches
@@ -119,24 +115,40 @@ class StageSlots:
             (self.input_grads if self.before is None else self.before.grads)[mb] = grads
 
     def receive_forward(self, mb: int) -> None:
-        self.inputs[mb] = post_receives(self.stage.inputs, self.device, self.from_rank)
+        if self.receive_input:
+            self.inputs[mb] = self.receive_input(mb)
 
     def send_forward(self, mb: int) -> None:
         outputs, self.outputs[mb] = self.outputs[mb], None
-        self.outbox.send(outputs, self.stage.outputs, self.to_rank)
+        if self.send_output:
+            self.send_output(mb, outputs)
 
     def receive_backward(self, mb: int) -> None:
-        self.grads[mb] = post_receives(self.learned, self.device, self.to_rank)
+        self.grads[mb] = self.receive_gradient(mb) if self.receive_gradient else ()
 
     def send_backward(self, mb: int) -> None:
-        if self.wanted:
-            grads, self.input_grads[mb] = self.input_grads[mb], None
-            self.outbox.send(grads, self.wanted, self.from_rank)
+        grads, self.input_grads[mb] = self.input_grads[mb], None
+        if self.send_gradient:
+            self.send_gradient(mb, grads)
 
 
 def _taken(slot: Any) -> Any:
     """What is in a slot, once it has arrived."""
-    return arrived(slot) if isinstance(slot, Posted) else slot
+    return slot() if callable(slot) else slot
+
+
+def _ends(program: RankProgram, stage: int) -> tuple[Send | None, Send | None, Receive | None, Receive | None]:
+    """How a stage sends outputs and gradients, and receives inputs and gradients; None where no message goes."""
+    lanes = {(lane.boundary, lane.is_backward): lane for lane in program.lanes}
+    out, back = lanes.get((stage + 1, False)), lanes.get((stage, True))
+    into, returned = lanes.get((stage, False)), lanes.get((stage + 1, True))
+    endpoint = program.endpoint
+    return (
+        endpoint.sender(out) if out else None,
+        endpoint.sender(back) if back else None,
+        endpoint.receiver(into) if into else None,
+        endpoint.receiver(returned) if returned else None,
+    )
 
 
 class Watch:
@@ -163,8 +175,8 @@ class Native:
 
     def __init__(self, program: RankProgram) -> None:
         self._note, self._size = program.note, program.num_microbatches
-        self._watch, self._outbox = Watch(), Outbox()
-        self._slots = {s.index: StageSlots(s, program, self._watch, self._outbox) for s in program.stages}
+        self._watch, self._endpoint = Watch(), program.endpoint
+        self._slots = {stage.index: StageSlots(stage, program, self._watch) for stage in program.stages}
         for index, slots in self._slots.items():
             slots.before, slots.after = self._slots.get(index - 1), self._slots.get(index + 1)
         self._first, self._last = self._slots.get(0), self._slots.get(program.num_stages - 1)
@@ -200,12 +212,13 @@ class Native:
             self._first.inputs[:] = microbatches(inputs, self._size)
         if self._last is not None and target is not None:
             self._last.targets[:] = torch.tensor_split(target, self._size)
+        self._endpoint.begin_step()
         note = self._note
         for index, run in enumerate(self._run):
             note(index)
             run()
         note(len(self._run))
-        self._outbox.finish()
+        self._endpoint.end_step()
         if self._last is None:
             return []
         losses, self._last.losses = self._last.losses, [None] * self._size

@@ -12,6 +12,7 @@ from torch import nn
 from pipezoo.runtime.action_timer import Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.microbatching import LossFunction
+from pipezoo.runtime.transport import Endpoint, Lane
 from pipezoo.schedule.action import Action
 
 Tensors = tuple[torch.Tensor, ...]
@@ -44,6 +45,7 @@ class RankProgram:
         actions: lowered, messages included (:func:`pipezoo.schedule.lowering.lower`).
         stage_to_rank: where every stage of the pipeline is.
         loss: takes output and target of one microbatch; already scaled.
+        lanes, endpoint: how tensors get to other ranks, and from them.
         note: called with the index of each action before it runs, and with their number after the last.
     """
 
@@ -54,6 +56,8 @@ class RankProgram:
     num_microbatches: int
     device: torch.device
     loss: LossFunction
+    lanes: Sequence[Lane]
+    endpoint: Endpoint
     note: Callable[[int], None]
 
     @property

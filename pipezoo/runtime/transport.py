@@ -1,0 +1,90 @@
+"""What an executor asks of a transport, and what a transport knows of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+Tensors = tuple[torch.Tensor, ...]
+Send = Callable[[int, Sequence[torch.Tensor]], None]
+Receive = Callable[[int], Callable[[], Tensors]]
+
+
+class Lane(NamedTuple):
+    """One direction of one boundary between two stages on different ranks.
+
+        stage boundary-1 ── outputs ──►  stage boundary        forward
+        stage boundary-1 ◄── gradients ──  stage boundary      backward
+
+    ``forms`` are examples without memory of the tensors of one microbatch: shape, dtype and memory layout.
+    """
+
+    boundary: int
+    is_backward: bool
+    source: int
+    target: int
+    forms: Tensors
+
+
+def lanes_of(boundaries: Sequence[Tensors], stage_to_rank: Sequence[int]) -> list[Lane]:
+    """Every lane of a pipeline.
+
+    Args:
+        boundaries: ``[num_stages + 1]``, what enters each stage, and what the last one returns.
+        stage_to_rank: where every stage is.
+    """
+    lanes = []
+    for boundary in range(1, len(stage_to_rank)):
+        before, after = stage_to_rank[boundary - 1], stage_to_rank[boundary]
+        if before != after:
+            forms = boundaries[boundary]
+            lanes.append(Lane(boundary, False, before, after, forms))
+            learned = tuple(form for form in forms if form.requires_grad)
+            if learned:
+                lanes.append(Lane(boundary, True, after, before, learned))
+    return lanes
+
+
+class Endpoint(Protocol):
+    """One rank's end of all lanes that begin or end there."""
+
+    def sender(self, lane: Lane) -> Send:
+        """``send(microbatch, tensors)``: hands them over and returns at once.
+
+        Raises, when it is called:
+            ValueError: a tensor has another shape or dtype than the lane.
+        """
+        ...
+
+    def receiver(self, lane: Lane) -> Receive:
+        """``receive(microbatch)`` asks for the tensors, and returns a function that waits for them."""
+        ...
+
+    def begin_step(self) -> None:
+        """Nothing that was received in the steps before is used any more."""
+        ...
+
+    def end_step(self) -> None:
+        """Wait until everything sent is out."""
+        ...
+
+
+class Transport(Protocol):
+    """Made before the ranks are."""
+
+    name: str
+
+    def endpoint(self, rank: int, device: torch.device) -> Endpoint: ...
+
+
+def check_form(lane: Lane, tensor: torch.Tensor, form: torch.Tensor) -> None:
+    """Raises ValueError for a tensor that is not what the lane was made for."""
+    if tensor.shape != form.shape or tensor.dtype != form.dtype:
+        what = f"the gradient of what enters stage {lane.boundary}" if lane.is_backward else f"stage {lane.boundary - 1}"
+        raise ValueError(f"{what}: {_words(tensor)} came out, where the first microbatch had {_words(form)}")
+
+
+def _words(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype)[6:]} {tuple(tensor.shape)}"

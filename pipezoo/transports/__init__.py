@@ -1,0 +1,1 @@
+"""How values travel between the ranks of a pipeline, one transport a file."""

@@ -1,0 +1,194 @@
+"""Memory that forked ranks of one machine share: a message is one copy and the post of a semaphore.
+
+    sender      slot[step % 2][microbatch].copy_(output)     post
+    receiver                                                      wait, use the slot itself
+
+Every lane has a slot for each microbatch, twice: what a rank received in a step may be read until that step ends, while
+its neighbour is in the next one already. Nobody is two steps ahead: a sender waits for the end of its receiver's last
+step but one. Messages between two ranks are counted by one semaphore in the order in which they are sent, which is the
+order in which the lowering has them received.
+
+The memory is mapped before the ranks are forked, has no name and no file, and goes with the last of them. A peer that
+dies is the supervisor's to notice.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from multiprocessing.synchronize import Semaphore
+
+import torch
+
+from pipezoo.runtime.transport import Lane, Receive, Send, Tensors, check_form
+from pipezoo.schedule.action import Action, Op
+
+SPINS = 100  # tries of a semaphore, about 30 us, before a rank that has a core to itself goes to sleep
+ALIGNMENT = 64  # bytes: a cache line
+SENDS = {Op.SEND_F: False, Op.SEND_B: True}
+Key = tuple[int, bool, int]  # boundary, is_backward, microbatch
+
+
+class SharedMemory:
+    """The slots of all lanes, and a semaphore for every ordered pair of neighbours.
+
+    Args:
+        lanes: of the pipeline.
+        actions: of every rank, messages included.
+        num_microbatches: of a step.
+        may_spin: whether every rank has a core of its own.
+    """
+
+    name = "shared memory"
+
+    def __init__(
+        self, lanes: Sequence[Lane], actions: Sequence[Sequence[Action]], num_microbatches: int, may_spin: bool
+    ) -> None:
+        self._num_microbatches, self._spins = num_microbatches, SPINS if may_spin else 0
+        self._offsets: dict[tuple[int, bool], int] = {}
+        size = 0
+        for lane in lanes:
+            self._offsets[lane.boundary, lane.is_backward] = size
+            size += 2 * num_microbatches * _bytes_of(lane)
+        self.num_bytes = size
+        self._values = torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)
+        self._steps_done = torch.frombuffer(mmap.mmap(-1, 8 * max(1, len(actions))), dtype=torch.int64)
+        pairs = {(lane.source, lane.target) for lane in lanes}
+        context = get_context("fork")
+        self.counters: dict[tuple[int, int], Semaphore] = {pair: context.Semaphore(0) for pair in sorted(pairs)}
+        self._numbers, self._per_step = _numbered(lanes, actions)
+
+    def endpoint(self, rank: int, device: torch.device) -> SharedMemoryEndpoint:
+        return SharedMemoryEndpoint(self, rank)
+
+    def slots(self, lane: Lane) -> list[list[Tensors]]:
+        """``[2][num_microbatches]`` tuples of tensors in the shared memory."""
+        start, size = self._offsets[lane.boundary, lane.is_backward], _bytes_of(lane)
+        places = [start + number * size for number in range(2 * self._num_microbatches)]
+        slots = [self._slot(lane, place) for place in places]
+        return [slots[: self._num_microbatches], slots[self._num_microbatches :]]
+
+    def _slot(self, lane: Lane, place: int) -> Tensors:
+        tensors = []
+        for form in lane.forms:
+            raw = self._values[place : place + _bytes(form)]
+            tensors.append(raw.view(form.dtype).as_strided(form.size(), form.stride()) if form.numel() else _empty(form))
+            place += _aligned(_bytes(form))
+        return tuple(tensors)
+
+    def number(self, lane: Lane, microbatch: int) -> int:
+        """Which message of a step this is among those from its sender to its receiver, from 1."""
+        return self._numbers[lane.boundary, lane.is_backward, microbatch]
+
+    def per_step(self, lane: Lane) -> int:
+        return self._per_step[lane.source, lane.target]
+
+    @property
+    def spins(self) -> int:
+        return self._spins
+
+    @property
+    def steps_done(self) -> torch.Tensor:
+        """``[num_ranks]``: how many steps each rank has ended."""
+        return self._steps_done
+
+
+class SharedMemoryEndpoint:
+    """One rank's end. Counts its steps, and the messages that have arrived from each neighbour."""
+
+    def __init__(self, memory: SharedMemory, rank: int) -> None:
+        self._memory, self._rank, self._step = memory, rank, -1
+        self._arrived: dict[int, int] = {}
+        self._free_until: dict[int, int] = {}
+
+    def sender(self, lane: Lane) -> Send:
+        slots, counter = self._memory.slots(lane), self._memory.counters[lane.source, lane.target]
+
+        def send(microbatch: int, tensors: Sequence[torch.Tensor]) -> None:
+            if self._free_until.get(lane.target, 2) <= self._step:
+                self._wait_for_the_step_of(lane.target)
+            for slot, tensor in zip(slots[self._step % 2][microbatch], tensors, strict=True):
+                check_form(lane, tensor, slot)
+                slot.copy_(tensor.detach())
+            counter.release()
+
+        return send
+
+    def receiver(self, lane: Lane) -> Receive:
+        slots, counter = self._memory.slots(lane), self._memory.counters[lane.source, lane.target]
+        numbers = [self._memory.number(lane, mb) for mb in range(len(slots[0]))]
+        per_step, spins = self._memory.per_step(lane), self._memory.spins
+
+        def receive(microbatch: int) -> Callable[[], Tensors]:
+            slot = slots[self._step % 2][microbatch]
+            wanted = self._step * per_step + numbers[microbatch]
+
+            def arrived() -> Tensors:
+                while self._arrived.get(lane.source, 0) < wanted:
+                    _take(counter, spins)
+                    self._arrived[lane.source] = self._arrived.get(lane.source, 0) + 1
+                return slot
+
+            return arrived
+
+        return receive
+
+    def begin_step(self) -> None:
+        self._step += 1
+        self._memory.steps_done[self._rank] = self._step
+
+    def end_step(self) -> None:
+        pass
+
+    def _wait_for_the_step_of(self, rank: int) -> None:
+        """The slots of this step were last used two steps ago: wait until ``rank`` has ended that one."""
+        while (done := int(self._memory.steps_done[rank])) < self._step - 1:
+            time.sleep(50e-6)
+        self._free_until[rank] = done + 2
+
+
+def _take(counter: Semaphore, spins: int) -> None:
+    for _ in range(spins):
+        if counter.acquire(False):
+            return
+    counter.acquire()
+
+
+def _numbered(
+    lanes: Sequence[Lane], actions: Sequence[Sequence[Action]]
+) -> tuple[dict[Key, int], dict[tuple[int, int], int]]:
+    """The place of every message among those of its pair of ranks in a step, and how many those are."""
+    by_key = {(lane.boundary, lane.is_backward): lane for lane in lanes}
+    numbers: dict[Key, int] = {}
+    counts: dict[tuple[int, int], int] = {}
+    for of_rank in actions:
+        for action in of_rank:
+            if action.op not in SENDS or action.microbatch is None:
+                continue
+            backward = SENDS[action.op]
+            lane = by_key.get((action.stage + (not backward), backward))
+            if lane is None:  # a gradient that nothing before it learns from
+                continue
+            pair = (lane.source, lane.target)
+            counts[pair] = counts.get(pair, 0) + 1
+            numbers[lane.boundary, backward, action.microbatch] = counts[pair]
+    return numbers, counts
+
+
+def _bytes(form: torch.Tensor) -> int:
+    return form.numel() * form.element_size()
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _bytes_of(lane: Lane) -> int:
+    """What the tensors of one microbatch take, each on cache lines of its own."""
+    return sum(_aligned(_bytes(form)) for form in lane.forms)
+
+
+def _empty(form: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(form.size(), form.stride(), dtype=form.dtype)

@@ -97,6 +97,7 @@ def run_in_turn(pipeline: Any, rank: int, schedule: str, width: int, channel: An
 def measure(schedule: str, turns: int, width: int) -> tuple[Any, ...]:
     """``[2 * turns, 2]``, seconds and CPU seconds of each step, by hand and of pipezoo."""
     from pipezoo.runtime.build import build_pipeline
+    from pipezoo.runtime.start_method import with_transport
     from pipezoo.supervisor.supervisor import Limits, launch
 
     stages = RANKS if schedule in SINGLE else 2 * RANKS
@@ -105,7 +106,7 @@ def measure(schedule: str, turns: int, width: int) -> tuple[Any, ...]:
     rest = ["optimizer=sgd", "optimizer.lr=1e-4", "launch.threads=1", "verify=false", f"record_steps={turns}"]
     experiment = load(*compose([*model, *sizes, *rest, f"schedule={schedule}"]), Allowlist())
     with tempfile.TemporaryDirectory() as scratch:
-        pipeline, _ = build_pipeline(experiment, Path(scratch))
+        pipeline = with_transport(build_pipeline(experiment, Path(scratch))[0], experiment, "fork")
         targets = {f"rank {rank}": partial(run_in_turn, pipeline, rank, schedule, width) for rank in range(RANKS)}
         told = list(launch(targets, Limits(120.0, 120.0), Path(scratch) / "log").values())
     for by_hand, ours in (pair for rank in told for pair in rank["losses"]):

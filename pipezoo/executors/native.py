@@ -173,6 +173,8 @@ class Watch:
 class Native:
     """The executor of one rank."""
 
+    uses_transport = True
+
     def __init__(self, program: RankProgram) -> None:
         self._note, self._size = program.note, program.num_microbatches
         self._watch, self._endpoint = Watch(), program.endpoint
@@ -223,11 +225,6 @@ class Native:
             return []
         losses, self._last.losses = self._last.losses, [None] * self._size
         return [loss for loss in losses if loss is not None]
-
-
-def native(program: RankProgram) -> Native:
-    """pipezoo's own executor."""
-    return Native(program)
 
 
 def _nothing() -> None:

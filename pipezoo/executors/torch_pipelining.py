@@ -11,7 +11,9 @@ from pipezoo.runtime.torch_runtime import Stage, TorchSchedule
 
 
 class TorchPipelining:
-    """torch's action-list runtime, given the stages and actions of one rank."""
+    """torch's action-list runtime, given the stages and actions of one rank. It sends and receives by itself."""
+
+    uses_transport = False
 
     def __init__(self, program: RankProgram) -> None:
         self._stages = [
@@ -52,8 +54,3 @@ def _contiguous(forms: Tensors) -> Tensors:
     return tuple(
         torch.empty_like(f, memory_format=torch.contiguous_format, requires_grad=f.requires_grad) for f in forms
     )
-
-
-def torch_pipelining(program: RankProgram) -> TorchPipelining:
-    """torch's runtime."""
-    return TorchPipelining(program)

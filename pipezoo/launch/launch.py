@@ -24,6 +24,7 @@ class Machine:
         threads: of each process.
         num_cores: that this process may use.
         device: ``cpu`` or ``cuda``.
+        transport: what carries messages between processes, in words.
         emulated: the cost that actions take the time of, as typed (``cost=unit``), or "".
     """
 
@@ -32,6 +33,7 @@ class Machine:
     threads: int
     num_cores: int
     device: str
+    transport: str = "gloo"
     emulated: str = ""
 
 

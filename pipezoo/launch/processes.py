@@ -69,7 +69,9 @@ class Processes:
     def describe(self, machine: Machine) -> str:
         """``2 processes over gloo, threads=1 each on 2 cores``"""
         on_gpus = machine.device == "cuda"
-        processes = f"{count(machine.num_processes, 'process')} over {'nccl, a GPU each' if on_gpus else 'gloo'}"
+        processes = (
+            f"{count(machine.num_processes, 'process')} over {'nccl, a GPU each' if on_gpus else machine.transport}"
+        )
         if machine.emulated:
             return f"{processes}, as slow as {machine.emulated} says"
         crowd = "" if on_gpus or machine.num_processes <= machine.num_cores else ", which they share"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -66,7 +66,12 @@ class RankProgram:
 
 
 class Executor(Protocol):
-    """Runs the actions of a rank, step after step."""
+    """Runs the actions of a rank, step after step.
+
+    ``uses_transport`` says whether its messages go over the endpoint of the program, or by a way of its own.
+    """
+
+    uses_transport: ClassVar[bool]
 
     def observe(self, recorder: Recorder, meter: ActivationMeter | None) -> None:
         """From now on ``recorder`` times every action, and ``meter``, if any, counts what autograd keeps."""

@@ -16,6 +16,7 @@ from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.executor import Executor, RankProgram
 from pipezoo.runtime.fault_injection import Fault
 from pipezoo.runtime.stages import Stages
+from pipezoo.runtime.transport import Transport
 from pipezoo.schedule.action import Action
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
@@ -35,6 +36,7 @@ class Pipeline:
         loss: of the whole batch, with its ``reduction``.
         optimizer: given parameters.
         executor: makes what runs the actions of a rank.
+        transport: carries tensors between ranks; None: all stages are in one process.
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
         identity: what all ranks must agree on: config and schedule, hashed.
@@ -71,6 +73,7 @@ class Pipeline:
     saved: Checkpoint | None = None
     checkpoints: Path | None = None
     checkpoint_every: int = 1
+    transport: Transport | None = None
 
     @property
     def steps_to_do(self) -> range:

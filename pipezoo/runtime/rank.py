@@ -24,6 +24,7 @@ from pipezoo.runtime.microbatching import scaled, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
+from pipezoo.runtime.transport import NoMessages, lanes_of
 from pipezoo.simulator.cost import Cost
 from pipezoo.supervisor.process_group import join_process_group
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
@@ -144,7 +145,16 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
         executor=pipeline.executor(
             RankProgram(
-                stages, rank, pipeline.actions[rank], pipeline.stage_to_rank, num_microbatches, device, loss, note
+                stages=stages,
+                rank=rank,
+                actions=pipeline.actions[rank],
+                stage_to_rank=pipeline.stage_to_rank,
+                num_microbatches=num_microbatches,
+                device=device,
+                loss=loss,
+                lanes=lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank),
+                endpoint=pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages(),
+                note=note,
             )
         ),
         recorder=recorder,

@@ -41,6 +41,20 @@ def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) 
     return partial(_rebuild_and_work, _picklable(experiment), pipeline.scratch, pipeline.checkpoints, work)
 
 
+def with_transport(pipeline: Pipeline, experiment: Experiment, method: str) -> Pipeline:
+    """The pipeline with what carries its messages. Raises ConfigError: these ranks cannot have what was asked for."""
+    if pipeline.num_processes == 1:
+        return pipeline
+    if not getattr(experiment.executor.function, "uses_transport", True):
+        if experiment.transport.choice not in ("auto", "distributed"):
+            raise ConfigError(
+                f"transport={experiment.transport.choice}: executor={experiment.executor_name} sends by "
+                "torch.distributed alone; valid: transport=auto, transport=distributed"
+            )
+        return pipeline
+    return replace(pipeline, transport=experiment.transport(pipeline=pipeline, start_method=method))
+
+
 def _picklable(experiment: Experiment) -> Experiment:
     """The same without what its parts have looked up, which each process looks up for itself."""
     values = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
@@ -54,4 +68,4 @@ def _rebuild_and_work(
     experiment: Experiment, scratch: Path, checkpoints: Path | None, work: Work, channel: WorkerChannel
 ) -> Any:
     pipeline, _ = build_pipeline(experiment, scratch, checkpoints)
-    return work(pipeline, channel)
+    return work(with_transport(pipeline, experiment, "spawn"), channel)

@@ -79,10 +79,26 @@ class Transport(Protocol):
     def endpoint(self, rank: int, device: torch.device) -> Endpoint: ...
 
 
+class NoMessages:
+    """The end of a rank that has all stages: there is nobody to write to."""
+
+    def sender(self, lane: Lane) -> Send:
+        raise AssertionError(f"nothing carries what crosses into stage {lane.boundary}")
+
+    def receiver(self, lane: Lane) -> Receive:
+        raise AssertionError(f"nothing carries what crosses into stage {lane.boundary}")
+
+    def begin_step(self) -> None:
+        pass
+
+    def end_step(self) -> None:
+        pass
+
+
 def check_form(lane: Lane, tensor: torch.Tensor, form: torch.Tensor) -> None:
     """Raises ValueError for a tensor that is not what the lane was made for."""
     if tensor.shape != form.shape or tensor.dtype != form.dtype:
-        what = f"the gradient of what enters stage {lane.boundary}" if lane.is_backward else f"stage {lane.boundary - 1}"
+        what = f"{'the gradient for ' * lane.is_backward}stage {lane.boundary - 1}"
         raise ValueError(f"{what}: {_words(tensor)} came out, where the first microbatch had {_words(form)}")
 
 

@@ -43,7 +43,13 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
         print_line(f"derived   {', '.join(derived)}")
     emulated = "" if pipeline.emulated is None else f"cost={experiment.cost.choice}"
     machine = Machine(
-        sizes.num_ranks, pipeline.num_processes, pipeline.threads, num_cores(), experiment.device, emulated
+        sizes.num_ranks,
+        pipeline.num_processes,
+        pipeline.threads,
+        num_cores(),
+        experiment.device,
+        pipeline.transport.name if pipeline.transport else "",
+        emulated,
     )
     steps = f"{experiment.steps} steps of {experiment.optimizer_name}, executor={experiment.executor_name}"
     print_line(f"launch    {experiment.launch.describe(machine)}; {steps}")

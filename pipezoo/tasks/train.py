@@ -32,7 +32,7 @@ from pipezoo.runtime.checkpoint import FOLDER, CheckpointWriter
 from pipezoo.runtime.measurements import Steps, measured_cost, message_bytes, peak_bytes, timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
-from pipezoo.runtime.start_method import start_method, target
+from pipezoo.runtime.start_method import start_method, target, with_transport
 from pipezoo.simulator.simulate import simulate
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.splitters._stage_modules import names_by_stage, stack_of
@@ -63,6 +63,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         exports = make_exports(experiment, _export_spec(pipeline, sizes)) if experiment.exports else {}
         write_schedule(folder, pipeline.schedule)
         method, why = start_method(experiment.launch.start_method)
+        pipeline = with_transport(pipeline, experiment, method)
         introduce(experiment, pipeline, sizes, print_line)
         exported = write_exports(exports, folder, print_line)
         if pipeline.saved is not None:

@@ -19,7 +19,7 @@ from pipezoo.runtime.transport import Lane, Receive, Send, Tensors, check_form
 class Distributed:
     """The default process group. Nothing is made before the ranks are."""
 
-    name = "torch.distributed"
+    name = "gloo"
 
     def endpoint(self, rank: int, device: torch.device) -> DistributedEndpoint:
         return DistributedEndpoint(device)

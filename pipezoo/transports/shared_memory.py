@@ -31,6 +31,11 @@ SENDS = {Op.SEND_F: False, Op.SEND_B: True}
 Key = tuple[int, bool, int]  # boundary, is_backward, microbatch
 
 
+def bytes_needed(lanes: Sequence[Lane], num_microbatches: int) -> int:
+    """The memory that the slots of ``lanes`` take."""
+    return sum(2 * num_microbatches * _bytes_of(lane) for lane in lanes)
+
+
 class SharedMemory:
     """The slots of all lanes, and a semaphore for every ordered pair of neighbours.
 
@@ -52,8 +57,7 @@ class SharedMemory:
         for lane in lanes:
             self._offsets[lane.boundary, lane.is_backward] = size
             size += 2 * num_microbatches * _bytes_of(lane)
-        self.num_bytes = size
-        self._values = torch.frombuffer(mmap.mmap(-1, max(size, 1)), dtype=torch.uint8)
+        self._values = mmap.mmap(-1, max(size, 1))
         self._steps_done = torch.frombuffer(mmap.mmap(-1, 8 * max(1, len(actions))), dtype=torch.int64)
         pairs = {(lane.source, lane.target) for lane in lanes}
         context = get_context("fork")
@@ -71,10 +75,10 @@ class SharedMemory:
         return [slots[: self._num_microbatches], slots[self._num_microbatches :]]
 
     def _slot(self, lane: Lane, place: int) -> Tensors:
+        """Each tensor on a storage of its own: autograd would take a write to one for a write to all."""
         tensors = []
         for form in lane.forms:
-            raw = self._values[place : place + _bytes(form)]
-            tensors.append(raw.view(form.dtype).as_strided(form.size(), form.stride()) if form.numel() else _empty(form))
+            tensors.append(_mapped(self._values, form, place))
             place += _aligned(_bytes(form))
         return tuple(tensors)
 
@@ -190,5 +194,9 @@ def _bytes_of(lane: Lane) -> int:
     return sum(_aligned(_bytes(form)) for form in lane.forms)
 
 
-def _empty(form: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided(form.size(), form.stride(), dtype=form.dtype)
+def _mapped(memory: mmap.mmap, form: torch.Tensor, place: int) -> torch.Tensor:
+    """A tensor like ``form`` whose values lie at ``place``."""
+    if not form.numel():
+        return torch.empty_strided(form.size(), form.stride(), dtype=form.dtype)
+    flat = torch.frombuffer(memory, dtype=form.dtype, count=form.numel(), offset=place)
+    return flat.as_strided(form.size(), form.stride())

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from pipezoo.executors import native as native_module
-from pipezoo.executors.native import StageSlots, native
-from pipezoo.executors.torch_pipelining import torch_pipelining
+from pipezoo.executors.native import Native, StageSlots
+from pipezoo.executors.torch_pipelining import TorchPipelining
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.gpipe import gpipe
@@ -119,7 +119,7 @@ def test_full_backwards_are_exact(pipeline: Callable[..., Pipeline], layer: type
     assert trained(pipeline, layer, one_f_one_b(4, 4)).verdict["verified"] == "exact"
 
 
-@pytest.mark.parametrize("executor", [native, torch_pipelining], ids=["native", "torch"])
+@pytest.mark.parametrize("executor", [Native, TorchPipelining], ids=["native", "torch"])
 @pytest.mark.parametrize("schedule", [gpipe(2, 4), *SPLIT], ids=lambda schedule: schedule.name)
 def test_every_executor_is_exact_on(pipeline: Callable[..., Pipeline], executor: Any, schedule: Any) -> None:
     made = trained(pipeline, Plain, schedule, executor=executor)

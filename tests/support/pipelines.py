@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pipezoo.data.regression import batches
-from pipezoo.executors.native import native
+from pipezoo.executors.native import Native
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
@@ -21,6 +21,7 @@ from pipezoo.schedule.lowering import lower
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.splitters.modules import split as split_modules
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
+from pipezoo.transports.distributed import Distributed
 from pipezoo.verify.verify import verify_run
 
 ROWS = 4  # of a microbatch
@@ -63,7 +64,7 @@ def build_pipeline(
         fresh_model=partial(make_model, model, 0, dtype),
         batch=data,
         loss=loss,
-        executor=native,
+        executor=Native,
         optimizer=partial(torch.optim.SGD, lr=1e-3, momentum=0.9),
         scratch=scratch,
         steps=3,
@@ -78,7 +79,7 @@ def build_pipeline(
         timeout=30.0,
         identity="00" * 32,
     )
-    return replace(pipeline, **changes)
+    return replace(pipeline, **{"transport": Distributed(), **changes})
 
 
 def train(pipeline: Pipeline) -> Trained:

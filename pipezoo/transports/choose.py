@@ -1,0 +1,51 @@
+"""Which transport a pipeline has: the quickest that its processes can share."""
+
+from __future__ import annotations
+
+from pipezoo.runtime.build import num_cores
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.transport import Transport, lanes_of
+from pipezoo.transports.distributed import Distributed
+from pipezoo.transports.shared_memory import SharedMemory, bytes_needed
+
+MOST_BYTES = 2**30  # mapped for messages; what is larger is sent, and freed as soon as it is used
+
+
+def auto(pipeline: Pipeline, start_method: str) -> Transport:
+    """Shared memory between forked ranks on CPU; torch.distributed between all others."""
+    return distributed(pipeline, start_method) if _why_not(pipeline, start_method) else _shared(pipeline)
+
+
+def distributed(pipeline: Pipeline, start_method: str) -> Transport:
+    """torch.distributed point to point."""
+    return Distributed()
+
+
+def shared_memory(pipeline: Pipeline, start_method: str) -> Transport:
+    """Memory that forked ranks share.
+
+    Raises:
+        ValueError: the ranks cannot share memory.
+    """
+    if why := _why_not(pipeline, start_method):
+        raise ValueError(f"{why}; valid: transport=auto, transport=distributed")
+    return _shared(pipeline)
+
+
+def _why_not(pipeline: Pipeline, start_method: str) -> str:
+    """Why these ranks cannot share memory; "" where they can."""
+    if pipeline.device != "cpu":
+        return f"device={pipeline.device}: GPUs do not share the memory of the machine"
+    if start_method != "fork":
+        return f"ranks that are started by {start_method} share no memory with this process"
+    lanes = lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank)
+    needed = bytes_needed(lanes, pipeline.schedule.num_microbatches)
+    if needed > MOST_BYTES:
+        return f"the messages of two steps take {needed / 2**30:.1f} GiB, of {MOST_BYTES / 2**30:.0f} GiB at most"
+    return ""
+
+
+def _shared(pipeline: Pipeline) -> SharedMemory:
+    lanes = lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank)
+    may_spin = pipeline.num_processes <= num_cores()
+    return SharedMemory(lanes, pipeline.actions, pipeline.schedule.num_microbatches, may_spin)

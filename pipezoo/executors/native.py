@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,8 +24,11 @@ from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.executor import RankProgram, RankStage, Tensors
 from pipezoo.runtime.microbatching import microbatches
-from pipezoo.runtime.transport import Receive, Send
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.transport import Receive, Send, Transport
 from pipezoo.schedule.action import Op
+from pipezoo.transports.choose import TRANSPORTS, transport_for
+from pipezoo.validators import check_word
 
 
 class StageSlots:
@@ -170,10 +174,30 @@ class Watch:
         return self.meter.saving(stage) if self.meter else nullcontext()
 
 
+@dataclass(frozen=True)
 class Native:
-    """The executor of one rank."""
+    """``executor=native``: pipezoo's own.
 
-    uses_transport = True
+    Args:
+        transport_name: ``shared_memory``, ``distributed``, or ``auto``: shared memory where the ranks can share it.
+    """
+
+    transport_name: str = "auto"
+
+    def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
+        return transport_for(pipeline, start_method, self.transport_name)
+
+    def of_rank(self, program: RankProgram) -> NativeRank:
+        return NativeRank(program)
+
+
+def native(transport: str = "auto") -> Native:
+    """pipezoo's own executor. Raises ArgumentError for a transport that there is not."""
+    return Native(check_word("transport", transport, TRANSPORTS, "transport"))
+
+
+class NativeRank:
+    """The executor of one rank."""
 
     def __init__(self, program: RankProgram) -> None:
         self._note, self._size = program.note, program.num_microbatches

@@ -7,13 +7,24 @@ import torch
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.executor import RankProgram, Tensors
+from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.torch_runtime import Stage, TorchSchedule
+from pipezoo.runtime.transport import Transport
+from pipezoo.transports.distributed import Distributed
 
 
 class TorchPipelining:
-    """torch's action-list runtime, given the stages and actions of one rank. It sends and receives by itself."""
+    """``executor=torch``: torch's action-list runtime. It sends and receives by itself, over torch.distributed."""
 
-    uses_transport = False
+    def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
+        return Distributed()
+
+    def of_rank(self, program: RankProgram) -> TorchRank:
+        return TorchRank(program)
+
+
+class TorchRank:
+    """torch's runtime, given the stages and actions of one rank."""
 
     def __init__(self, program: RankProgram) -> None:
         self._stages = [

@@ -73,7 +73,6 @@ class Experiment:
     optimizer: Component
     loss: Component
     executor: Component
-    transport: Component
     cost: Component
     launch: Launch
     launch_name: str

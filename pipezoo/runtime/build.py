@@ -65,7 +65,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         batch=data,
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
-        executor=lambda program: experiment.executor(program=program),
+        executor=experiment.executor(),
         scratch=scratch,
         steps=experiment.steps,
         seed=experiment.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -12,8 +12,11 @@ from torch import nn
 from pipezoo.runtime.action_timer import Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.microbatching import LossFunction
-from pipezoo.runtime.transport import Endpoint, Lane
+from pipezoo.runtime.transport import Endpoint, Lane, Transport
 from pipezoo.schedule.action import Action
+
+if TYPE_CHECKING:
+    from pipezoo.runtime.pipeline import Pipeline
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -66,12 +69,23 @@ class RankProgram:
 
 
 class Executor(Protocol):
-    """Runs the actions of a rank, step after step.
+    """A way to execute a pipeline, made before its ranks are."""
 
-    ``uses_transport`` says whether its messages go over the endpoint of the program, or by a way of its own.
-    """
+    def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
+        """What carries messages between ranks that are started by ``fork`` or ``spawn``; made before they are.
 
-    uses_transport: ClassVar[bool]
+        Raises:
+            ArgumentError: these ranks cannot have what was asked for.
+        """
+        ...
+
+    def of_rank(self, program: RankProgram) -> RankExecutor:
+        """The executor of one rank, in the rank's own process."""
+        ...
+
+
+class RankExecutor(Protocol):
+    """Runs the actions of a rank, step after step."""
 
     def observe(self, recorder: Recorder, meter: ActivationMeter | None) -> None:
         """From now on ``recorder`` times every action, and ``meter``, if any, counts what autograd keeps."""

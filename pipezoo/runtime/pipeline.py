@@ -13,7 +13,7 @@ from torch import nn
 
 from pipezoo.data.batch import Batch
 from pipezoo.runtime.checkpoint import Checkpoint
-from pipezoo.runtime.executor import Executor, RankProgram
+from pipezoo.runtime.executor import Executor
 from pipezoo.runtime.fault_injection import Fault
 from pipezoo.runtime.stages import Stages
 from pipezoo.runtime.transport import Transport
@@ -35,7 +35,7 @@ class Pipeline:
         batch: the whole batch of a step, on the CPU.
         loss: of the whole batch, with its ``reduction``.
         optimizer: given parameters.
-        executor: makes what runs the actions of a rank.
+        executor: what runs the actions of a rank.
         transport: carries tensors between ranks; None: all stages are in one process.
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
@@ -55,7 +55,7 @@ class Pipeline:
     batch: Callable[[int], Batch]
     loss: nn.Module
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-    executor: Callable[[RankProgram], Executor]
+    executor: Executor
     scratch: Path
     steps: int
     seed: int

@@ -17,7 +17,7 @@ from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_random, write_part
 from pipezoo.runtime.emulation import Emulation
-from pipezoo.runtime.executor import Executor, RankProgram, RankStage
+from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.finite_check import FiniteCheck
 from pipezoo.runtime.microbatching import scaled, total
@@ -40,7 +40,7 @@ class Member:
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer | None
     tied_parameters: list[TiedParameter]
-    executor: Executor
+    executor: RankExecutor
     finite: FiniteCheck
     recorder: Recorder
 
@@ -143,7 +143,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         parameters=parameters,
         optimizer=optimizer,
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
-        executor=pipeline.executor(
+        executor=pipeline.executor.of_rank(
             RankProgram(
                 stages=stages,
                 rank=rank,

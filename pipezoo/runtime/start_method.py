@@ -45,14 +45,10 @@ def with_transport(pipeline: Pipeline, experiment: Experiment, method: str) -> P
     """The pipeline with what carries its messages. Raises ConfigError: these ranks cannot have what was asked for."""
     if pipeline.num_processes == 1:
         return pipeline
-    if not getattr(experiment.executor.function, "uses_transport", True):
-        if experiment.transport.choice not in ("auto", "distributed"):
-            raise ConfigError(
-                f"transport={experiment.transport.choice}: executor={experiment.executor_name} sends by "
-                "torch.distributed alone; valid: transport=auto, transport=distributed"
-            )
-        return pipeline
-    return replace(pipeline, transport=experiment.transport(pipeline=pipeline, start_method=method))
+    try:
+        return replace(pipeline, transport=pipeline.executor.transport(pipeline, method))
+    except ValueError as error:
+        raise experiment.executor.reword(error) from error
 
 
 def _picklable(experiment: Experiment) -> Experiment:

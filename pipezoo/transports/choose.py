@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+from pipezoo.errors import ArgumentError
 from pipezoo.runtime.build import num_cores
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.transport import Transport, lanes_of
 from pipezoo.transports.distributed import Distributed
 from pipezoo.transports.shared_memory import SharedMemory, bytes_needed
 
+TRANSPORTS = ("auto", "shared_memory", "distributed")
 MOST_BYTES = 2**30  # mapped for messages; what is larger is sent, and freed as soon as it is used
 
 
-def auto(pipeline: Pipeline, start_method: str) -> Transport:
-    """Shared memory between forked ranks on CPU; torch.distributed between all others."""
-    return distributed(pipeline, start_method) if _why_not(pipeline, start_method) else _shared(pipeline)
-
-
-def distributed(pipeline: Pipeline, start_method: str) -> Transport:
-    """torch.distributed point to point."""
-    return Distributed()
-
-
-def shared_memory(pipeline: Pipeline, start_method: str) -> Transport:
-    """Memory that forked ranks share.
+def transport_for(pipeline: Pipeline, start_method: str, asked: str = "auto") -> Transport:
+    """Shared memory between forked ranks on CPU, torch.distributed between all others; or what was asked for.
 
     Raises:
-        ValueError: the ranks cannot share memory.
+        ArgumentError: shared memory was asked for, and these ranks cannot share any.
     """
-    if why := _why_not(pipeline, start_method):
-        raise ValueError(f"{why}; valid: transport=auto, transport=distributed")
-    return _shared(pipeline)
+    why = _why_not_shared(pipeline, start_method)
+    if asked == "shared_memory" and why:
+        raise ArgumentError("transport", asked, why, "auto, distributed")
+    if asked == "distributed" or why:
+        return Distributed()
+    lanes = lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank)
+    may_spin = pipeline.num_processes <= num_cores()
+    return SharedMemory(lanes, pipeline.actions, pipeline.schedule.num_microbatches, may_spin)
 
 
-def _why_not(pipeline: Pipeline, start_method: str) -> str:
+def _why_not_shared(pipeline: Pipeline, start_method: str) -> str:
     """Why these ranks cannot share memory; "" where they can."""
     if pipeline.device != "cpu":
         return f"device={pipeline.device}: GPUs do not share the memory of the machine"
@@ -43,9 +40,3 @@ def _why_not(pipeline: Pipeline, start_method: str) -> str:
     if needed > MOST_BYTES:
         return f"the messages of two steps take {needed / 2**30:.1f} GiB, of {MOST_BYTES / 2**30:.0f} GiB at most"
     return ""
-
-
-def _shared(pipeline: Pipeline) -> SharedMemory:
-    lanes = lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank)
-    may_spin = pipeline.num_processes <= num_cores()
-    return SharedMemory(lanes, pipeline.actions, pipeline.schedule.num_microbatches, may_spin)

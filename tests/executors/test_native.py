@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pipezoo.executors import native as native_module
-from pipezoo.executors.native import Native, StageSlots
+from pipezoo.executors.native import StageSlots, native
 from pipezoo.executors.torch_pipelining import TorchPipelining
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.lowering import lower
@@ -119,7 +119,7 @@ def test_full_backwards_are_exact(pipeline: Callable[..., Pipeline], layer: type
     assert trained(pipeline, layer, one_f_one_b(4, 4)).verdict["verified"] == "exact"
 
 
-@pytest.mark.parametrize("executor", [Native, TorchPipelining], ids=["native", "torch"])
+@pytest.mark.parametrize("executor", [native(), TorchPipelining()], ids=["native", "torch"])
 @pytest.mark.parametrize("schedule", [gpipe(2, 4), *SPLIT], ids=lambda schedule: schedule.name)
 def test_every_executor_is_exact_on(pipeline: Callable[..., Pipeline], executor: Any, schedule: Any) -> None:
     made = trained(pipeline, Plain, schedule, executor=executor)
@@ -134,9 +134,9 @@ def test_virtual_ranks_hand_tensors_over(pipeline: Callable[..., Pipeline]) -> N
 
 
 def test_every_slot_is_empty_after_a_step(pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
-    right = native_module.Native.step
+    right = native_module.NativeRank.step
 
-    def step(self: native_module.Native, *args: Any) -> Any:
+    def step(self: native_module.NativeRank, *args: Any) -> Any:
         losses = right(self, *args)
         for slots in self._slots.values():
             for name in ("inputs", "leaves", "ends", "outputs", "grads", "input_grads", "targets"):
@@ -144,7 +144,7 @@ def test_every_slot_is_empty_after_a_step(pipeline: Callable[..., Pipeline], mon
             assert not any(slots.later)
         return losses
 
-    monkeypatch.setattr(native_module.Native, "step", step)
+    monkeypatch.setattr(native_module.NativeRank, "step", step)
     assert trained(pipeline, Plain, zbv(2, 4)).verdict["verified"] == "exact"
 
 

@@ -22,7 +22,7 @@ GIVEN = {
     "split": ("model", "num_stages", "example"),
     "schedule": ("num_ranks", "num_microbatches"),
     "optimizer": ("params",),
-    "executor": ("program",),
+    "executor": (),
     "cost": ("num_stages", "stages_per_rank"),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pipezoo.data.regression import batches
-from pipezoo.executors.native import Native
+from pipezoo.executors.native import native
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
@@ -64,7 +64,7 @@ def build_pipeline(
         fresh_model=partial(make_model, model, 0, dtype),
         batch=data,
         loss=loss,
-        executor=Native,
+        executor=native(),
         optimizer=partial(torch.optim.SGD, lr=1e-3, momentum=0.9),
         scratch=scratch,
         steps=3,

@@ -24,9 +24,7 @@ def exporter(name, **arguments):
 
 
 def asking(*names):
-    parts = dict.fromkeys(
-        ("model", "data", "split", "schedule", "optimizer", "loss", "cost", "executor", "transport"), NONE
-    )
+    parts = dict.fromkeys(("model", "data", "split", "schedule", "optimizer", "loss", "cost", "executor"), NONE)
     exports = tuple(name if isinstance(name, Component) else exporter(name) for name in names)
     return Experiment(task="simulate", launch=Processes(), launch_name="processes", exports=exports, **parts)
 

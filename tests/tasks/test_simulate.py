@@ -33,7 +33,7 @@ def table(**arguments):
 
 def predicted(folder, **values):
     """The result of task=simulate, and what it said."""
-    parts = dict.fromkeys(("model", "data", "split", "optimizer", "loss", "executor", "transport"), NONE)
+    parts = dict.fromkeys(("model", "data", "split", "optimizer", "loss", "executor"), NONE)
     values = {"schedule": schedule("zb_h1"), "cost": UNIT, **values}
     said = []
     experiment = Experiment(task="simulate", launch=Processes(), launch_name="processes", **parts | values)

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipezoo.executors.native import Native
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.transport import Lane, lanes_of
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
-from pipezoo.transports.choose import auto, distributed, shared_memory
+from pipezoo.transports.choose import transport_for
 from pipezoo.transports.distributed import Distributed
 from pipezoo.transports.shared_memory import SharedMemory, bytes_needed
 from tests.executors.test_native import Chain, Plain, Tower, Turned, cut_by_layers
@@ -46,19 +45,19 @@ def test_a_pipeline_over_shared_memory_is_exact(pipeline: Callable[..., Pipeline
     if layer is Tower and schedule is SCHEDULE:
         schedule = one_f_one_b(4, 4)
     built = made(pipeline, layer, schedule)
-    transport = shared_memory(built, "fork")
+    transport = transport_for(built, "fork", "shared_memory")
     assert train(pipeline_with(built, transport)).verdict["verified"] == "exact"
 
 
 def test_transposed_tensors_keep_their_layout(pipeline: Callable[..., Pipeline]) -> None:
     built = made(pipeline, Turned, one_f_one_b(4, 4))
-    assert train(pipeline_with(built, shared_memory(built, "fork"))).verdict["verified"] == "exact"
+    assert train(pipeline_with(built, transport_for(built, "fork", "shared_memory"))).verdict["verified"] == "exact"
 
 
 def pipeline_with(built: Pipeline, transport: Any) -> Pipeline:
     from dataclasses import replace
 
-    return replace(built, transport=transport, executor=Native, steps=5)
+    return replace(built, transport=transport, steps=5)
 
 
 def test_what_is_sent_arrives_in_another_process() -> None:
@@ -129,8 +128,8 @@ def test_the_memory_is_known_before_it_is_mapped() -> None:
 
 def test_the_choice_is_made_by_what_ranks_can_share(pipeline: Callable[..., Pipeline]) -> None:
     built = made(pipeline, Plain, SCHEDULE)
-    assert isinstance(auto(built, "fork"), SharedMemory)
-    assert isinstance(auto(built, "spawn"), Distributed)
-    assert isinstance(distributed(built, "fork"), Distributed)
-    with pytest.raises(ValueError, match=r"started by spawn share no memory .*; valid: transport=auto"):
-        shared_memory(built, "spawn")
+    assert isinstance(transport_for(built, "fork"), SharedMemory)
+    assert isinstance(transport_for(built, "spawn"), Distributed)
+    assert isinstance(transport_for(built, "fork", "distributed"), Distributed)
+    with pytest.raises(ValueError, match=r"started by spawn share no memory .*; valid: auto, distributed"):
+        transport_for(built, "spawn", "shared_memory")

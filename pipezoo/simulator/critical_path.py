@@ -11,16 +11,16 @@ one whose message it needs. Where both ended at the same moment it is the rank's
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from array import array
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
+from pipezoo.schedule.table import Ints, Mask
 from pipezoo.simulator.cost_entries import Floats
 
 MOST_LEGS = 24  # that a summary lists, half of them from the beginning and half from the end
@@ -52,60 +52,93 @@ class Leg(NamedTuple):
         return where if self.num_actions == 1 else f"{where} .. {self.last}, {self.num_actions} actions"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CriticalPath:
-    """The path from the first action to the last, in the order of time."""
+    """The path from the first action to the last, in the order of time.
 
-    steps: Sequence[Step]
+    Args:
+        schedule: the order that it leads through.
+        at: ``[num_steps]`` indices of its actions.
+        message: ``[num_steps]`` true where an action waited for its input rather than for its rank.
+        start, end: ``[num_steps]`` when they ran.
+    """
+
+    schedule: Schedule
+    at: Ints
+    message: Mask
+    start: Floats
+    end: Floats
+
+    @property
+    def waited(self) -> Floats:
+        """``[num_steps]``: how long after the end of the step before it each one started."""
+        waited: Floats = self.start - np.append(0.0, self.end[:-1])
+        return waited
+
+    @property
+    def steps(self) -> list[Step]:
+        """Each action with what it waited for."""
+        words = np.where(self.message, "message", "rank").tolist()
+        words[0] = "nothing"
+        columns = (self.schedule.rank[self.at], self.start, self.end, self.waited)
+        rows = zip(self.at.tolist(), words, *(column.tolist() for column in columns), strict=True)
+        return [Step(self._action(i), rank, start, end, why, waited) for i, why, rank, start, end, waited in rows]
 
     def legs(self) -> list[Leg]:
         """The path rank by rank; there is one leg more than it crosses between ranks."""
-        legs = []
-        for rank, group in groupby(self.steps, key=lambda step: step.rank):
-            steps = list(group)
-            computed = sum(step.end - step.start for step in steps)
-            legs.append(Leg(rank, steps[0].action, steps[-1].action, len(steps), computed))
-        return legs
+        rank = self.schedule.rank[self.at]
+        edges = np.flatnonzero(np.diff(rank, prepend=-1, append=-1)).tolist()
+        took = self.end - self.start
+        return [
+            Leg(
+                int(rank[low]),
+                self._action(int(self.at[low])),
+                self._action(int(self.at[high - 1])),
+                high - low,
+                float(took[low:high].sum()),
+            )
+            for low, high in pairwise(edges)
+        ]
 
     def summary(self) -> dict[str, Any]:
         """Plain numbers: how long the path computes (in all, and by op), and waits for messages, and where it goes.
 
         Of more than ``MOST_LEGS`` legs it lists the first and the last ones; ``num_legs`` counts all.
         """
-        by_op: Counter[str] = Counter()
-        by_rank: Counter[int] = Counter()
-        for step in self.steps:
-            by_op[step.action.op.name] += step.end - step.start  # type: ignore[assignment]
-            by_rank[step.rank] += step.end - step.start  # type: ignore[assignment]
-        messages = [step.waited for step in self.steps if step.waited_for == "message"]
+        took, op, rank = self.end - self.start, self.schedule.op[self.at], self.schedule.rank[self.at]
+        by_op, by_rank = np.bincount(op, took), np.bincount(rank, took)
+        seconds = {Op(code).name: float(by_op[code]) for code in np.unique(op).tolist()}
         legs = self.legs()
         shown = legs if len(legs) <= MOST_LEGS else [*legs[: MOST_LEGS // 2], *legs[-MOST_LEGS // 2 :]]
         return {
-            "num_actions": len(self.steps),
-            "compute_seconds": float(sum(by_op.values())),
-            "compute_seconds_by_op": dict(sorted(by_op.items())),
-            "compute_seconds_by_rank": {str(rank): by_rank[rank] for rank in sorted(by_rank)},
-            "num_messages": len(messages),
-            "message_seconds": float(sum(messages)),
+            "num_actions": len(self.at),
+            "compute_seconds": sum(seconds.values()),
+            "compute_seconds_by_op": dict(sorted(seconds.items())),
+            "compute_seconds_by_rank": {str(at): float(by_rank[at]) for at in np.unique(rank).tolist()},
+            "num_messages": int(np.count_nonzero(self.message)),
+            "message_seconds": float(self.waited[self.message].sum()),
             "num_legs": len(legs),
             "legs": list(map(str, shown)),
         }
 
+    def _action(self, i: int) -> Action:
+        schedule = self.schedule
+        return Action(int(schedule.stage[i]), Op(int(schedule.op[i])), int(schedule.microbatch[i]))
 
-def trace(schedule: Schedule, start: Floats, end: Floats, waits: Callable[[int], tuple[float, float]]) -> CriticalPath:
-    """Follow the path; the arguments are those of :class:`~pipezoo.simulator.simulate.Simulation`."""
-    firsts = set(schedule.offsets[:-1].tolist())
-    i: int | None = int(np.argmax(end))
-    before: int | None
-    steps = []
-    while i is not None:
-        free, arrived = waits(i)
-        if arrived > free:
-            why, before = "message", int(schedule.source[i])
-        else:
-            why, before = ("nothing", None) if i in firsts else ("rank", i - 1)
-        waited = float(start[i] - (0.0 if before is None else end[before]))
-        action = Action(int(schedule.stage[i]), Op(int(schedule.op[i])), int(schedule.microbatch[i]))
-        steps.append(Step(action, int(schedule.rank[i]), float(start[i]), float(end[i]), why, waited))
-        i = before
-    return CriticalPath(steps[::-1])
+
+def trace(schedule: Schedule, start: Floats, end: Floats, message: Mask) -> CriticalPath:
+    """Follow the path back from the action that ends last.
+
+    Args:
+        start, end: ``[num_actions]`` when every action of ``schedule`` ran.
+        message: ``[num_actions]`` true where an action waited longer for its input than for its rank.
+    """
+    before = np.where(message, schedule.source, np.arange(-1, schedule.num_actions - 1, dtype=np.int32))
+    before[schedule.offsets[:-1]] = np.where(message, schedule.source, -1)[schedule.offsets[:-1]]
+    back = array("i", before.tobytes())
+    i, path = int(np.argmax(end)), array("i")
+    while i >= 0:
+        path.append(i)
+        i = back[i]
+    at = np.frombuffer(path, dtype=np.int32)[::-1].copy()
+    return CriticalPath(schedule, at, message[at], start[at], end[at])

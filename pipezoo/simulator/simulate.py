@@ -13,7 +13,6 @@ knows its schedule and its costs, and so its memory, its critical path and what 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,7 +64,11 @@ class Simulation(Timeline):
     @cached_property
     def critical_path(self) -> CriticalPath:
         """The chain of actions that made the last one end when it did."""
-        return trace(self.schedule, self.start, self.end, self.waits)
+        schedule = self.schedule
+        free = self.into + np.append(0.0, self.done[:-1])
+        free[schedule.offsets[:-1]] = (self.into + np.zeros(schedule.num_actions))[schedule.offsets[:-1]]
+        arrived = self.done.take(schedule.source) + self.lag + self.into
+        return trace(schedule, self.start, self.end, (arrived > free) & (schedule.source >= 0))
 
     @property
     def step(self) -> float:
@@ -74,13 +77,6 @@ class Simulation(Timeline):
         ends = self.end[schedule.offsets[1:] - 1]
         optimizer = np.bincount(schedule.stage_to_rank, weights=self.cost.optimizer, minlength=schedule.num_ranks)
         return float((ends + optimizer).max())
-
-    def waits(self, i: int) -> tuple[float, float]:
-        """When action ``i`` could have started for its rank's sake, and for its input's (-inf: it needs none)."""
-        source, is_first = int(self.schedule.source[i]), i in self.schedule.offsets
-        lag, into = (x if isinstance(x, float) else float(x[i]) for x in (self.lag, self.into))
-        free = 0.0 if is_first else float(self.done[i - 1])
-        return free + into, float(self.done[source]) + lag + into if source >= 0 else -math.inf
 
     def result(self) -> dict[str, Any]:
         """What is known of it, as plain numbers for ``result.json``.

@@ -122,7 +122,7 @@ def interleaved() -> None:
 
 
 def weights() -> None:
-    """W placed anew in fixed orders: same messages, same memory; F = I = W = 1 for a rank."""
+    """W moved in fixed orders: same messages, same memory; F = I = W = 1 for a rank."""
     print("| schedule, p, m | p2p message | before | after | times as fast | memory before, after | time |")
     print("|---|---|---|---|---|---|---|")
     for function, p, m in ((dualpipev, 8, 16), (dualpipev, 16, 64), (zbv, 8, 16), (zbv, 16, 64)):

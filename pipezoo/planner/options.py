@@ -25,7 +25,7 @@ class PlanOptions:
         schedules: names of the fixed schedules to look at; None: all.
         stages_per_rank: which numbers of stages a rank may have.
         microbatches: which numbers of microbatches; None: the one that the run has.
-        place_weight_grads: whether fixed schedules are also tried with their weight gradients placed anew.
+        place_weight_grads: whether fixed schedules are also tried with their weight gradients moved.
         search: whether orders are searched for, besides the fixed ones.
         objective: ``step``, or ``span`` for an optimizer without a barrier.
         top: how many rows of the table are shown.

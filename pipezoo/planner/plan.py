@@ -2,7 +2,7 @@
 
     for each number of stages per rank and of microbatches
         every schedule of the zoo                     played; those that do not fit into memory are out
-        ... with its weight gradients placed anew        same messages, same memory; where that is faster
+        ... with its weight gradients moved        same messages, same memory; where that is faster
         for each placement: a loop; a V for v = 2     searched, starting from the fixed orders on the same stages
 
 So the best plan is never worse, in prediction, than the best fixed schedule that fits.
@@ -104,7 +104,7 @@ def _replaced(fitting: list[Plan], iterations: int, seed: int, deadline: float) 
         if can_split(row.cost):
             schedule = replace_weight_grads(row.schedule, row.cost, iterations, seed, until)
             if schedule is not row.schedule:
-                yield plan(schedule, "re-placed", row.cost, row.shared)
+                yield plan(schedule, "moved", row.cost, row.shared)
 
 
 def _problems(costs: dict[Size, Cost], num_ranks: int, limit: float, notes: list[str]) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ class Plan:
 
     Args:
         name: of the schedule.
-        made: ``fixed`` for a schedule of the zoo, ``re-placed`` for one with its weight gradients placed anew,
+        made: ``fixed`` for a schedule of the zoo, ``moved`` for one with its weight gradients moved,
             ``planned`` for an order made here.
         bound: a makespan that no order of these stages beats in this memory.
         shared: whether all rows of the table run the same batch, in more or fewer microbatches; else every microbatch

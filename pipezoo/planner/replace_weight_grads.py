@@ -1,4 +1,4 @@
-"""Weight gradients of a given order placed anew: same F and I, so the same messages, and no more memory on any rank.
+"""Weight gradients of a given order moved: same F and I, so the same messages, and no more memory on any rank.
 
 before     rank 1    F0 F1 B0--- F2 B1--- .            a full backward is an I with its W right behind it
 after                F0 F1 I0 F2 I1 W0 W1              the gradient leaves before the weight gradient is done
@@ -42,6 +42,6 @@ def replace_weight_grads(
     if search.best is None:
         return schedule
     search.shift(iterations, seed)
-    made = problem.schedule(search.best.orders, f"{schedule.name}, W placed anew")
+    made = problem.schedule(search.best.orders, f"{schedule.name}, W moved")
     made = merge_backwards(made, cost, deadline)
     return made if predict(made, cost)["step_seconds"] < before["step_seconds"] * (1 - 1e-9) else schedule

@@ -1,7 +1,7 @@
 """The search for one problem: from the orders that there are, by weight placement and list scheduling, to better.
 
     starts   fixed orders of the zoo on the same stages; with one stage a rank, warm-ups of all depths
-             each with its weight gradients placed anew, in a few ways
+             each with its weight gradients moved, in a few ways
     moves    a good order is listed again by other policies, or its warm-ups change, and weight gradients are placed
     stop     at the lower bound, after so many moves, or when the time is up; the best order so far is always there
 

@@ -147,7 +147,7 @@ def test_fixed_schedules_with_their_weight_halves_placed_anew_are_plans():
     options = PlanOptions(schedules=("dualpipev",), search=False, stages_per_rank=(2,))
     plans = make_plans(lambda stages, v, m: unit(stages, v, p2p=0.1), 8, [16], options)
     assert [(plan.name, plan.made) for plan in plans.ranked] == [
-        ("dualpipev, W placed anew", "re-placed"),
+        ("dualpipev, W moved", "moved"),
         ("dualpipev", "fixed"),
     ]
     assert plans.best_fixed is plans.ranked[1]

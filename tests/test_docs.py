@@ -1,7 +1,7 @@
 """The commands and programs of all documents are run, and print what the documents show.
 
-```console   $ python -m pipezoo ...   is run; the lines below it are found in what it prints, in this order. "..." stands
-                                       for anything; numbers, times and pictures of a run may differ (`resembles`).
+```console   $ python -m pipezoo ...   is run; the lines below it are found in what it prints, in this order. Times,
+                                       shares and timelines of a run may differ (`resembles`).
                                        A line that begins with "error:" is for exit code 2.
              $ cat FILE                the lines below it are written to FILE
 ```bash      python -m pipezoo ...     is run and ends with exit code 0, or with the code that a comment behind it says
@@ -26,13 +26,15 @@ import yaml
 
 from tests.conftest import REPOSITORY
 from tests.support.command import Command
-from tests.support.documents import Block, Example, blocks, documents
+from tests.support.documents import Example, blocks, documents
 
 FILE, RUN = "cat ", re.compile(r"(?:python -m )?pipezoo(?:\.report)? ")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,.]*(?:e[-+]?\d+)?")
+MEASURED = re.compile(r"\d (?:ms|s|MiB|KiB|MB|KB)\b|\d %|loss  |torch \d|differs by")
 TIMELINE = re.compile(r"^rank \d+ ")
 CODE = re.compile(r"exit code (\d+)")
 EXTRAS = re.compile(r"^(\w+) = \[", re.MULTILINE)
+PICTURES = REPOSITORY / "docs" / "pictures"
 TEXTS = {path: path.read_text(encoding="utf-8") for path in documents()}
 
 
@@ -79,26 +81,25 @@ def run(example: Example, words: list[str], folder: Path) -> None:
         if line.strip() in ("...", ""):
             continue
         at = next((i for i, other in enumerate(printed) if resembles(line, other)), None)
-        assert at is not None, f"{line!r} is not in the rest of what {example.command!r} printed:\n" + "\n".join(printed)
+        assert at is not None, f"{line!r} is not in the rest of what {example.command!r} printed:\n" + "\n".join(
+            printed
+        )
         printed = printed[at + 1 :]
 
 
 def resembles(shown: str, printed: str) -> bool:
     """Whether a line is as the document shows it, but for what is different in every run.
 
-    That are numbers behind `~`... there are none in words of an order: lines with `...` and simulations are compared
-    letter by letter, and so are all lines without a unit of time, of memory or a share of them.
+    "..." stands for anything. Timelines are only told by their rank. Other lines may differ in their numbers, if they
+    have a time, a share or a loss (``MEASURED``).
     """
     pattern = ".*".join(map(re.escape, shown.rstrip().split("...")))
     if re.fullmatch(pattern, printed.rstrip()):
         return True
-    if TIMELINE.match(shown) and "|" in shown:
-        return TIMELINE.match(printed) is not None and TIMELINE.match(shown)[0] == TIMELINE.match(printed)[0]  # type: ignore[index]
+    if (rank := TIMELINE.match(shown)) and "|" in shown:
+        return printed.startswith(rank[0])
     masked = ".*".join(map(re.escape, NUMBER.sub("#", shown.rstrip()).split("...")))
     return bool(MEASURED.search(shown)) and bool(re.fullmatch(masked, NUMBER.sub("#", printed.rstrip())))
-
-
-MEASURED = re.compile(r"\d (?:ms|s|%|MiB|KiB|MB|KB)\b|\d %|loss  |torch \d|differs by")
 
 
 def check_unrun(command: str) -> None:
@@ -152,9 +153,13 @@ def _tests(command: str) -> bool:
 @pytest.mark.parametrize("path", having("console", "bash"), ids=names)
 def test_every_command_prints_what_the_document_shows(path: Path, tmp_path: Path) -> None:
     write_files(TEXTS[path], tmp_path)
+    (tmp_path / "pictures").mkdir()
     for block in blocks(TEXTS[path]):
         for example in block.examples():
             check(example, tmp_path)
+    drawn = {file.name: file.read_text() for file in (tmp_path / "pictures").iterdir()}
+    shown = {name: (PICTURES / name).read_text() for name in drawn}
+    assert [name for name in drawn if drawn[name] != shown[name]] == [], "draw them anew: type the commands in docs/"
 
 
 @pytest.mark.timeout(180)

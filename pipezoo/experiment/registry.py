@@ -8,10 +8,12 @@ from functools import cache
 from pipezoo import conf_dir as conf_dir
 
 TARGET = re.compile(r"^_target_:\s*([\w.]+)", re.MULTILINE)
+OF_TASKS = {"schedule": {"pipezoo.profiling.stage_profiler.both_ways"}}  # what no file names, but a task of ours does
 
 
 @cache
 def registered(group: str) -> frozenset[str]:
-    """The dotted names that the YAML files of ``conf/<group>/`` have at ``_target_``; empty for an unknown group."""
+    """The dotted names that the YAML files of ``conf/<group>/`` have at ``_target_``, and ``OF_TASKS``."""
     files = (conf_dir() / group).glob("*.yaml") if group.isidentifier() else ()
-    return frozenset(name for file in files for name in TARGET.findall(file.read_text(encoding="utf-8")))
+    named = {name for file in files for name in TARGET.findall(file.read_text(encoding="utf-8"))}
+    return frozenset(named | OF_TASKS.get(group, set()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError
-from pipezoo.renamed import new_key
+from pipezoo.results.renamed import new_key
 from pipezoo.validators import unknown
 
 COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml")

@@ -9,7 +9,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.errors import ArgumentError
-from pipezoo.renamed import with_new_cost_keys
+from pipezoo.results.renamed import with_new_cost_keys
 from pipezoo.simulator.cost import Cost
 
 

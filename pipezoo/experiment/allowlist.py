@@ -24,7 +24,7 @@ from typing import Any
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.registry import registered
-from pipezoo.renamed import new_target
+from pipezoo.results.renamed import new_target
 from pipezoo.validators import unknown
 
 OURS, TORCH = "pipezoo", "torch"

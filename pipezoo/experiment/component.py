@@ -22,7 +22,7 @@ from pipezoo.errors import ArgumentError, ConfigError, PipezooError, show
 from pipezoo.experiment.allowlist import Allowlist, ancestors, resolve
 from pipezoo.experiment.foreign_error import argument_of
 from pipezoo.experiment.type_check import expected_by, fit, hints_of
-from pipezoo.renamed import new_key
+from pipezoo.results.renamed import new_key
 from pipezoo.validators import unknown
 
 KEYS = {"num_stages": "stages", "num_ranks": "ranks", "num_microbatches": "microbatches"}  # as the user spells them

@@ -200,7 +200,7 @@ def test_code_of_ours_that_writes_reads_or_imports_is_no_part_of_an_experiment(t
 
 
 def test_every_name_of_before_leads_to_one_of_today():
-    from pipezoo.renamed import COST_KEYS, KEYS, TARGETS, new_key
+    from pipezoo.results.renamed import COST_KEYS, KEYS, TARGETS, new_key
     from pipezoo.simulator.cost import STAGE_KEYS
 
     known = {name for _, name in EVERY}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,10 +17,12 @@ from torch.nn.parameter import is_lazy
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.runtime.checkpoint import Checkpoint, read, restore_model, restore_optimizer
+from pipezoo.runtime.checkpoint import Checkpoint, origin_of, read
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.restore import check_origin, restore_model, restore_optimizer
 from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype
+from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
 from pipezoo.runtime.try_out import Trial, drawing_module, try_optimizer, try_out
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.lowering import lower, receives_first
@@ -47,6 +50,9 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
     loss = experiment.loss()
     saved = None if experiment.resume is None else read(experiment.resume)
+    origin = _origin(experiment, asked.batch_size)
+    if saved is not None:
+        check_origin(saved, origin)
     model = _fresh(experiment, dtype, saved)
     stages, sizes, trial = _split(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
@@ -81,6 +87,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         emulated=_emulated(experiment, sizes),
         fault=experiment.fault,
         saved=saved,
+        origin=origin,
         checkpoints=checkpoints if experiment.checkpoint.every else None,
         checkpoint_every=experiment.checkpoint.every or 1,
     )
@@ -101,8 +108,25 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
     except Exception as error:
         raise experiment.optimizer.reword(error) from error
     if pipeline.saved is not None:
-        optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
-        restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
+        check_saved(pipeline.optimizer, model, trial, pipeline.saved)
+        _check_ranks(pipeline, pipeline.saved)
+    if pipeline.checkpoints is not None:
+        check_saving(pipeline.optimizer, model, trial)
+        batch = inputs_of(model, pipeline.batch(0), pipeline.dtype)
+        check_model(model, first_rows(batch, len(batch[0]) // pipeline.schedule.num_microbatches))
+
+
+def _check_ranks(pipeline: Pipeline, saved: Checkpoint) -> None:
+    """Each rank's optimizer finds in the checkpoint what it goes on from."""
+    for rank in range(pipeline.num_processes):
+        named = {name: p for stage in pipeline.stages_of(rank) for name, p in pipeline.stages.parameters(stage).items()}
+        if learning := [parameter for parameter in named.values() if parameter.requires_grad]:
+            restore_optimizer(pipeline.optimizer(learning), named.items(), saved)
+
+
+def _origin(experiment: Experiment, batch_size: int) -> dict[str, Any]:
+    components = (experiment.model, experiment.data, experiment.loss)
+    return origin_of(components, seed=experiment.seed, dtype=experiment.dtype, batch_size=batch_size)
 
 
 def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None) -> nn.Module:

@@ -1,9 +1,9 @@
 """Checkpoints: all that it takes to go on, bit for bit, on any number of stages, by any schedule and any splitter.
 
     FOLDER/checkpoints/step-00000010/
-      part-0.pt ... part-3.pt    of each process: its parameters and buffers by their names in the unsplit model, its
-                                 optimizer's state by those names, its random numbers
-      manifest.json              step, and size and SHA-256 of each part
+      part-0.pt ... part-3.pt    of each process: its parameters and buffers by their names in the unsplit model, what
+                                 its optimizer's next step depends on (optimizer_state.py), its random numbers
+      manifest.json              step, model, data, and size and SHA-256 of each part and of itself
 
     processes:  part-N.pt into .step-00000010, fsync, and say so
     parent:     when all have: manifest.json, fsync, rename to step-00000010, fsync, then remove the oldest
@@ -22,21 +22,23 @@ import os
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipezoo.errors import ConfigError, OutputError
+from pipezoo.experiment.component import Component
 from pipezoo.results.run_dir import sync_folder
+from pipezoo.runtime.optimizer_state import copied
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+MOST_STEPS = 2**53
 UNREADABLE = (  # what a file that is no checkpoint may make its readers raise
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError
 )  # fmt: skip
@@ -50,42 +52,51 @@ class Checkpoint:
     Args:
         path: where it came from.
         step: steps that were done; the next one has this index.
+        origin: what made it, by name: a value, or the hash of a text (:func:`origin_of`).
         model: parameters and buffers by name.
-        optimizer: its state by the parameter's name; ``algorithm`` is its class.
-        random: of each process that wrote it, the state of its random numbers.
+        optimizers: of each process that wrote it, what its optimizer goes on from; None where it had none.
+        random: of each process, the state of its random numbers.
         random_on_gpu: the same of its GPU's; None where it had none.
     """
 
     path: Path
     step: int
+    origin: dict[str, Any]
     model: dict[str, torch.Tensor]
-    optimizer: dict[str, dict[str, Any]]
-    algorithm: str
+    optimizers: list[dict[str, Any] | None]
     random: list[torch.Tensor]
     random_on_gpu: list[torch.Tensor | None] = field(default_factory=list)
+
+
+def origin_of(components: Sequence[Component], **more: Any) -> dict[str, Any]:
+    """What made a run's numbers, for its manifests. Texts are hashed: one may be a secret from the environment."""
+    found: dict[str, Any] = {component.group: component.target for component in components} | more
+    for component in components:
+        for name, value in component.arguments.items():
+            found[f"{component.group}.{name}"] = value if isinstance(value, (int, float, type(None))) else _hash(value)
+    return found
+
+
+def _hash(value: Any) -> str:
+    return f"sha256:{hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()}"
 
 
 # Writing ----------------------------------------------------------------------------------------------------------
 
 
 def write_part(
-    checkpoints: Path, step: int, process: int, model: Named, parameters: Mapping[str, nn.Parameter], optimizer: Any
+    checkpoints: Path, step: int, process: int, model: Named, optimizer: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Write what one process holds after ``step`` steps, and return what the manifest says of it.
 
     Args:
         checkpoints: the folder of all checkpoints of the run.
         model: the parameters and buffers that this process is to write.
-        parameters: those of them, or more, that ``optimizer`` (None: there is none) moves.
+        optimizer: what its optimizer goes on from (:func:`~pipezoo.runtime.optimizer_state.capture`), if it has one.
     """
-    state = {} if optimizer is None else optimizer.state
     content = {
-        "model": {name: _own(tensor) for name, tensor in model.items()},
-        "optimizer": {
-            name: {key: _own(value) for key, value in state[parameter].items()}
-            for name, parameter in parameters.items()
-            if name in model and parameter in state
-        },
+        "model": {name: copied(tensor) for name, tensor in model.items()},
+        "optimizer": optimizer,
         "random": torch.get_rng_state(),
         "random_on_gpu": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
@@ -100,7 +111,6 @@ def write_part(
         "process": process,
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "algorithm": type(optimizer).__name__,
     }
 
 
@@ -110,11 +120,13 @@ class CheckpointWriter:
 
     Args:
         keep: how many of the latest remain; None: all.
+        origin: what made it (:func:`origin_of`).
     """
 
     checkpoints: Path
     num_processes: int
     keep: int | None
+    origin: Mapping[str, Any] = field(default_factory=dict)
     _parts: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)
 
     def on_message(self, name: str, message: dict[str, Any]) -> None:
@@ -132,10 +144,10 @@ class CheckpointWriter:
         manifest = {
             "format": FORMAT,
             "step": step,
-            "optimizer": next((p["algorithm"] for p in parts.values() if p["algorithm"] != "NoneType"), "none"),
+            "origin": dict(self.origin),
             "parts": [{"sha256": parts[i]["sha256"], "bytes": parts[i]["bytes"]} for i in range(len(parts))],
         }
-        _write(draft / MANIFEST, json.dumps(manifest, indent=2).encode())
+        _write(draft / MANIFEST, json.dumps({**manifest, "sha256": _hash(manifest)}, indent=2).encode())
         sync_folder(draft)
         os.rename(draft, final)
         sync_folder(self.checkpoints)
@@ -183,67 +195,79 @@ def read(resume: str) -> Checkpoint:
 
 
 def _read(folder: Path) -> Checkpoint:
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if manifest["format"] != FORMAT:
-        raise ConfigError(f"is of format {manifest['format']}; this version reads {FORMAT}")
-    saved = Checkpoint(folder, int(manifest["step"]), {}, {}, str(manifest["optimizer"]), [])
-    for process, part in enumerate(manifest["parts"]):
-        data = (folder / f"part-{process}.pt").read_bytes()
-        if len(data) != part["bytes"] or hashlib.sha256(data).hexdigest() != part["sha256"]:
-            raise ConfigError(f"part-{process}.pt is not what was written")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about files that are refused next
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    step, origin, parts = _manifest(folder)
+    saved = Checkpoint(folder, step, origin, {}, [], [])
+    for process, part in enumerate(parts):
+        content = _part(folder / f"part-{process}.pt", part)
         saved.model.update(content["model"])
-        saved.optimizer.update(content["optimizer"])
+        saved.optimizers.append(content["optimizer"])
         saved.random.append(content["random"])
-        saved.random_on_gpu.append(content.get("random_on_gpu"))
+        saved.random_on_gpu.append(content["random_on_gpu"])
     return saved
 
 
-def restore_model(model: nn.Module, saved: Checkpoint) -> nn.Module:
-    """Give a model the saved values. Raises ConfigError where it is not the model that was saved."""
-    own = dict([*model.named_parameters(), *model.named_buffers()])
-    for name in sorted({*own, *saved.model}):
-        if name not in saved.model or name not in own:
-            whose = "the checkpoint has no" if name in own else "the model has no"
-            raise ConfigError(f"resume={saved.path}: is of another model: {whose} {name}")
-        ours, theirs = own[name], saved.model[name]
-        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-            words = [f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in (ours, theirs)]
-            raise ConfigError(f"resume={saved.path}: is of another model: {name} is {words[0]}, there {words[1]}")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(saved.model[name])
-    return model
+def _manifest(folder: Path) -> tuple[int, dict[str, Any], list[Any]]:
+    """Step, origin and parts. Raises ConfigError for a manifest that was changed."""
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(f"{MANIFEST} is no file")
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if manifest["format"] != FORMAT:
+        raise ConfigError(f"is of format {manifest['format']}; this version reads {FORMAT}")
+    if manifest.pop("sha256") != _hash(manifest):
+        raise ConfigError(f"{MANIFEST} is not what was written")
+    step, origin, parts = manifest["step"], manifest["origin"], manifest["parts"]
+    if type(step) is not int or not 1 <= step < MOST_STEPS:
+        raise ConfigError(f"{MANIFEST}: step is {step!r}; valid: a number of steps")
+    if folder.name.startswith("step-") and folder.name != f"step-{step:08d}":
+        raise ConfigError(f"{MANIFEST}: step is {step}, and the folder is {folder.name}")
+    if not isinstance(origin, dict) or not isinstance(parts, list) or not parts:
+        raise ConfigError(f"{MANIFEST}: origin or parts are not what was written")
+    return step, origin, parts
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], saved: Checkpoint
-) -> None:
-    """Give an optimizer the saved state of its parameters. Its arguments (a learning rate) stay as configured.
+def _part(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """What one process wrote, every value of the type that it has. Raises ConfigError."""
+    if not path.is_file() or path.stat().st_size != expected["bytes"]:
+        raise ConfigError(f"{path.name} is not what was written")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise ConfigError(f"{path.name} is not what was written")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about files that are refused next
+        content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    model, optimizer, random, on_gpu = (content[key] for key in ("model", "optimizer", "random", "random_on_gpu"))
+    right = {
+        "model": _named(model, torch.Tensor),
+        "optimizer": optimizer is None or _is_optimizer(optimizer),
+        "random": _is_state(random) and random.numel() == torch.get_rng_state().numel(),
+        "random_on_gpu": on_gpu is None or _is_state(on_gpu),
+    }
+    for key, is_right in right.items():
+        if not is_right:
+            raise ConfigError(f"{path.name}: {key} is not what was written")
+    return content
 
-    Raises:
-        ConfigError: it is another kind of optimizer.
-    """
-    if type(optimizer).__name__ != saved.algorithm:
-        raise ConfigError(
-            f"resume={saved.path}: was trained by {saved.algorithm}, and this is {type(optimizer).__name__}"
-        )
-    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for name, parameter in parameters:
-        if id(parameter) in known and name in saved.optimizer:
-            state = saved.optimizer[name]
-            optimizer.state[parameter] = {key: _placed(value, parameter) for key, value in state.items()}
+
+def _named(value: Any, kind: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, kind) for k, v in value.items())
 
 
-def restore_random(process: int, num_processes: int, saved: Checkpoint) -> None:
-    """Go on with the random numbers of this process, where as many processes wrote the checkpoint."""
-    if len(saved.random) != num_processes:
-        return
-    torch.set_rng_state(saved.random[process])
-    if torch.cuda.is_initialized() and (state := saved.random_on_gpu[process]) is not None:
-        torch.cuda.set_rng_state(state)
+def _is_state(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == torch.uint8 and value.dim() == 1
+
+
+def _is_optimizer(value: Any) -> bool:
+    """Whether all is there that :func:`~pipezoo.runtime.optimizer_state.restore` reads, in the right types."""
+    kinds = {"algorithm": str, "names": list, "state": dict, "options": dict, "rest": dict, "began": dict}
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
+        and _named(value["state"], dict)
+        and _named(value["options"], dict)
+        and all(isinstance(name, str) for name in value["names"])
+        and _named(value["began"].get("options"), dict)
+        and isinstance(value["began"].get("rest"), dict)
+    )
 
 
 def first_writer(names: Iterable[Iterable[str]], owner: Callable[[int], int]) -> dict[str, int]:
@@ -258,18 +282,6 @@ def first_writer(names: Iterable[Iterable[str]], owner: Callable[[int], int]) ->
         for name in locked:
             writer.setdefault(name, owner(stage))
     return writer
-
-
-def _own(value: Any) -> Any:
-    """A tensor without the rest of the memory that it is a view of."""
-    return value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value
-
-
-def _placed(value: Any, parameter: nn.Parameter) -> Any:
-    """State that has the parameter's shape is where the parameter is; a step count stays on the CPU."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.to(parameter.device, copy=True) if value.shape == parameter.shape else value.clone()
 
 
 def _draft(checkpoints: Path, step: int) -> Path:

@@ -3,8 +3,8 @@ starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Pipeline:
         emulated: what actions take, whatever they compute (:mod:`pipezoo.runtime.emulation`); None: what they take.
         fault: what happens to a rank on purpose, if anything.
         saved: the checkpoint to go on from, if any.
+        origin: what made its numbers, for the manifests of its checkpoints.
         checkpoints: the folder of those that this run writes, one after every ``checkpoint_every`` steps and one at
             the end; None: it writes none.
     """
@@ -71,6 +72,7 @@ class Pipeline:
     emulated: Cost | None = None
     fault: Fault | None = None
     saved: Checkpoint | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: Path | None = None
     checkpoint_every: int = 1
     transport: Transport | None = None

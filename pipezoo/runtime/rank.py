@@ -15,13 +15,15 @@ from torch import nn
 from pipezoo.errors import VerificationError
 from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
-from pipezoo.runtime.checkpoint import first_writer, restore_optimizer, restore_random, write_part
+from pipezoo.runtime.checkpoint import first_writer, write_part
 from pipezoo.runtime.emulation import Emulation
 from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.finite_check import FiniteCheck
 from pipezoo.runtime.microbatching import scaled, total
+from pipezoo.runtime.optimizer_state import began, capture, names_of
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.restore import restore_optimizer, restore_random
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
 from pipezoo.runtime.transport import NoMessages, lanes_of
@@ -39,6 +41,7 @@ class Member:
     device: torch.device
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer | None
+    told: dict[str, Any] | None
     tied_parameters: list[TiedParameter]
     executor: RankExecutor
     finite: FiniteCheck
@@ -129,6 +132,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
     parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
     learning = [p for p in parameters.values() if p.requires_grad]
     optimizer = pipeline.optimizer(learning) if learning else None
+    told = began(optimizer, names_of(parameters.items())) if optimizer is not None else None
     if pipeline.saved is not None:
         restore_random(rank, pipeline.num_processes, pipeline.saved)
         if optimizer is not None:
@@ -142,6 +146,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         device=device,
         parameters=parameters,
         optimizer=optimizer,
+        told=told,
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
         executor=pipeline.executor.of_rank(
             RankProgram(
@@ -242,7 +247,9 @@ def _save(member: Member, steps: int) -> dict[str, Any]:
     for stage in member.owned:
         locked |= {**stages.parameters(stage), **stages.buffers(stage)}
     own = {name: tensor for name, tensor in locked.items() if writer.get(name, 0) == member.rank}
-    return write_part(pipeline.checkpoints, steps, member.rank, own, member.parameters, member.optimizer)
+    optimizer, names = member.optimizer, names_of(member.parameters.items())
+    state = None if optimizer is None else capture(optimizer, names, member.told)
+    return write_part(pipeline.checkpoints, steps, member.rank, own, state)
 
 
 def _leave_values(pipeline: Pipeline, rank: int, when: str, owned: list[int]) -> None:

@@ -32,6 +32,7 @@ from pipezoo.runtime.checkpoint import FOLDER, CheckpointWriter
 from pipezoo.runtime.measurements import Steps, measured_cost, message_bytes, peak_bytes, timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
+from pipezoo.runtime.restore import check_origin
 from pipezoo.runtime.start_method import start_method, target, with_transport
 from pipezoo.simulator.simulate import simulate
 from pipezoo.simulator.timeline import Timeline
@@ -68,6 +69,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         exported = write_exports(exports, folder, print_line)
         if pipeline.saved is not None:
             print_line(f"resume    from {pipeline.saved.path}, after {count(pipeline.saved.step, 'step')}")
+            for words in check_origin(pipeline.saved, pipeline.origin):
+                print_line(f"          {words}")
         if method == "spawn":
             print_line(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
@@ -121,7 +124,9 @@ def _train(
         actions = dict(zip(ranks, pipeline.actions, strict=True))
         handlers = Handlers(step=steps.on_message, failure=partial(write_json, folder / FAILURE))
         if pipeline.checkpoints is not None:
-            keeper = CheckpointWriter(pipeline.checkpoints, pipeline.num_processes, experiment.checkpoint.keep)
+            keeper = CheckpointWriter(
+                pipeline.checkpoints, pipeline.num_processes, experiment.checkpoint.keep, pipeline.origin
+            )
             stack.callback(keeper.clear)
             handlers = replace(handlers, saved=keeper.on_message)
         try:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pipezoo.runtime.checkpoint import restore_optimizer
 from pipezoo.runtime.microbatching import LossFunction, Tensors, microbatches, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.restore import restore_optimizer
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.schedule.action import Op
 from pipezoo.verify.compare import Difference, compare

@@ -1,0 +1,146 @@
+"""Whether a run can go on from a checkpoint as if it had never been interrupted, tried on copies of the parameters.
+
+to be written    step, step, save ──► restore, step     against the same optimizer that goes on, bit for bit
+to be read       restore ──► step                       what does not fit is found here, and not on a rank
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipezoo.errors import ConfigError
+from pipezoo.runtime.checkpoint import Checkpoint
+from pipezoo.runtime.optimizer_state import began, capture, names_of, restore, same
+from pipezoo.runtime.restore import restore_optimizer
+from pipezoo.runtime.stages import Tensors, copies
+from pipezoo.runtime.try_out import Trial, leaving_no_trace
+
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+STEPS = 2  # before the checkpoint, and after it
+Named = dict[str, nn.Parameter]
+
+
+def check_saving(make: MakeOptimizer, model: nn.Module, trial: Trial) -> None:
+    """Refuse an optimizer whose next step depends on something that a checkpoint would not hold.
+
+    Raises:
+        ConfigError: one that was restored takes another step.
+    """
+    gradients = _gradients(model, trial)
+    with leaving_no_trace():
+        ours = _copies(model)
+        optimizer = make(list(ours.values()))
+        told = began(optimizer, names_of(ours.items()))
+        for _ in range(STEPS):
+            _step(optimizer, ours, gradients)
+        theirs = {name: nn.Parameter(parameter.detach().clone()) for name, parameter in ours.items()}
+        twin = make(list(theirs.values()))
+        why = ""
+        try:
+            restore(twin, names_of(theirs.items()), [capture(optimizer, names_of(ours.items()), told)])
+            for number in range(STEPS):
+                for stepped, named in ((optimizer, ours), (twin, theirs)):
+                    torch.manual_seed(number)
+                    _step(stepped, named, gradients)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+    for name, parameter in ours.items():
+        if not same(parameter.detach(), theirs[name].detach()):
+            why = why or f"a step moves {name} elsewhere than in a run that was not interrupted"
+    if why:
+        raise ConfigError(
+            f"checkpoint.every: {type(optimizer).__name__} cannot go on from a checkpoint: {why}; "
+            "valid: state_dict() and load_state_dict() with all that a step depends on, or checkpoint.every=null"
+        )
+
+
+def check_model(model: nn.Module, example: Tensors) -> None:
+    """Refuse a model whose forward counts in attributes that a checkpoint does not hold.
+
+    Raises:
+        ConfigError: a number of a module, not one of its buffers, moves from one forward to the next.
+    """
+    twin = copies([model])[0]
+    with leaving_no_trace():
+        twin(*example)  # the first one may fill caches
+        before = _numbers(twin)
+        twin(*example)
+    for name, value in _numbers(twin).items():
+        if not same(value, before.get(name)):
+            raise ConfigError(
+                f"checkpoint.every: {name} of {type(model).__name__} moves in every forward and is no buffer, so no "
+                "checkpoint holds it; valid: a buffer (register_buffer), or checkpoint.every=null"
+            )
+
+
+def _numbers(model: nn.Module) -> dict[str, float]:
+    return {
+        f"{name}.{key}".lstrip("."): value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if type(value) in (int, float)
+    }
+
+
+def check_saved(make: MakeOptimizer, model: nn.Module, trial: Trial, saved: Checkpoint) -> None:
+    """Refuse a checkpoint that the optimizer cannot go on from.
+
+    Raises:
+        ConfigError: something is missing in it, has another shape, or makes a step fail.
+    """
+    gradients = _gradients(model, trial)
+    with leaving_no_trace():
+        named = _copies(model)
+        fresh = make(list(named.values()))
+        _step(fresh, named, gradients)
+        expected = {name: fresh.state[parameter] for name, parameter in named.items() if parameter in fresh.state}
+        named = _copies(model)
+        optimizer = make(list(named.values()))
+        try:
+            restore_optimizer(optimizer, named.items(), saved)
+            for name, parameter in named.items():
+                _check_state(name, optimizer.state.get(parameter, {}), expected.get(name, {}))
+            _step(optimizer, named, gradients)
+        except ConfigError:
+            raise
+        except Exception as error:
+            text = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"resume={saved.path}: {' '.join(text.split())[:300]}") from error
+
+
+def _check_state(name: str, state: Any, expected: Any) -> None:
+    """Raises ValueError where the state of a parameter is not what a step leaves behind."""
+    for key in expected if state else ():
+        if key not in state:
+            raise ValueError(f"the optimizer's state of {name} has no {key}")
+        ours, theirs = state[key], expected[key]
+        if type(ours) is not type(theirs):
+            raise ValueError(f"{key} of {name} is {type(ours).__name__}; valid: {type(theirs).__name__}")
+        if isinstance(ours, torch.Tensor) and (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+            words = [f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in (ours, theirs)]
+            raise ValueError(f"{key} of {name} is {words[0]}; valid: {words[1]}")
+
+
+def _copies(model: nn.Module) -> Named:
+    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return {name: nn.Parameter(parameter.detach().clone()) for name, parameter in learning}
+
+
+def _gradients(model: nn.Module, trial: Trial) -> dict[str, torch.Tensor | None]:
+    """Those of the trial, by name."""
+    return {
+        name: trial.copied[id(parameter)].grad if id(parameter) in trial.copied else None
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _step(optimizer: torch.optim.Optimizer, named: Named, gradients: dict[str, torch.Tensor | None]) -> None:
+    for name, parameter in named.items():
+        gradient = gradients[name]
+        parameter.grad = None if gradient is None else gradient.clone()
+    optimizer.step()

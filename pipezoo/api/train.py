@@ -21,7 +21,8 @@ from pipezoo.experiment.experiment import CheckpointOptions, Experiment
 from pipezoo.experiment.python_component import PythonComponent
 from pipezoo.launch.launch import Launch
 from pipezoo.results.run import Run, read_run
-from pipezoo.runtime.checkpoint import read, restore_model
+from pipezoo.runtime.checkpoint import read
+from pipezoo.runtime.restore import restore_model
 from pipezoo.runtime.stages import make_model
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.tasks import train as task
@@ -154,7 +155,7 @@ def train(
         tolerance=tolerance,
         record_steps=record_steps,
         on_nonfinite=on_nonfinite,
-        checkpoint=CheckpointOptions(every=source.steps, keep=1),
+        checkpoint=CheckpointOptions(every=source.steps, keep=1, to_go_on=False),
         resume=str(resume.folder if isinstance(resume, Run) else resume) if resume is not None else None,
     )
     with undisturbed(), in_folder(folder) as made:

@@ -28,10 +28,12 @@ class CheckpointOptions:
     Args:
         every: steps between two checkpoints; None: none are written.
         keep: how many of the latest are kept; None: all.
+        to_go_on: whether a run is refused whose checkpoints nobody could go on from; else they say why not.
     """
 
     every: int | None = None
     keep: int | None = 2
+    to_go_on: bool = True
 
     def __post_init__(self) -> None:
         for name in ("every", "keep"):

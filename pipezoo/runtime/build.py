@@ -6,6 +6,7 @@ What is wrong with a run is found here, in the parent, and said in one line.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.runtime.checkpoint import Checkpoint, origin_of, read
+from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.restore import check_origin, restore_model, restore_optimizer
@@ -92,6 +93,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         checkpoint_every=experiment.checkpoint.every or 1,
     )
     _check_start(experiment, pipeline, trial)
+    pipeline = _check_checkpoints(experiment, pipeline, trial)
     return pipeline, sizes
 
 
@@ -110,10 +112,22 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
     if pipeline.saved is not None:
         check_saved(pipeline.optimizer, model, trial, pipeline.saved)
         _check_ranks(pipeline, pipeline.saved)
-    if pipeline.checkpoints is not None:
+
+
+def _check_checkpoints(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> Pipeline:
+    """A run that writes checkpoints can go on from them; or they say why not, where that was not asked for."""
+    if pipeline.checkpoints is None:
+        return pipeline
+    model, num_microbatches = pipeline.stages.model, pipeline.schedule.num_microbatches
+    inputs = inputs_of(model, pipeline.batch(0), pipeline.dtype)
+    try:
         check_saving(pipeline.optimizer, model, trial)
-        batch = inputs_of(model, pipeline.batch(0), pipeline.dtype)
-        check_model(model, first_rows(batch, len(batch[0]) // pipeline.schedule.num_microbatches))
+        check_model(model, first_rows(inputs, len(inputs[0]) // num_microbatches))
+    except ConfigError as error:
+        if experiment.checkpoint.to_go_on:
+            raise
+        return replace(pipeline, origin={**pipeline.origin, CANNOT_RESUME: str(error)})
+    return pipeline
 
 
 def _check_ranks(pipeline: Pipeline, saved: Checkpoint) -> None:

@@ -38,6 +38,7 @@ from pipezoo.runtime.optimizer_state import copied
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 FORMAT = 2
+CANNOT_RESUME = "cannot_resume"  # in an origin: why nobody can go on from it
 MOST_STEPS = 2**53
 UNREADABLE = (  # what a file that is no checkpoint may make its readers raise
     OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError
@@ -69,8 +70,11 @@ class Checkpoint:
 
 
 def origin_of(components: Sequence[Component], **more: Any) -> dict[str, Any]:
-    """What made a run's numbers, for its manifests. Texts are hashed: one may be a secret from the environment."""
-    found: dict[str, Any] = {component.group: component.target for component in components} | more
+    """What made a run's numbers, for its manifests. Texts are hashed: one may be a secret from the environment.
+
+    A component that is an object of the caller's own has no name, and is not in it.
+    """
+    found: dict[str, Any] = {component.group: component.target for component in components if component.target} | more
     for component in components:
         for name, value in component.arguments.items():
             found[f"{component.group}.{name}"] = value if isinstance(value, (int, float, type(None))) else _hash(value)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pipezoo.errors import ConfigError, show
-from pipezoo.runtime.checkpoint import Checkpoint
+from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint
 from pipezoo.runtime.optimizer_state import CannotRestoreError, names_of, restore
 
 
@@ -17,9 +17,12 @@ def check_origin(saved: Checkpoint, origin: Mapping[str, Any]) -> list[str]:
     """Refuse a checkpoint of another model; what else made other numbers is returned, in words.
 
     Raises:
-        ConfigError: the model has another class or other arguments.
+        ConfigError: the model has another class or other arguments, or nothing can go on from what was saved.
     """
-    differing = [key for key in sorted({*saved.origin, *origin}) if saved.origin.get(key) != origin.get(key)]
+    if why := saved.origin.get(CANNOT_RESUME):
+        raise ConfigError(f"resume={saved.path}: holds values to read, not to go on from: {why}")
+    comparable = {key for key in {*saved.origin, *origin} if {key.partition(".")[0]} <= saved.origin.keys() & origin}
+    differing = [key for key in sorted(comparable) if saved.origin.get(key) != origin.get(key)]
     words = {key: f"{key}={_shown(origin.get(key))} here, {_shown(saved.origin.get(key))} there" for key in differing}
     for key in differing:
         if key.partition(".")[0] == "model" or key == "dtype":

@@ -116,6 +116,9 @@ def test_tied_weights_and_unused_parameters_are_in_it(tmp_path: Path) -> None:
     assert {name.split(".")[0] for name in saved.model} >= {"lin0", "lin1", "lin6"}
     again = command(tmp_path / "again", *words, f"resume={tmp_path / 'run'}", "verify=true").wait()
     assert again.code == 0, again.err
+    other = command(tmp_path / "other", *words[:2], "stages=4", "model.splits=4", f"resume={tmp_path / 'run'}").wait()
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "is of another model: model.splits=4 here, 2 there" in other.err
 
 
 # Kills ------------------------------------------------------------------------------------------------------------

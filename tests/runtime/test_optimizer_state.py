@@ -95,13 +95,11 @@ class Groups(torch.optim.AdamW):
 
 
 class Averaging(torch.optim.SGD):
-    """Keeps an average by parameter, and goes down from there; its own ``state_dict`` holds a word more."""
+    """Keeps an average by parameter, and goes down from there."""
 
     def __init__(self, params: Parameters, lr: float = 1e-2) -> None:
         super().__init__(params, lr=lr)
         self.averages = {p: p.detach().clone() for group in self.param_groups for p in group["params"]}
-        self.tools: Any = object()
-        self.tools = None
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
@@ -235,6 +233,14 @@ def test_an_optimizer_that_cannot_be_saved_is_refused_before_it_runs(tmp_path: P
     with pytest.raises(ConfigError, match=r"checkpoint\.every: Opaque cannot go on from a checkpoint"):
         build_pipeline(experiment(Four, optimizer=Opaque, **EVERY), tmp_path, tmp_path)
     build_pipeline(experiment(Four, optimizer=Opaque), tmp_path)
+
+
+def test_values_to_read_are_written_all_the_same_and_say_so(tmp_path: Path) -> None:
+    options = CheckpointOptions(every=2, to_go_on=False)
+    run(experiment(Four, optimizer=Opaque, checkpoint=options), tmp_path / "run")
+    again = experiment(Four, optimizer=Opaque, resume=str(tmp_path / "run"), steps=4)
+    with pytest.raises(ConfigError, match=r"holds values to read, not to go on from: checkpoint\.every: Opaque"):
+        build_pipeline(again, tmp_path)
 
 
 def test_a_model_that_counts_in_python_is_refused_with_checkpoints(tmp_path: Path) -> None:

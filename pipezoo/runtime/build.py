@@ -22,7 +22,7 @@ from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, rea
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.restore import check_origin, restore_model, restore_optimizer
-from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, make_model, to_dtype
+from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
 from pipezoo.runtime.try_out import Trial, drawing_module, try_optimizer, try_out
 from pipezoo.schedule.action import Action, Op
@@ -70,6 +70,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         stage_to_rank=placed,
         fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
+        first_batch=empty((*inputs_of(model, data(0), dtype), to_dtype(data(0).target, dtype))),
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
         executor=experiment.executor(),

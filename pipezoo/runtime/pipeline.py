@@ -33,6 +33,7 @@ class Pipeline:
         stage_to_rank: the process of each stage; the schedule's rank, or 0 for all where ranks are virtual.
         fresh_model: builds the unsplit model once more, from the seed.
         batch: the whole batch of a step, on the CPU.
+        first_batch: its inputs and target without their memory, in the run's dtype.
         loss: of the whole batch, with its ``reduction``.
         optimizer: given parameters.
         executor: what runs the actions of a rank.
@@ -54,6 +55,7 @@ class Pipeline:
     stage_to_rank: tuple[int, ...]
     fresh_model: Callable[[], nn.Module]
     batch: Callable[[int], Batch]
+    first_batch: tuple[torch.Tensor, ...]
     loss: nn.Module
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     executor: Executor

@@ -15,6 +15,7 @@ from torch import nn
 from pipezoo.errors import VerificationError
 from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.batch_shapes import check_batch
 from pipezoo.runtime.checkpoint import first_writer, write_part
 from pipezoo.runtime.emulation import Emulation
 from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
@@ -233,9 +234,10 @@ def _batch(
     if not (first or last):
         return (), None
     batch = pipeline.batch(step)
-    inputs = inputs_of(pipeline.stages.model, batch, pipeline.dtype) if first else ()
-    target = to_dtype(batch.target, pipeline.dtype).to(device) if last else None
-    return tuple(tensor.to(device) for tensor in inputs), target
+    inputs, target = inputs_of(pipeline.stages.model, batch, pipeline.dtype), to_dtype(batch.target, pipeline.dtype)
+    num_microbatches = pipeline.schedule.num_microbatches
+    check_batch(step, (*inputs, target), pipeline.first_batch, pipeline.num_processes, num_microbatches)
+    return tuple(tensor.to(device) for tensor in inputs if first), target.to(device) if last else None
 
 
 def _save(member: Member, steps: int) -> dict[str, Any]:

@@ -67,6 +67,11 @@ class Stage(PipelineStage):
         self.meter: ActivationMeter | None = None
         self._wants_gradient = [tensor.requires_grad for tensor in inputs]
 
+    def _retrieve_recv_activations(self, fwd_chunk_id: int) -> tuple[Any, ...]:
+        """What arrived, as new tensors: torch's are the same in every step, and a hook put on one would stay."""
+        received = super()._retrieve_recv_activations(fwd_chunk_id)  # type: ignore[no-untyped-call]
+        return tuple(tensor.detach().requires_grad_(tensor.requires_grad) for tensor in received)
+
     def forward_maybe_with_nosync(self, *args: Any, **kwargs: Any) -> Any:
         output = super().forward_maybe_with_nosync(*args, **kwargs)  # type: ignore[no-untyped-call]
         return _own(output) if isinstance(output, torch.Tensor) else tuple(map(_own, output))

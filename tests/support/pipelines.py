@@ -15,7 +15,7 @@ from pipezoo.executors.native import native
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
-from pipezoo.runtime.stages import Stages, first_rows, inputs_of, make_model
+from pipezoo.runtime.stages import Stages, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_out import try_out
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedule.schedule import Schedule
@@ -63,6 +63,7 @@ def build_pipeline(
         stage_to_rank=schedule.stage_to_rank,
         fresh_model=partial(make_model, model, 0, dtype),
         batch=data,
+        first_batch=empty((*inputs_of(whole, batch, dtype), to_dtype(batch.target, dtype))),
         loss=loss,
         executor=native(),
         optimizer=partial(torch.optim.SGD, lr=1e-3, momentum=0.9),

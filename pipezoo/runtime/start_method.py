@@ -14,7 +14,7 @@ from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.supervisor.processes import unsafe_to_fork
+from pipezoo.supervisor.processes import end_monitors, unsafe_to_fork
 from pipezoo.supervisor.worker_channel import WorkerChannel
 
 Work = Callable[[Pipeline, WorkerChannel], Any]
@@ -22,6 +22,7 @@ Work = Callable[[Pipeline, WorkerChannel], Any]
 
 def start_method(asked: str | None) -> tuple[str, str]:
     """``fork`` or ``spawn``, and why it is not fork where nobody asked. Raises ConfigError."""
+    end_monitors()
     unsafe = unsafe_to_fork()
     if asked == "fork" and unsafe:
         raise ConfigError(f"launch.start_method=fork: {unsafe}; valid: spawn, null")

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from multiprocessing import util
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,10 +38,20 @@ def die_with_parent(parent: int) -> None:
 
 def exit_now(code: int) -> NoReturn:
     """End this process now: no teardown, which takes longer than a short run, and no waiting for stray threads."""
+    _forget_semaphores()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _forget_semaphores() -> None:
+    """Unlink the named semaphores that libraries made in this process; who leaves them is warned about at the end."""
+    if "multiprocessing.synchronize" in sys.modules:
+        for finalizer in list(util._finalizer_registry.values()):  # type: ignore[attr-defined]
+            if finalizer._callback is sys.modules["multiprocessing.synchronize"].SemLock._cleanup:
+                with contextlib.suppress(OSError):
+                    finalizer()
 
 
 def death(code: int | None) -> str:
@@ -69,6 +80,17 @@ def gpu_driver_started(maps: Path = Path("/proc/self/maps"), driver: str = "libc
         return bool(ctypes.CDLL(driver).cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != NOT_INITIALIZED)
     except (OSError, AttributeError):
         return False
+
+
+def end_monitors() -> None:
+    """End the threads of tqdm that watch its bars: they only wait, and each new bar starts one anew.
+
+    A stage that torch traced makes a bar in every forward, so wherever tqdm is installed such a thread runs.
+    """
+    for thread in threading.enumerate():
+        if type(thread).__module__ == "tqdm._monitor":
+            thread.exit()  # type: ignore[attr-defined]
+            thread.tqdm_cls.monitor = None  # type: ignore[attr-defined]
 
 
 def unsafe_to_fork() -> str:

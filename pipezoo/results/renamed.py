@@ -9,6 +9,7 @@ A name that a person types is refused with the new one; what an old folder holds
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 TARGETS = {
@@ -60,3 +61,13 @@ def with_new_cost_keys(cost: Any) -> Any:
     if not isinstance(cost, dict):
         return cost
     return {COST_KEYS.get(key, key): with_new_cost_keys(value) for key, value in cost.items()}
+
+
+def with_new_result_keys(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands in a ``result.json``, its costs under the keys of today; ``result`` stays as it is."""
+    new = {key: with_new_cost_keys(value) if key == "cost" else value for key, value in result.items()}
+    if isinstance(prediction := new.get("prediction"), Mapping):
+        new["prediction"] = {
+            key: with_new_cost_keys(value) if key == "cost" else value for key, value in prediction.items()
+        }
+    return new

@@ -11,6 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.errors import ConfigError
+from pipezoo.results.renamed import with_new_result_keys
 from pipezoo.results.run_dir import CONFIG, read_metrics, read_result
 from pipezoo.results.sweep_table import inner, number, read_overrides
 from pipezoo.results.timeline_file import load_timelines
@@ -135,7 +136,7 @@ def read_run(folder: str | Path) -> Run:
         ConfigError: there is no run in the folder.
     """
     folder = Path(folder)
-    result = read_result(folder)
+    result = with_new_result_keys(read_result(folder))
     problems: list[str] = []
     timelines = _timelines(folder, problems)
     text = _config_text(folder, problems)

@@ -73,7 +73,8 @@ def conclude(result: dict[str, Any], print_line: PrintLine) -> None:
     """Loss, time, memory, and the verdict."""
     seconds, losses = result["step_seconds"]["median"], result["losses"]
     error, peaks = result["prediction"]["step_error"], result["memory"]["measured"]
-    source = f"cost={result['emulated_cost']}" if result["emulated_cost"] else "the measured stages"
+    emulated = result.get("emulated_cost")
+    source = f"cost={emulated}" if emulated else "the measured stages"
     print_line(f"loss      {losses[0]:.6g} -> {losses[-1]:.6g} in {count(len(losses), 'step')}")
     print_line(
         f"step      {seconds * 1e3:.1f} ms, {result['samples_per_second']:.0f} samples/s; "
@@ -86,7 +87,7 @@ def conclude(result: dict[str, Any], print_line: PrintLine) -> None:
 
 def _verdict(result: dict[str, Any]) -> str:
     tensors = count(result["num_compared"], "tensor")
-    beside = _beside(result["full_batch_difference"], result["dtype"])
+    beside = _beside(result.get("full_batch_difference"), result["dtype"])
     if result["verified"] == "exact":
         return f"exact: {tensors} equal to one device's, bit for bit{beside}"
     difference, tolerance = result["max_relative_difference"], result["tolerance"]

@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import Plan, Plans
 from pipezoo.report.plan_table import lines
+from pipezoo.results.provenance import provenance
+from pipezoo.results.result import Result
 from pipezoo.results.run_dir import RESULT, write_json, write_text
 from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
@@ -81,9 +84,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     if left_out:
         print_line(f"timeline  {left_out}")
     exports = make_exports(experiment, ExportSpec(best.schedule, unnamed=UNNAMED), is_known_early=False)
-    result = _result(experiment, plans)
-    if exported := write_exports(exports, folder, print_line):
-        result["export"] = exported
+    exported = write_exports(exports, folder, print_line)
+    result = replace(_result(experiment, plans), export=exported or None).to_dict()
     write_json(folder / RESULT, result)
     print_line(f"run it    python -m pipezoo --config-dir {_short(folder / CONF)} +experiment={EXPERIMENT}")
     return result
@@ -141,29 +143,23 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"makespan_bubble": bubble["makespan"], "span_bubble": bubble["span"]}
 
 
-def _result(experiment: Experiment, plans: Plans) -> dict[str, Any]:
+def _result(experiment: Experiment, plans: Plans) -> Result:
     best = plans.ranked[0]
-    rest = {key: value for key, value in best.prediction.items() if key not in ("bubble", "peak_memory")}
-    return {
-        "task": experiment.task,
-        "status": "ok",
-        "verified": None,
-        "step_seconds": {"median": best.step},
-        "time_unit": best.cost.unit,
-        "bubble": {"predicted": best.prediction["bubble"]},
-        "memory": {"predicted": best.prediction["peak_memory"]},
-        "prediction": rest,
-        "num_stages": best.schedule.num_stages,
-        "num_ranks": best.schedule.num_ranks,
-        "num_microbatches": best.schedule.num_microbatches,
-        "schedule": best.name,
-        "plans": [plan.row() for plan in plans.ranked],
-        "cost_name": experiment.cost.choice,
-        "cost": best.cost.to_dict(),
-        "derived": plans.notes,
-        "versions": {"pipezoo": pipezoo.__version__, "python": platform.python_version()},
-        "config_hash": experiment.config_hash,
-    }
+    return Result.predicted(
+        best.prediction,
+        task=experiment.task,
+        schedule=best.name,
+        num_stages=best.schedule.num_stages,
+        num_ranks=best.schedule.num_ranks,
+        num_microbatches=best.schedule.num_microbatches,
+        time_unit=best.cost.unit,
+        plans=[plan.row() for plan in plans.ranked],
+        cost_name=experiment.cost.choice,
+        cost=best.cost.to_dict(),
+        derived=plans.notes,
+        config_hash=experiment.config_hash,
+        **provenance(),
+    )
 
 
 def _experiment(experiment: Experiment, best: Plan, order: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
+from pipezoo.results.provenance import provenance
+from pipezoo.results.result import Result
 from pipezoo.results.run_dir import RESULT, write_json
 from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
@@ -47,22 +50,21 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         raise experiment.cost.reword(error) from error
     prediction = simulation.result()
     result = _result(experiment, sizes, cost, prediction)
-    if own := is_own(experiment):
-        result["nearest"] = nearest_schedule(sizes.schedule, cost, prediction)
+    nearest = nearest_schedule(sizes.schedule, cost, prediction) if (own := is_own(experiment)) else None
     write_schedule(folder, sizes.schedule)
     left_out = save_timelines(folder, [simulation])
     _introduce(experiment, sizes, cost, own, print_line)
-    if exported := write_exports(exports, folder, print_line):
-        result["export"] = exported
-    write_json(folder / RESULT, result)
+    exported = write_exports(exports, folder, print_line)
+    result = replace(result, nearest=nearest, export=exported or None)
+    write_json(folder / RESULT, result.to_dict())
     print_timelines([simulation], print_line)
     _conclude(prediction, cost.unit, print_line)
     print_line(f"path      {_trail(simulation.critical_path.legs())}")
-    for line in lines(result["nearest"], prediction, cost.unit) if own else ():
+    for line in lines(nearest, prediction, cost.unit) if nearest else ():
         print_line(line)
     if left_out:
         print_line(f"timeline  {left_out}")
-    return result
+    return result.to_dict()
 
 
 def _sizes(experiment: Experiment) -> Sizes:
@@ -73,26 +75,21 @@ def _sizes(experiment: Experiment) -> Sizes:
     return resolve(experiment, asked, num_stages)
 
 
-def _result(experiment: Experiment, sizes: Sizes, cost: Cost, prediction: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in prediction.items() if key not in ("bubble", "peak_memory")}
-    return {
-        "task": experiment.task,
-        "status": "ok",
-        "verified": None,
-        "step_seconds": {"median": prediction["step_seconds"]},
-        "time_unit": cost.unit,
-        "bubble": {"predicted": prediction["bubble"]},
-        "memory": {"predicted": prediction["peak_memory"]},
-        "prediction": rest | {"cost": cost.to_dict()},
-        "num_stages": sizes.num_stages,
-        "num_ranks": sizes.num_ranks,
-        "num_microbatches": sizes.num_microbatches,
-        "schedule": experiment.schedule_name,
-        "cost_name": experiment.cost.choice,
-        "derived": [*sizes.lines, *cost.derived],
-        "versions": {"pipezoo": pipezoo.__version__, "python": platform.python_version()},
-        "config_hash": experiment.config_hash,
-    }
+def _result(experiment: Experiment, sizes: Sizes, cost: Cost, told: dict[str, Any]) -> Result:
+    return Result.predicted(
+        told,
+        cost.to_dict(),
+        task=experiment.task,
+        schedule=experiment.schedule_name,
+        num_stages=sizes.num_stages,
+        num_ranks=sizes.num_ranks,
+        num_microbatches=sizes.num_microbatches,
+        time_unit=cost.unit,
+        cost_name=experiment.cost.choice,
+        derived=[*sizes.lines, *cost.derived],
+        config_hash=experiment.config_hash,
+        **provenance(),
+    )
 
 
 def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, own: bool, print_line: PrintLine) -> None:

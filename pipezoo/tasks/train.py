@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -10,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import pipezoo
 from pipezoo.errors import OutputError, VerificationError
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
+from pipezoo.results.provenance import provenance
+from pipezoo.results.result import Bubble, Bubbles, Memory, Prediction, Result, Spread
 from pipezoo.results.run_dir import (
     METRICS,
     RESULT,
@@ -34,7 +32,7 @@ from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.restore import check_origin
 from pipezoo.runtime.start_method import start_method, target, with_transport
-from pipezoo.simulator.simulate import simulate
+from pipezoo.simulator.simulate import Simulation, simulate
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.splitters._stage_modules import names_by_stage, stack_of
 from pipezoo.supervisor.rendezvous_dir import rendezvous_dir
@@ -76,23 +74,22 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
 
         steps, told = _train(experiment, pipeline, sizes, folder, method, print_line)
         measured = experiment.launch.timelines(timelines(pipeline), pipeline.schedule, message_bytes(pipeline))
-        result = _describe(experiment, pipeline, sizes) | _measure(experiment, sizes, steps, measured)
+        fields = _measure(experiment, sizes, steps, measured)
         cost = measured_cost(pipeline, measured, told, experiment.launch.p2p)
         predicted = simulate(pipeline.schedule, cost)
-        _compare(result, predicted.result() | {"cost": cost.to_dict()}, peak_bytes(told))
+        fields |= _compare(predicted, measured[-1], peak_bytes(told), fields["step_seconds"].median)
         save_timelines(folder, [predicted, *measured[-experiment.record_steps :]])
         print_timelines([predicted, measured[-1]], print_line)
 
         if experiment.verify:
-            result |= _verify(experiment, pipeline, steps, folder, method)
-        if exported:
-            result["export"] = exported
-        result["status"] = "failed" if result["verified"] == "failed" else "ok"
-        write_json(folder / RESULT, result)
-        conclude(result, print_line)
-    if result["verified"] == "failed":
-        raise VerificationError(result["failure"])
-    return result
+            fields |= _verify(experiment, pipeline, steps, folder, method)
+        status = "failed" if fields.get("verified") == "failed" else "ok"
+        result = replace(_describe(experiment, pipeline, sizes), **fields, export=exported or None, status=status)
+        write_json(folder / RESULT, result.to_dict())
+        conclude(result.to_dict(), print_line)
+    if result.verified == "failed":
+        raise VerificationError(str(result.failure))
+    return result.to_dict()
 
 
 def _export_spec(pipeline: Pipeline, sizes: Sizes) -> ExportSpec:
@@ -132,74 +129,76 @@ def _train(
         try:
             results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers, method)
         except BaseException:
-            losses = {"losses": [losses[-1] for losses in steps.losses]}
+            losses = [losses[-1] for losses in steps.losses]
+            reached = replace(_describe(experiment, pipeline, sizes), losses=losses).to_dict()
             with suppress(OutputError):
-                write_json(folder / RESULT, read_result(folder) | _describe(experiment, pipeline, sizes) | losses)
+                write_json(folder / RESULT, read_result(folder) | reached)
             raise
     return steps, [results[name] for name in ranks]
 
 
-def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> dict[str, Any]:
+def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> Result:
     """What ran."""
-    return {
-        "task": experiment.task,
-        "model": experiment.model_name,
-        "schedule": experiment.schedule_name,
-        "split": experiment.split_name,
-        "data": experiment.data_name,
-        "optimizer": experiment.optimizer_name,
-        "loss": experiment.loss_name,
-        "launch": experiment.launch_name,
-        "executor": experiment.executor_name,
-        "num_stages": sizes.num_stages,
-        "num_ranks": sizes.num_ranks,
-        "num_microbatches": sizes.num_microbatches,
-        "batch_size": sizes.batch_size,
-        "steps": experiment.steps,
-        "seed": experiment.seed,
-        "dtype": experiment.dtype,
-        "device": experiment.device,
-        "threads_per_process": pipeline.threads,
-        "emulated_cost": pipeline.emulated and experiment.cost.choice,
-        "derived": [*sizes.lines, *sizes.batch_lines],
-        "versions": {"pipezoo": pipezoo.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "config_hash": experiment.config_hash,
-        "resumed": pipeline.saved and {"from": str(pipeline.saved.path), "step": pipeline.saved.step},
-    }
+    return Result(
+        task=experiment.task,
+        model=experiment.model_name,
+        schedule=experiment.schedule_name,
+        split=experiment.split_name,
+        data=experiment.data_name,
+        optimizer=experiment.optimizer_name,
+        loss=experiment.loss_name,
+        launch=experiment.launch_name,
+        executor=experiment.executor_name,
+        num_stages=sizes.num_stages,
+        num_ranks=sizes.num_ranks,
+        num_microbatches=sizes.num_microbatches,
+        batch_size=sizes.batch_size,
+        steps=experiment.steps,
+        seed=experiment.seed,
+        dtype=experiment.dtype,
+        device=experiment.device,
+        threads_per_process=pipeline.threads,
+        emulated_cost=experiment.cost.choice if pipeline.emulated else None,
+        derived=[*sizes.lines, *sizes.batch_lines],
+        config_hash=experiment.config_hash,
+        resumed={"from": str(saved.path), "step": saved.step} if (saved := pipeline.saved) else None,
+        **provenance(),
+    )
 
 
 def _measure(experiment: Experiment, sizes: Sizes, steps: Steps, measured: list[Timeline]) -> dict[str, Any]:
-    """What came out. The launch says which clock counts."""
+    """The fields of what came out. The launch says which clock counts."""
     wall = steps.steady()
     seconds = experiment.launch.step_seconds(wall, measured)
     median = statistics.median(seconds)
     return {
-        "verified": None,
-        "max_relative_difference": None,
         "losses": [losses[-1] for losses in steps.losses],
-        "step_seconds": {"median": median, "min": min(seconds), "max": max(seconds)},
+        "step_seconds": Spread(median=median, min=min(seconds), max=max(seconds)),
         "first_step_seconds": steps.seconds[0],
         "wall_step_seconds": statistics.median(wall),
         "samples_per_second": sizes.batch_size / median,
-        "bubble": {"measured": measured[-1].bubbles()},
     }
 
 
-def _compare(result: dict[str, Any], prediction: dict[str, Any], peaks: list[int]) -> None:
-    """Put the prediction from this run's own stage times beside what it measured."""
-    result["bubble"]["predicted"] = prediction.pop("bubble")
-    result["memory"] = {"measured": peaks, "predicted": prediction.pop("peak_memory")}
-    prediction["step_error"] = prediction["step_seconds"] / result["step_seconds"]["median"] - 1.0
-    result["prediction"] = prediction
+def _compare(predicted: Simulation, measured: Timeline, peaks: list[int], step_seconds: float) -> dict[str, Any]:
+    """The fields that put the prediction from this run's own stage times beside what it measured."""
+    told = predicted.result()
+    error = told["step_seconds"] / step_seconds - 1.0
+    return {
+        "bubble": Bubbles(measured=Bubble(**measured.bubbles()), predicted=Bubble(**told["bubble"])),
+        "memory": Memory(measured=list(map(float, peaks)), predicted=told["peak_memory"]),
+        "prediction": Prediction.of(told, step_error=error, cost=predicted.cost.to_dict()),
+    }
 
 
 def _verify(experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path, method: str) -> dict[str, Any]:
+    """The fields of the verdict."""
     judged = target(partial(verify_run, steps.losses, experiment.tolerance), pipeline, experiment, method)
     handlers = Handlers(failure=partial(write_json, folder / FAILURE))
     limits = _limits(experiment, pipeline.num_processes)
     verdict = launch({"the reference": judged}, limits, folder / LOG, handlers=handlers, start_method=method)
-    found = verdict["the reference"]
-    return {**found, "first_difference": found.pop("first")}
+    found = dict(verdict["the reference"])
+    return {"first_difference": found.pop("first"), **found}
 
 
 def _limits(experiment: Experiment, factor: int = 1) -> Limits:

@@ -48,6 +48,7 @@ def test_the_wheel_holds_all_of_the_package_and_of_conf(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"pipezoo/{name}" for name in CONF} <= names
     assert set(CODE) <= names
+    assert "pipezoo/py.typed" in names
     top = {name.partition("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"pipezoo"}
     assert any(name.endswith("entry_points.txt") for name in names)

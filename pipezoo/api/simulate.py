@@ -30,7 +30,7 @@ def simulate(schedule: Schedule, cost: Cost | None = None) -> simulator.Simulati
     Example:
         >>> import pipezoo as pz
         >>> timeline = pz.simulate(pz.schedules["1f1b"](2, 4))
-        >>> timeline.makespan, timeline.bubble, timeline.peak_memory.tolist()
+        >>> timeline.makespan, round(timeline.bubble, 3), timeline.peak_memory.tolist()
         (15.0, 0.2, [2.0, 1.0])
         >>> pz.simulate(pz.schedules.zbv(4, 8), pz.Cost(F=1, I=1, W=0.5, p2p=0.1))
         Timeline(predicted, 4 ranks, 192 spans, makespan 44.6 s, bubble 10.3%)

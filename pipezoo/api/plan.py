@@ -26,6 +26,7 @@ def plan(
     schedules: Sequence[str] | None = None,
     objective: str = "step",
     search: bool = True,
+    place_weight_grads: bool = True,
     time_limit_s: float = 10.0,
     seed: int = 0,
     log: Callable[[str], None] | None = None,
@@ -43,6 +44,7 @@ def plan(
         schedules: names of the fixed schedules to look at; None: all.
         objective: ``step``, or ``span`` for an optimizer without a barrier.
         search: whether orders are made, besides the fixed ones.
+        place_weight_grads: whether fixed schedules are also tried with their weight gradients placed anew.
         time_limit_s: seconds of search.
         seed: of what the search draws by lot.
         log: is called with a line about every search.
@@ -55,7 +57,7 @@ def plan(
 
     Example:
         >>> import pipezoo as pz
-        >>> plans = pz.plan(ranks=2, microbatches=4, search=False)
+        >>> plans = pz.plan(ranks=2, microbatches=4, search=False, place_weight_grads=False)
         >>> plans.best
         Plan('interleaved_zero_bubble', fixed, step 12.5 unit, memory 2)
     """
@@ -69,6 +71,7 @@ def plan(
             stages_per_rank=tuple(stages_per_rank),
             microbatches=counts,
             search=search,
+            place_weight_grads=place_weight_grads,
             objective=objective,
         )
         return make_plans(_cost_of(cost), ranks, counts, options, log, seed=seed)

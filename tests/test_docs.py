@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipezoo.config.resolve import conf_dir
 from tests.conftest import REPOSITORY
 from tests.support.command import Command
 from tests.support.documents import Example, blocks, documents
@@ -154,6 +155,7 @@ def _tests(command: str) -> bool:
 def test_every_command_prints_what_the_document_shows(path: Path, tmp_path: Path) -> None:
     write_files(TEXTS[path], tmp_path)
     (tmp_path / "pictures").mkdir()
+    (tmp_path / "conf").symlink_to(conf_dir())
     for block in blocks(TEXTS[path]):
         for example in block.examples():
             check(example, tmp_path)

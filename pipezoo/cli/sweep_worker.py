@@ -29,7 +29,7 @@ from pipezoo.supervisor.processes import die_with_parent, exit_now
 from pipezoo.tasks.terminal import PrintLine
 
 OUTPUT = "output.txt"  # what a run of a sweep would have printed
-OF_A_MODEL = ("torch.distributed.pipelining", "pipezoo.tasks.train")  # what a run with a model imports, torch and all
+OF_A_MODEL = ("pipezoo.tasks.train", "pipezoo.executors.native")  # what a run with a model imports, torch and all
 SHARED = ("pipezoo", "torch", "numpy", "multiprocessing", "jinja2", "networkx", "sympy")  # whose import leaks nothing
 PIPE = 1 << 16  # bytes that a pipe takes without a reader
 PATIENCE = 5.0  # seconds that a run of an interrupted sweep has to write down how it ended

@@ -178,7 +178,7 @@ def _find(key: str, target: str) -> Any:
             raise ConfigError(f"{key}={target}: importing {module} failed: {type(error).__name__}: {text}") from error
     for name in names[len(found.__name__.split(".")) :]:
         if not hasattr(found, name):
-            names = [n for n, v in vars(found).items() if callable(v) and not n.startswith("_")]
+            names = [n for n in dir(found) if not n.startswith("_") and callable(getattr(found, n, None))]
             raise ConfigError(f"{key}={target}: {unknown('name', name, names)}")
         found = getattr(found, name)
     return found

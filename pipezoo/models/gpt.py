@@ -12,10 +12,10 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.pipelining import SplitPoint
 from torch.nn import functional as F
 
 from pipezoo.errors import ArgumentError
+from pipezoo.models._split_spec import CutBeforeEach
 from pipezoo.validators import check_int
 
 
@@ -80,6 +80,8 @@ class GPT(nn.Module):
         tied: whether `head.weight` is the token embedding's Parameter.
     """
 
+    split_spec = CutBeforeEach("blocks")
+
     def __init__(
         self,
         vocab_size: int = 256,
@@ -99,7 +101,6 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
-        self.split_spec = {f"blocks.{i}": SplitPoint.BEGINNING for i in range(1, depth)}
         self._initialise(depth)
         if tied:
             self.head.weight = self.embedding.token.weight

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.distributed.pipelining import SplitPoint
 
+from pipezoo.models._split_spec import CutBeforeEach
 from pipezoo.validators import check_int
 
 
@@ -32,11 +32,12 @@ class MultiMLP(nn.Module):
         n_layers: layers, and thereby the largest number of stages, >= 1.
     """
 
+    split_spec = CutBeforeEach("layers")
+
     def __init__(self, d_hid: int, n_layers: int = 2) -> None:
         check_int("n_layers", n_layers, 1)
         super().__init__()
         self.layers = nn.ModuleList(MLPModule(d_hid) for _ in range(n_layers))
-        self.split_spec = {f"layers.{i}": SplitPoint.BEGINNING for i in range(1, n_layers)}
 
     def forward(self, x: Tensor) -> Tensor:
         """[rows, d_hid] -> [rows, d_hid]"""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.pipelining import SplitPoint
 
+from pipezoo.models._split_spec import CutBeforeEach
 from pipezoo.validators import check_int
 
 
@@ -42,11 +42,12 @@ class MultiMLPKwargs(nn.Module):
         n_layers: layers, and thereby the largest number of stages, >= 1.
     """
 
+    split_spec = CutBeforeEach("layers")
+
     def __init__(self, d_hid: int, n_layers: int = 2) -> None:
         check_int("n_layers", n_layers, 1)
         super().__init__()
         self.layers = nn.ModuleList(MLPKWargModule(d_hid, i) for i in range(n_layers))
-        self.split_spec = {f"layers.{i}": SplitPoint.BEGINNING for i in range(1, n_layers)}
 
     def forward(self, x: Tensor, unused_kwarg: Tensor = torch.zeros(1)) -> Tensor:  # noqa: B008
         """[rows, d_hid], anything -> [rows, d_hid]"""

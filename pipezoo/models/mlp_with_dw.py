@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.distributed.pipelining import SplitPoint
 
+from pipezoo.models._split_spec import CutBeforeEach
 from pipezoo.validators import check_int
 
 
@@ -119,11 +119,12 @@ class MultiMLPWithDw(nn.Module):
         n_layers: layers, and thereby the largest number of stages, >= 1.
     """
 
+    split_spec = CutBeforeEach("layers")
+
     def __init__(self, d_hid: int, n_layers: int = 2) -> None:
         check_int("n_layers", n_layers, 1)
         super().__init__()
         self.layers = nn.ModuleList(MLPModuleWithDw(d_hid) for _ in range(n_layers))
-        self.split_spec = {f"layers.{i}": SplitPoint.BEGINNING for i in range(1, n_layers)}
         self.use_custom_logic = False
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,17 +9,25 @@ from contextlib import suppress
 
 from pipezoo.errors import ArgumentError
 
+INT64 = 2**63 - 1
+LARGEST = 1e100  # of a finite number: sums and products of a few of them are finite, too
 
-def check_int(name: str, value: object, low: int, high: int | None = None, listed: bool = False) -> int:
-    """Return ``value`` if it is an int in low..high (no upper end when ``high`` is None), else raise ArgumentError.
+
+def check_int(
+    name: str, value: object, low: int, high: int | None = None, listed: bool = False, most: int = INT64
+) -> int:
+    """Return ``value`` if it is an int in low..high, or in low..most where ``high`` is None, else raise ArgumentError.
 
     A bool is no int here, and neither is a float that happens to be whole.
 
     Args:
         listed: whether the range stands after ``valid:``, as it does for the keys of the command line.
+        most: an upper end that nobody needs to hear of before passing it.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high):
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= (most if high is None else high):
         return value
+    if isinstance(value, int) and value > most and high is None:
+        raise ArgumentError(name, value, "is too large", f"<= {most}")
     raise _out_of_range(name, value, "an int", f">= {low}" if high is None else f"in {low}..{high}", listed)
 
 
@@ -47,6 +55,10 @@ def check_number(
             number = float(value)
     if math.isnan(number) or number < 0 or (above and number == 0) or (math.isinf(number) and not infinite):
         raise _out_of_range(name, value, "a number", "> 0" if above else ">= 0", listed)
+    if LARGEST < number < math.inf:
+        raise ArgumentError(name, value, "is too large", f"<= {LARGEST:g}")
+    if 0 < number < 1 / LARGEST:
+        raise ArgumentError(name, value, "is too small", f"0, >= {1 / LARGEST:g}")
     return number
 
 

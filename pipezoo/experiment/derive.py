@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import COUNTS, Experiment
+from pipezoo.experiment.memory_limit import check_schedule_fits
 from pipezoo.schedule.schedule import Schedule
 
 MICROBATCHES = 8
@@ -171,6 +172,8 @@ def _build_schedule(
     experiment: Experiment, num_stages: int, num_ranks: int, per_rank: int, num_microbatches: int
 ) -> Schedule:
     component = experiment.schedule
+    asked = f"stages={num_stages}" if experiment.num_ranks is None else f"ranks={num_ranks}"
+    check_schedule_fits(num_stages, num_microbatches, asked, experiment.task == "simulate")
     given = {"num_ranks": num_ranks, "num_microbatches": num_microbatches}
     if component.takes("stages_per_rank"):
         given["stages_per_rank"] = per_rank

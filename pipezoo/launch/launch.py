@@ -14,6 +14,8 @@ from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import P2P
 from pipezoo.simulator.timeline import Timeline
 
+MOST_THREADS = 4096  # of a process
+
 
 @dataclass(frozen=True)
 class Machine:

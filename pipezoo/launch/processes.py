@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipezoo.launch.launch import Machine
+from pipezoo.launch.launch import MOST_THREADS, Machine
 from pipezoo.results.units import count
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.timeline import Timeline
@@ -36,7 +36,7 @@ class Processes:
     def __post_init__(self) -> None:
         check_bool("emulate", self.emulate)
         if self.threads is not None:
-            check_int("threads", self.threads, 1)
+            check_int("threads", self.threads, 1, most=MOST_THREADS)
         if self.start_method is not None:
             check_word("start_method", self.start_method, _METHODS, "method")
         for name in ("step_timeout", "first_step_timeout"):

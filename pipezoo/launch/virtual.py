@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipezoo.launch.launch import Machine
+from pipezoo.launch.launch import MOST_THREADS, Machine
 from pipezoo.results.units import count
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import P2P
@@ -33,7 +33,7 @@ class Virtual:
 
     def __post_init__(self) -> None:
         if self.threads is not None:
-            check_int("threads", self.threads, 1)
+            check_int("threads", self.threads, 1, most=MOST_THREADS)
         P2P(self.latency, self.bandwidth)
         for name in ("step_timeout", "first_step_timeout"):
             check_number(name, getattr(self, name), above=True, listed=True)

@@ -6,6 +6,7 @@ What is wrong with a run is found here, in the parent, and said in one line.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,11 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pipezoo.errors import ConfigError
+from pipezoo.data.batch import Batch
+from pipezoo.errors import ConfigError, PipezooError
 from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
+from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, check_model_fits
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
@@ -32,6 +35,8 @@ from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import simulate
 from pipezoo.splitters._dry_run import output_of
+
+LONGEST = 1e6  # seconds that torch's own deadlines can be; ours have no end
 
 
 def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | None = None) -> tuple[Pipeline, Sizes]:
@@ -48,13 +53,15 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # nor would CUDA, which tracing asks for otherwise
     asked = derive(experiment)
     dtype = getattr(torch, experiment.dtype)
-    data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
-    loss = experiment.loss()
-    saved = None if experiment.resume is None else read(experiment.resume)
-    origin = _origin(experiment, asked.batch_size)
-    if saved is not None:
-        check_origin(saved, origin)
-    model = _fresh(experiment, dtype, saved)
+    check_model_fits(experiment, dtype)
+    with AllocationGuard():
+        data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
+        loss = experiment.loss()
+        saved = None if experiment.resume is None else read(experiment.resume)
+        origin = _origin(experiment, asked.batch_size)
+        if saved is not None:
+            check_origin(saved, origin)
+        model = _fresh(experiment, dtype, saved)
     stages, sizes, trial = _split(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
     placed = experiment.launch.placement(schedule)
@@ -84,7 +91,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         own_weight_gradient=experiment.weight_grad == "module",
         verify=experiment.verify,
         on_nonfinite=experiment.on_nonfinite,
-        timeout=max(experiment.launch.first_step_timeout, experiment.launch.step_timeout) + 60.0,
+        timeout=min(LONGEST, max(experiment.launch.first_step_timeout, experiment.launch.step_timeout) + 60.0),
         identity=_identity(experiment, schedule),
         emulated=_emulated(experiment, sizes),
         fault=experiment.fault,
@@ -175,9 +182,14 @@ def num_cores() -> int:
 
 
 def _split(
-    experiment: Experiment, asked: Asked, model: nn.Module, data: object, loss: nn.Module, dtype: torch.dtype
+    experiment: Experiment,
+    asked: Asked,
+    model: nn.Module,
+    data: Callable[[int], Batch],
+    loss: nn.Module,
+    dtype: torch.dtype,
 ) -> tuple[Stages, Sizes, Trial]:
-    batch = data(0)  # type: ignore[operator]
+    batch = _first_batch(experiment, asked, data)
     try:
         inputs = inputs_of(model, batch, dtype)
         for tensor in (*inputs, batch.target):
@@ -208,6 +220,20 @@ def _split(
         raise experiment.model.reword(error) from error
     _check_random(experiment, model, example)
     return stages, sizes, trial
+
+
+def _first_batch(experiment: Experiment, asked: Asked, data: Callable[[int], Batch]) -> Batch:
+    try:
+        with AllocationGuard():
+            return data(0)
+    except TooLargeError as error:
+        derived = experiment.batch_size is None and experiment.num_microbatches is not None
+        key = f"microbatches={asked.num_microbatches}" if derived else f"batch_size={asked.batch_size}"
+        raise ConfigError(f"{key}: data={experiment.data_name}: {error}") from error
+    except PipezooError:
+        raise
+    except Exception as error:
+        raise experiment.data.reword(error) from error
 
 
 def _split_backwards(experiment: Experiment, schedule: Schedule) -> set[int]:

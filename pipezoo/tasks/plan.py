@@ -16,6 +16,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import default_microbatches
 from pipezoo.experiment.experiment import Experiment
+from pipezoo.experiment.memory_limit import check_schedule_fits
 from pipezoo.exports.spec import ExportSpec
 from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plan import make_plans
@@ -60,6 +62,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     num_ranks = _num_ranks(experiment)
     options: PlanOptions = experiment.plan()
     counts = options.microbatches or (experiment.num_microbatches or default_microbatches(num_ranks),)
+    for v, m in product(options.stages_per_rank, counts):
+        check_schedule_fits(num_ranks * v, m, f"ranks={num_ranks}", is_simulated=True)
     check_rows(experiment, counts)
     _introduce(experiment, num_ranks, counts, options, print_line)
     on_progress = print_line if sys.stdout.isatty() else None

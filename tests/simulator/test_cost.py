@@ -113,10 +113,15 @@ def test_a_list_must_have_as_many_entries_as_the_pipeline_has_stages():
         Cost.from_dict(two, num_stages=1)
 
 
-numbers = st.floats(0, 1e12)
+numbers = st.just(0.0) | st.floats(1e-100, 1e12)
 entries = st.fixed_dictionaries(
     {"F": numbers, "I": numbers, "W": numbers, "activation_bytes": st.floats(1e3, 1e9)},
-    optional={"B": numbers, "freed_by_input_grad": st.floats(0, 1e3), "output_bytes": numbers, "optimizer": numbers},
+    optional={
+        "B": numbers,
+        "freed_by_input_grad": st.just(0.0) | st.floats(1e-100, 1e3),
+        "output_bytes": numbers,
+        "optimizer": numbers,
+    },
 )
 costs_as_dicts = st.fixed_dictionaries(
     {"stages": st.lists(entries, min_size=1, max_size=4)},

@@ -106,6 +106,8 @@ def test_a_large_timeline_is_not_written_and_that_is_said(tmp_path, monkeypatch)
     [
         ({}, "stages=null: task=simulate builds no model that could tell; give stages= or ranks="),
         ({"num_ranks": 2, "cost": table(stages={"F": -1, "B": 1})}, "cost.stages.F=-1: must be a number >= 0"),
+        ({"num_ranks": 2, "cost": table(stages={"F": 1e308, "B": 1})}, "cost.stages.F=1e+308: is too large"),
+        ({"num_ranks": 2, "cost": table(stages={"F": 1e-320, "B": 1})}, "cost.stages.F=1e-320: is too small"),
         ({"num_ranks": 2, "cost": table(stages=[STAGE])}, "cost.stages[1]: is missing; 1 entries"),
         ({"num_ranks": 2, "cost": table(stages={"F": 1, "B": 2})}, "cost.stages[0].I: is missing; schedule 'zb_h1'"),
     ],

@@ -15,6 +15,7 @@ from pipezoo.results.run_dir import read_result
 from pipezoo.schedules.zbv import zbv
 
 PACKAGE = Path(__file__).resolve().parents[2] / "pipezoo"
+SLOW = "2 processes over gloo, as slow as cost=unit says"
 PAIRS = """
 from dataclasses import dataclass
 from pipezoo.launch import Processes
@@ -70,7 +71,11 @@ def test_a_launch_says_where_stages_run_and_with_how_many_threads(
     [
         (Processes(), Machine(2, 2, 1, 2, "cpu"), "2 processes over gloo, threads=1 each on 2 cores"),
         (Processes(), Machine(4, 4, 1, 1, "cpu"), "4 processes over gloo, threads=1 each on 1 core, which they share"),
-        (Processes(), Machine(2, 2, 1, 2, "cpu", "cost=unit"), "2 processes over gloo, as slow as cost=unit says"),
+        (
+            Processes(),
+            Machine(2, 2, 1, 2, "cpu", emulated="cost=unit"),
+            "2 processes over gloo, as slow as cost=unit says",
+        ),
         (Processes(), Machine(2, 2, 1, 1, "cuda"), "2 processes over nccl, a GPU each, threads=1 each on 1 core"),
         (Virtual(), Machine(4, 1, 1, 2, "cpu"), "4 virtual ranks in one process on the CPU, threads=1 each on 2 cores"),
     ],

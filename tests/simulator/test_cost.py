@@ -114,11 +114,12 @@ def test_a_list_must_have_as_many_entries_as_the_pipeline_has_stages():
 
 
 numbers = st.just(0.0) | st.floats(1e-100, 1e12)
+freed = st.just(0.0) | st.floats(1e-100, 1e3)
 entries = st.fixed_dictionaries(
     {"F": numbers, "I": numbers, "W": numbers, "activation_bytes": st.floats(1e3, 1e9)},
     optional={
         "B": numbers,
-        "freed_by_input_grad": st.just(0.0) | st.floats(1e-100, 1e3),
+        "freed_by_input_grad": freed,
         "output_bytes": numbers,
         "optimizer": numbers,
     },

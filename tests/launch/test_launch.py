@@ -45,7 +45,7 @@ def test_a_third_launch_is_one_file_and_one_yaml_file(tmp_path, cli):
     words = ("--config-dir", "conf", "trust=pairs", "launch=pairs", "model=multi_mlp", "model.d_hid=16")
     ended = cli(*words, "stages=4", "steps=2", "hydra.run.dir=run")
     assert (ended.code, ended.err) == (0, "")
-    assert "launch    4 ranks in 2 processes; 2 steps of adamw, executor=native" in ended.out
+    assert "launch    4 ranks in 2 processes; 2 steps of sgd_momentum, executor=native" in ended.out
     result = read_result(tmp_path / "run")
     assert (result["launch"], result["num_ranks"], result["verified"]) == ("pairs", 4, "exact")
 

@@ -10,7 +10,11 @@ import pytest
 import torch
 import yaml
 
-from pipezoo.losses import TokenCrossEntropy
+from pipezoo.config.compose import compose
+from pipezoo.config.compose import load as experiment_of
+from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.derive import derive
+from pipezoo.runtime.stages import make_model
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("model", "data", "split", "loss", "optimizer")
@@ -67,36 +71,36 @@ def test_a_model_names_choices_that_exist(path):
         assert (CONF / group / f"{choice}.yaml").exists()
 
 
-SEED_MODELS = [
-    "example_code", "model_with_kwargs", "model_with_param_alias",
-    "multi_mlp", "multi_mlp_kwargs", "multi_mlp_with_dw",
-]  # fmt: skip
-INTERPOLATED = {"${stages_or:2}": 2, "${stages_at_least:4}": 4}
+WIDTH = {"gpt": "width"}  # the argument that is the width; d_hid in all others
 
 
-@pytest.mark.parametrize("model", [*SEED_MODELS, "gpt"])
-def test_ten_steps_of_the_default_run_lower_the_loss(model):
-    def make(group, choice, **given):
-        path = CONF / group / f"{choice}.yaml"
-        of_model = {f"${{model.{key}}}": value for key, value in knobs(CONF / "model" / f"{model}.yaml").items()}
-        known = INTERPOLATED | of_model
-        arguments = {key: known.get(value, value) if isinstance(value, str) else value
-                     for key, value in knobs(path).items()}  # fmt: skip
-        return target(load(path))(**arguments, **given)
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize("model", sorted(path.stem for path in (CONF / "model").glob("*.yaml")))
+def test_the_loss_of_a_default_run_falls_at_every_width(model, scale):
+    width = f"model.{WIDTH.get(model, 'd_hid')}"
+    default = load(CONF / "model" / f"{model}.yaml")[width.removeprefix("model.")]
+    losses = losses_of(f"model={model}", f"{width}={scale * default}", f"steps={10 if model != 'gpt' else 3}")
+    assert max(losses) < 1.05 * losses[0], losses  # no step jumps; every batch is another one
+    assert losses[-1] < (0.95 if scale == 1 else 0.99) * losses[0], losses
 
-    choices = {"optimizer": "sgd", "loss": "mse", **overrides(model)}
-    torch.manual_seed(0)
-    net = make("model", model)
-    optimizer = make("optimizer", choices["optimizer"], params=net.parameters())
-    batch = make("data", choices["data"], batch_size=32, seed=0)
-    loss_of = make("loss", choices["loss"])
+
+def test_the_loss_of_a_wide_and_deep_run_falls():
+    losses = losses_of("model=multi_mlp", "schedule=zbv", "model.d_hid=512", "batch_size=256", "stages=8")
+    assert losses == sorted(losses, reverse=True)
+
+
+def losses_of(*words: str) -> list[float]:
+    """The losses of a run as one device has them, which are a pipeline's."""
+    run = experiment_of(*compose(words), Allowlist())
+    data = run.data(batch_size=derive(run).batch_size, seed=run.seed)
+    model, loss_of = make_model(run.model, run.seed, torch.float32), run.loss()
+    optimizer = run.optimizer(params=model.parameters())
     losses = []
-    for step in range(10):
-        args, kwargs, expected = batch(step)
-        loss = loss_of(net(*args, **kwargs), expected)
+    for step in range(run.steps):
+        batch = data(step)
         optimizer.zero_grad()
+        loss = loss_of(model(*batch.args, **batch.kwargs), batch.target)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert isinstance(loss_of, TokenCrossEntropy) == (model == "gpt")
-    assert losses[-1] < 0.9 * losses[0], losses
+    return losses

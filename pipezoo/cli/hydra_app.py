@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipezoo.cli.resume import KEY, SweepRefused, begin
-from pipezoo.cli.run import Request
+from pipezoo.cli.run import OVERRIDES, Request
 from pipezoo.config.compose import resolved_config, trusting
 from pipezoo.config.resolve import ResolvedConfig
 from pipezoo.errors import ConfigError
@@ -124,7 +124,7 @@ def request_of(cfg: DictConfig, trust: Allowlist) -> Request:
     files: dict[str, Any] = {
         ".hydra/config.yaml": _plain(cfg),
         ".hydra/hydra.yaml": {"hydra": _without_environment(_plain(own))},
-        ".hydra/overrides.yaml": words,
+        OVERRIDES: words,
     }
     try:
         goes_on = goes_on_with(sweep, cfg)

@@ -18,6 +18,7 @@ import yaml  # type: ignore[import-untyped]
 
 from pipezoo.cli.signals import interrupted
 from pipezoo.config.resolve import ResolvedConfig, build, check_components
+from pipezoo.config.used_by import notes
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.results.run_dir import RESULT, claim, read_result, write_json, write_text
@@ -28,6 +29,7 @@ from pipezoo.tasks.terminal import PrintLine
 DEFECT = 1  # exit code of an error that nobody foresaw
 
 Task = Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]
+OVERRIDES = ".hydra/overrides.yaml"  # what was typed
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
             take(request.folder)
             claimed = True
             write_files(request)
+        for line in notes(request.files.get(OVERRIDES, ()), experiment):
+            print_line(line)
         resume_collection()
         task(experiment, request.folder, print_line)
         _write_page(request.folder)

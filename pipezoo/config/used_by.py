@@ -1,0 +1,58 @@
+"""Which task uses which key, and the keys that were typed for nothing.
+
+    task=train cost.F=99      ->   note      cost.F=99 has no effect on task=train
+
+A key that is not typed is never mentioned: every config has all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipezoo.config.overrides import key_of
+from pipezoo.experiment.experiment import TASKS, Experiment
+
+TRAINS, PLANS, COSTS = ("train", "verify"), ("plan",), ("simulate", "plan")
+MEASURED = "cost=measured"  # a task that measures its costs trains for them
+EMULATED = "launch.emulate=true"  # a training whose actions take what the cost says
+
+# key or group -> the tasks that use it, and in what case the others do
+USED_BY: dict[str, tuple[tuple[str, ...], str]] = {
+    **dict.fromkeys(("task", "stages", "ranks", "microbatches", "model", "schedule", "export"), (TASKS, "")),
+    **dict.fromkeys(("objective", "debug", "trust", "sweep", "hydra", "experiment"), (TASKS, "")),
+    **dict.fromkeys(("data", "split", "loss", "optimizer", "batch_size", "seed"), (TRAINS + PLANS, MEASURED)),
+    **dict.fromkeys(("launch", "executor", "dtype", "device", "weight_grad"), (TRAINS, MEASURED)),
+    **dict.fromkeys(("steps", "resume", "tolerance", "on_nonfinite", "record_steps"), (TRAINS, "")),
+    **dict.fromkeys(("checkpoint", "fault"), (TRAINS, "")),
+    "verify": (("train",), ""),
+    "cost": (COSTS, EMULATED),
+    "plan": (PLANS, ""),
+}
+
+
+def typed_for_nothing(words: Sequence[str], experiment: Experiment) -> list[str]:
+    """The words of the command line that the experiment's task does not use, as they were typed."""
+    holds = {
+        "": False,
+        MEASURED: experiment.cost.target == "pipezoo.costs.profiled.measured" and experiment.task in COSTS,
+        EMULATED: experiment.launch.emulate and experiment.task in TRAINS,
+    }
+    found = []
+    for word in words:
+        tasks, case = USED_BY.get(_group_of(word), (TASKS, ""))
+        if experiment.task not in tasks and not holds[case]:
+            found.append(word)
+    return found
+
+
+def notes(words: Sequence[str], experiment: Experiment) -> list[str]:
+    """One line for each of :func:`typed_for_nothing`."""
+    return [
+        f"note      {word.lstrip('+')} has no effect on task={experiment.task}"
+        for word in typed_for_nothing(words, experiment)
+    ]
+
+
+def _group_of(word: str) -> str:
+    """``cost`` of ``cost.F=99``, ``cost=unit`` and ``+cost/inner=x``."""
+    return key_of(word).partition(".")[0].partition("/")[0]

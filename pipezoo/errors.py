@@ -79,6 +79,12 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of its text."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0].strip()}" if text else type(error).__name__
+
+
 def _reads_as_other(text: str) -> bool:
     """True for text that would be a number or a word of YAML if it stood without quotes."""
     return bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|null|\s.*|.*\s", text, re.IGNORECASE))
@@ -155,9 +161,3 @@ class NoProgressError(PipezooError):
     """No rank moved for longer than the deadline."""
 
     exit_code = 124
-
-
-class Interrupted(PipezooError):
-    """A signal ended the run; what was written until then is kept."""
-
-    exit_code = 130

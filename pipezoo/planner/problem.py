@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -175,8 +174,3 @@ def items_of(schedule: Schedule) -> Orders:
     part = np.where(schedule.op == Op.F, 0, 1)
     items = (part * schedule.num_stages + schedule.stage) * schedule.num_microbatches + schedule.microbatch
     return [items[low:high][keep[low:high]].tolist() for low, high in pairwise(schedule.offsets.tolist())]
-
-
-def uniform_limit(limit: float | Sequence[float], num_ranks: int) -> tuple[float, ...]:
-    """One limit for all ranks, or one each."""
-    return tuple(limit) if isinstance(limit, Sequence) else (float(limit),) * num_ranks

@@ -92,8 +92,7 @@ def _named(
     right = np.rint(timeline.end[spans] * (columns / longest)).astype(int).tolist()
     for i, first, last in zip(spans.tolist(), left, right, strict=True):
         op = Op(int(timeline.op[i]))
-        microbatch = int(timeline.microbatch[i])
-        full = str(Action(int(timeline.stage[i]), op, None if microbatch < 0 else microbatch))
+        full = str(Action.of_row(timeline.stage[i], op, timeline.microbatch[i]))
         short = full.lstrip("0123456789")
         name = full if style == "full" and len(full) < last - first else short
         if len(name) < last - first:

@@ -182,7 +182,8 @@ def _orders(source: str, sides: Sequence[Timeline | None]) -> Iterator[Differenc
         first = min(_first_unequal(orders[0], other) for other in orders)
         if first < max(map(len, orders)):
             texts = {
-                index: " ".join(map(_spelled, order[first : first + MOST_ACTIONS].tolist())) or "(ends)"
+                index: " ".join(str(Action.of_row(*row)) for row in order[first : first + MOST_ACTIONS].tolist())
+                or "(ends)"
                 for index, order in zip(known, orders, strict=True)
             }
             name = f"{source}: order, first differs on rank {rank} at action {first}"
@@ -200,8 +201,3 @@ def _codes(timeline: Timeline) -> list[NDArray[np.int64]]:
     """For each rank ``[num_actions, 3]``: stage, op and microbatch of its actions in order of time."""
     table = np.column_stack([timeline.stage, timeline.op, timeline.microbatch])
     return [table[spans] for spans in spans_by_rank(timeline)]
-
-
-def _spelled(code: list[int]) -> str:
-    stage, op, microbatch = code
-    return str(Action(stage, Op(op), None if microbatch < 0 else microbatch))

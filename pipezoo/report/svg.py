@@ -172,8 +172,8 @@ def _place_row(
             at += count
         return
     for i in spans.tolist():
-        op, microbatch = Op(int(timeline.op[i])), int(timeline.microbatch[i])
-        name = str(Action(int(timeline.stage[i]), op, None if microbatch < 0 else microbatch))
+        op = Op(int(timeline.op[i]))
+        name = str(Action.of_row(timeline.stage[i], op, timeline.microbatch[i]))
         start, end = float(timeline.start[i]), float(timeline.end[i])
         x, width = left + start * plot / longest, (end - start) * plot / longest
         hair = min(0.8, width / 4)  # of white, between neighbours

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pipezoo.errors import first_line
 from pipezoo.runtime.stages import LossFunction, Tensors, as_sent, copies, empty
 from pipezoo.supervisor.processes import unsafe_to_fork
 
@@ -269,8 +270,3 @@ def _loss_of(outputs: Tensors, target: torch.Tensor, loss: LossFunction) -> torc
     if value.is_complex():
         raise ValueError("the loss is a complex number, which has no gradient to go down; valid: a real one")
     return value
-
-
-def first_line(error: BaseException) -> str:
-    """The class of an error and the first line of its text."""
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]

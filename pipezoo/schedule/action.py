@@ -56,6 +56,11 @@ class Action(NamedTuple):
         return str(self)
 
     @classmethod
+    def of_row(cls, stage: int, op: int, microbatch: int) -> Action:
+        """The action of a row of a table, where -1 stands for no microbatch."""
+        return cls(int(stage), Op(int(op)), None if microbatch < 0 else int(microbatch))
+
+    @classmethod
     def parse(cls, text: str) -> Action:
         """The inverse of ``str``. Raises ``ValueError`` that shows the text and the spelling expected."""
         text = text.strip()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.errors import ScheduleError
-from pipezoo.schedule.action import Action, Op
+from pipezoo.schedule.action import Action
 
 Ints = NDArray[np.int32]
 Mask = NDArray[np.bool_]
@@ -26,8 +26,7 @@ class Table:
     rank: Ints
 
     def show(self, i: int | np.integer[Any]) -> str:
-        microbatch = int(self.microbatch[i])
-        return str(Action(int(self.stage[i]), Op(int(self.op[i])), None if microbatch < 0 else microbatch))
+        return str(Action.of_row(self.stage[i], self.op[i], self.microbatch[i]))
 
     def fault(self, i: int | np.integer[Any], why: str) -> ScheduleError:
         """The error about action ``i``: ``rank 1: 2F0 <why>``."""

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipezoo.errors import ArgumentError
-from pipezoo.splitters._dry_run import first_line, output_of, run, twin_of
+from pipezoo.errors import ArgumentError, first_line
+from pipezoo.splitters._dry_run import output_of, run, twin_of
 
 
 def stages_of(model: nn.Module, grouped: Sequence[Sequence[str]], example: tuple[Tensor, ...]) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipezoo.errors import ArgumentError
+from pipezoo.errors import ArgumentError, first_line
 
 
 def twin_of(model: nn.Module, share_buffers: bool = True) -> nn.Module:
@@ -44,9 +44,3 @@ def output_of(model: nn.Module, example: tuple[Tensor, ...]) -> Any:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in example)
         name = type(model).__name__
         raise ArgumentError("example", shapes, f"the forward of {name} fails on it: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The type of an error and the first line of its text."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0].strip()}" if text else type(error).__name__

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx, nn
 from torch.distributed.pipelining import pipeline
 
-from pipezoo.errors import ArgumentError
-from pipezoo.splitters._dry_run import first_line, output_of, twin_of
+from pipezoo.errors import ArgumentError, first_line
+from pipezoo.splitters._dry_run import output_of, twin_of
 from pipezoo.splitters._partition import group_evenly
 
 

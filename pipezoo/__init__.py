@@ -2,10 +2,11 @@
 
     import pipezoo as pz
 
-    schedule = pz.schedules.zbv(4, 8)             # 4 ranks, 8 microbatches
-    timeline = pz.simulate(schedule)              # when every action runs, and what the ranks hold
-    run = pz.train(model, batch, schedule=schedule)   # real training, held against one device; run.model is trained
-    run = pz.run("model=gpt", "stages=4")         # the command line as a call
+    schedule = pz.schedules.zbv(4, 8)         4 ranks, 8 microbatches
+    timeline = pz.simulate(schedule)          when every action runs, and what the ranks hold
+    run = pz.train(model, (x, target), schedule=schedule, loss=loss, optimizer=optimizer)
+                                              real training, held against one device; run.model is the trained model
+    run = pz.run("model=gpt", "stages=4")     the command line as a call
 
 Importing this package imports nothing else: each name is looked up when it is first used. It sets no signal handler.
 """

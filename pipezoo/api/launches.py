@@ -23,6 +23,7 @@ from pipezoo.supervisor.processes import unsafe_to_fork
 from pipezoo.validators import unknown
 
 WORDS = ("auto", "processes", "virtual")
+IN_A_GROUP = "this process has joined a process group of torch.distributed"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def choose(asked: str | Launch, sent: object, threads: int | None = None) -> Cho
         return Chosen(asked, type(asked).__name__.lower(), "")
     if asked not in WORDS:
         raise ConfigError(f"launch={asked}: {unknown('launch', asked, WORDS)}")
-    no_fork = unsafe_to_fork()
+    no_fork = unsafe_to_fork() or (IN_A_GROUP if _in_a_group() else "")
     if asked == "virtual":
         return _virtual(no_fork, threads) if no_fork else Chosen(Virtual(threads), "virtual", "")
     if not no_fork:
@@ -61,12 +62,16 @@ def choose(asked: str | Launch, sent: object, threads: int | None = None) -> Cho
 
 
 def _virtual(why: str, threads: int | None) -> Chosen:
+    if _in_a_group():
+        room = "" if why.startswith(IN_A_GROUP) else f", and {IN_A_GROUP}"
+        raise ConfigError(f"launch=virtual: {why}{room}; valid: destroy_process_group() before")
+    return Chosen(ThisProcess(threads), "virtual", f"in this process: {why}")
+
+
+def _in_a_group() -> bool:
     import torch.distributed as dist
 
-    if dist.is_initialized():
-        taken = "this process has joined a process group of torch.distributed, which leaves no room for virtual ranks"
-        raise ConfigError(f"launch=virtual: {why}; {taken}; valid: destroy_process_group() before")
-    return Chosen(ThisProcess(threads), "virtual", f"in this process: {why}")
+    return dist.is_available() and dist.is_initialized()
 
 
 def cannot_be_sent(thing: object) -> str:

@@ -102,6 +102,23 @@ def test_in_a_notebook_processes_are_spawned_where_they_can_be(another_thread):
         choose("processes", lambda: None)
 
 
+@pytest.fixture
+def in_a_process_group(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_process_of_a_group_of_its_own_keeps_it(in_a_process_group):
+    group = "this process has joined a process group of torch.distributed"
+
+    assert choose("auto", model()).why == f"spawned: {group}"
+    with pytest.raises(pz.ConfigError, match=f"launch=virtual: {group}; valid: destroy_process_group"):
+        train(model(), (X, T), launch="virtual")
+    assert torch.distributed.is_initialized()
+
+
 def test_a_spawned_process_gets_the_parts_as_they_are():
     net = model()
     given = (
@@ -216,6 +233,36 @@ def test_a_run_goes_on_from_another():
     half = train(model(), (X, T), steps=2)
 
     assert train(model(), (X, T), steps=5, resume=half).losses == train(model(), (X, T), steps=5).losses[2:]
+
+
+class Counts(nn.Module):
+    """Has a state that no checkpoint holds."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * (1 + 0.001 * self.calls)
+
+
+class Remembers(torch.optim.SGD):
+    """Has a state that no checkpoint holds."""
+
+    def step(self, closure=None):
+        self.steps_done = getattr(self, "steps_done", 0) + 1
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("net", "optimizer"),
+    [(lambda: model().append(Counts()), SGD), (model, partial(Remembers, lr=0.1))],
+    ids=["model", "optimizer"],
+)
+def test_what_no_checkpoint_can_go_on_with_is_trained_and_given_back(net, optimizer):
+    run = train(net(), (X, T), steps=3, optimizer=optimizer, verify=False)
+
+    assert not torch.equal(run.model[0].weight, model()[0].weight)
+    assert len(run.losses) == 3
 
 
 def test_a_run_can_be_opened_again_and_says_what_it_measured():

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.command_line import REPOSITORY, Ended, Warm, WarmParent, run_cold
+
 os.environ["OMP_NUM_THREADS"] = "1"
-REPOSITORY = Path(__file__).resolve().parent.parent
 MARK = "PIPEZOO_TEST"  # an environment variable that every process below a test inherits
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command line ended."""
-
-    code: int
-    out: str
-    err: str
-    seconds: float
-
-    @property
-    def error_lines(self) -> list[str]:
-        return self.err.splitlines()
 
 
 CommandLine = Callable[..., Ended]
@@ -50,17 +34,43 @@ def environment(mark: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, MARK: mark}
 
 
+@pytest.fixture(scope="session")
+def warm_parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmParent]:
+    """The process that has imported torch, and forks command lines."""
+    parent = WarmParent(tmp_path_factory.mktemp("warm"))
+    yield parent
+    parent.end()
+
+
 @pytest.fixture
-def cli(tmp_path: Path, environment: dict[str, str], no_process_left: None) -> CommandLine:
-    """``cli("steps=3", "stages=2")`` runs ``python -m pipezoo steps=3 stages=2`` in an empty folder, ``tmp_path``."""
+def start(tmp_path: Path, environment: dict[str, str], warm_parent: WarmParent) -> Callable[..., Warm]:
+    """``start("steps=3")`` starts ``python -m pipezoo steps=3`` in an empty folder, ``tmp_path``, and does not wait."""
+
+    def start(*words: str, module: str = "pipezoo", cwd: Path = tmp_path) -> Warm:
+        return warm_parent.start(module, words, cwd, environment)
+
+    return start
+
+
+@pytest.fixture
+def cli(start: Callable[..., Warm]) -> CommandLine:
+    """``cli("steps=3", "stages=2")`` runs ``python -m pipezoo steps=3 stages=2`` in an empty folder, ``tmp_path``.
+
+    Forked from a process that has imported torch already. What it starts has to end with it.
+    """
+
+    def run(*words: str, timeout: float = 100.0, **where: Any) -> Ended:
+        return start(*words, **where).wait(timeout)
+
+    return run
+
+
+@pytest.fixture
+def cold_cli(tmp_path: Path, environment: dict[str, str], no_process_left: None) -> CommandLine:
+    """As ``cli``, in a new interpreter: for tests whose subject is the start."""
 
     def run(*words: str, module: str = "pipezoo", cwd: Path = tmp_path, timeout: float = 100.0) -> Ended:
-        began = time.monotonic()
-        command = [sys.executable, "-m", module, *words]
-        ended = subprocess.run(
-            command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
-        )
-        return Ended(ended.returncode, ended.stdout, ended.stderr, time.monotonic() - began)
+        return run_cold(["-m", module, *words], cwd, environment, timeout)
 
     return run
 

@@ -66,8 +66,8 @@ def test_a_config_folder_is_found_in_every_spelling(tmp_path):
         assert [str(path) for path in config_dirs(words)] == ["conf"]
 
 
-def test_help_names_every_group_and_every_key(cli):
-    ended = cli("--help")
+def test_help_names_every_group_and_every_key(cold_cli):
+    ended = cold_cli("--help")
     assert ended.code == 0
     assert ended.err == ""
     for word in ("model: ", "schedule: ", "zbv", "example_code", "microbatches: null  # ", "dtype: float32  # "):
@@ -134,8 +134,8 @@ def test_an_unknown_option_is_a_usage_error(cli):
 
 
 @pytest.mark.parametrize("command", ["report", "rerun"])
-def test_commands_that_read_folders_explain_themselves_at_once(cli, command):
-    for ended in (cli(command, "--help"), cli("--help", module=f"pipezoo.{command}")):
+def test_commands_that_read_folders_explain_themselves_at_once(cold_cli, command):
+    for ended in (cold_cli(command, "--help"), cold_cli("--help", module=f"pipezoo.{command}")):
         assert ended.code == 0
         assert ended.out.startswith("usage: ")
         assert ended.seconds < 3.0
@@ -154,10 +154,9 @@ def test_a_run_leaves_its_config_its_result_and_code_0(cli, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_runs_that_start_together_have_folders_of_their_own(environment, tmp_path, no_process_left):
-    command = [sys.executable, "-m", "pipezoo", *SMALLEST]
-    runs = [subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) for _ in range(3)]
-    assert [run.wait(100) for run in runs] == [0, 0, 0]
+def test_runs_that_start_together_have_folders_of_their_own(start, tmp_path):
+    runs = [start(*SMALLEST) for _ in range(3)]
+    assert [run.wait().code for run in runs] == [0, 0, 0]
     assert len(list(tmp_path.glob("outputs/*/*/result.json"))) == 3
 
 
@@ -202,17 +201,16 @@ def test_a_users_own_model_runs_from_a_folder_of_yaml_files(cli, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_in_good_order(environment, tmp_path, no_process_left, number, code):
-    command = [sys.executable, "-m", "pipezoo", *SMALL, "steps=100000", "verify=false", "hydra.run.dir=here"]
-    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+def test_a_signal_ends_a_run_in_good_order(start, tmp_path, number, code):
+    run = start(*SMALL, "steps=100000", "verify=false", "hydra.run.dir=here")
     metrics = tmp_path / "here" / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(number)
-    _, err = run.communicate(timeout=20)
-    assert run.returncode == code
-    assert len(err.splitlines()) == 1
+    ended = run.wait(20)
+    assert ended.code == code
+    assert len(ended.error_lines) == 1
     result = json.loads((tmp_path / "here" / "result.json").read_text())
     assert (result["status"], result["exit_code"]) == ("interrupted", code)
 

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,11 @@ SMALL = ("model=multi_mlp", "model.d_hid=8", "stages=1", "verify=false", "steps=
 
 
 @pytest.fixture(scope="module")
-def run_once(tmp_path_factory) -> Path:
+def run_once(tmp_path_factory, warm_parent) -> Path:
     """The folder of a run."""
     folder = tmp_path_factory.mktemp("run") / "first"
-    command = [sys.executable, "-m", "pipezoo", *SMALL, f"hydra.run.dir={folder}"]
-    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+    words = (*SMALL, f"hydra.run.dir={folder}")
+    assert warm_parent.start("pipezoo", words, REPOSITORY, dict(os.environ)).wait().code == 0
     return folder
 
 

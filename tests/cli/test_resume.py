@@ -18,6 +18,7 @@ from pipezoo.cli.resume import NOTE, SweepRefused, asked_folder, begin, done_alr
 from pipezoo.cli.run import Request
 from pipezoo.config.resolve import ResolvedConfig
 from pipezoo.errors import ConfigError
+from tests.support.command_line import Warm
 
 NET = """
 import os, time
@@ -54,17 +55,17 @@ def status_of(folder: Path) -> str:
         return "missing"
 
 
-def cut_short(folder: Path, environment: dict[str, str], number: int, *words: str) -> int:
-    """Start the sweep, send it a signal in the middle of run 1 (run 0 is done), and return how it ended."""
-    command = [sys.executable, "-m", "pipezoo", "-m", *WORDS, *words, *THEIRS, "hydra.sweep.dir=sweep"]
-    sweep = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def sweep_words(*words: str) -> list[str]:
+    return ["-m", *WORDS, *words, *THEIRS, "hydra.sweep.dir=sweep"]
+
+
+def cut_short(sweep: Warm | subprocess.Popen[bytes], folder: Path, number: int) -> None:
+    """Send a sweep a signal in the middle of run 1; run 0 is done."""
     until = time.monotonic() + 90
     while not ((folder / "began-1").exists() and status_of(folder / "sweep" / "0") == "ok"):
         assert time.monotonic() < until
         time.sleep(0.02)
     sweep.send_signal(number)
-    sweep.communicate(timeout=30)
-    return sweep.returncode
 
 
 def rows_of(folder: Path) -> list[tuple[str, str, str]]:
@@ -80,8 +81,10 @@ def rows_of(folder: Path) -> list[tuple[str, str, str]]:
         (signal.SIGKILL, -signal.SIGKILL, "running"),
     ],
 )
-def test_a_sweep_goes_on_where_a_signal_stopped_it(cli, environment, theirs, number, code, left):
-    assert cut_short(theirs, environment, number) == code
+def test_a_sweep_goes_on_where_a_signal_stopped_it(cli, start, theirs, number, code, left):
+    sweep = start(*sweep_words())
+    cut_short(sweep, theirs, number)
+    assert sweep.wait(30).code == code
     assert [status_of(theirs / "sweep" / name) for name in "012"] == ["ok", left, "missing"]
     first = (theirs / "sweep" / "0" / "result.json").read_bytes()
 
@@ -98,11 +101,15 @@ def test_a_sweep_goes_on_where_a_signal_stopped_it(cli, environment, theirs, num
     assert (theirs / "sweep" / "1" / ".hydra" / "overrides.yaml").read_text().count("sweep.resume") == 0
 
 
-def test_with_another_launcher_too(cli, environment, theirs):
+def test_with_another_launcher_too(cold_cli, environment, theirs):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs hydra-joblib-launcher")
-    assert cut_short(theirs, environment, signal.SIGINT, *JOBLIB) in (130, 1)
+    command = [sys.executable, "-m", "pipezoo", *sweep_words(*JOBLIB)]
+    sweep = subprocess.Popen(command, cwd=theirs, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    cut_short(sweep, theirs, signal.SIGINT)
+    sweep.communicate(timeout=60)
+    assert sweep.returncode in (130, 1)
     until = time.monotonic() + 30
-    while (ended := cli("sweep.resume=sweep", *THEIRS)).code == 2 and time.monotonic() < until:
+    while (ended := cold_cli("sweep.resume=sweep", *THEIRS)).code == 2 and time.monotonic() < until:
         assert "still runs in another process" in ended.err  # joblib's worker finishes what it has begun
     assert ended.code == 0
     assert [status for *_, status in rows_of(theirs / "sweep")] == ["ok", "ok", "ok"]

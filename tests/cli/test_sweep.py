@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -136,31 +133,28 @@ def test_a_job_cannot_leave_the_folder_of_its_sweep(cli, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_sweep_stops_and_says_so(environment, theirs, no_process_left, number, code):
-    command = [sys.executable, "-m", "pipezoo", "-m", *WORDS, "model.kind=sleeps,fine", "hydra.sweep.dir=sweep"]
-    sweep = subprocess.Popen(command, cwd=theirs, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    output = theirs / "sweep" / "0" / "output.txt"
-    deadline = time.monotonic() + 60
-    while not output.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+def test_an_interrupted_sweep_stops_and_says_so(start, theirs, number, code):
+    sweep = start("-m", *WORDS, "model.kind=sleeps,fine", "hydra.sweep.dir=sweep")
+    wait_for(theirs / "sweep" / "0" / "output.txt")
     time.sleep(0.5)
     sweep.send_signal(number)
-    sweep.communicate(timeout=30)
-    assert sweep.returncode == code
+    assert sweep.wait(30).code == code
     assert result_of(theirs / "sweep" / "0")["status"] == "interrupted"
     assert not (theirs / "sweep" / "1").exists()
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="the kernel ends the children, on Linux alone")
-def test_a_sweep_that_is_killed_takes_its_job_with_it(environment, theirs, no_process_left):
-    command = [sys.executable, "-m", "pipezoo", "-m", *WORDS, "model.kind=sleeps", "hydra.sweep.dir=sweep"]
-    sweep = subprocess.Popen(command, cwd=theirs, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    output = theirs / "sweep" / "0" / "output.txt"
+def test_a_sweep_that_is_killed_takes_its_job_with_it(start, theirs):
+    sweep = start("-m", *WORDS, "model.kind=sleeps", "hydra.sweep.dir=sweep")
+    wait_for(theirs / "sweep" / "0" / "output.txt")
+    sweep.send_signal(signal.SIGKILL)
+    assert sweep.wait(10).code == -signal.SIGKILL  # which fails if something outlives it
+
+
+def wait_for(file: Path) -> None:
     deadline = time.monotonic() + 60
-    while not output.exists() and time.monotonic() < deadline:
+    while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(sweep.pid, signal.SIGKILL)
-    sweep.wait(10)
 
 
 @pytest.mark.parametrize(

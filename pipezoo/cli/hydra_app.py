@@ -19,6 +19,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from pipezoo.cli import signals
 from pipezoo.cli.resume import KEY, SweepRefused, begin
 from pipezoo.cli.run import OVERRIDES, Request
 from pipezoo.config.compose import resolved_config, trusting
@@ -91,6 +92,8 @@ class NoteSweep(Callback):
             config.hydra.job.env_set = _named(config.hydra.job)
         if str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
             _compose_once(GlobalHydra.instance().config_loader())
+        else:
+            signals.begin()  # its processes are to be ended in good order
         resume_collection()  # a sweep may be long
 
 

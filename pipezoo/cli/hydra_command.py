@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipezoo.cli.signals import interrupted
+from pipezoo.cli.signals import arrived, interrupted
 from pipezoo.config.overrides import config_dirs, parted
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 
@@ -38,13 +38,15 @@ def hydra_command(words: Sequence[str]) -> int:
         words = resumed(*parted(words), config_dirs(words))
         _check_names(words)
         run_hydra(words, trust, perform, sweeps)
-    except BrokenPipeError:
-        raise
     except KeyboardInterrupt as error:
         return _interrupted(error, [sweep.folder for sweep in sweeps])
     except SweepRefused as refusal:
         return _tell(refusal.error, words)
     except Exception as error:
+        if (
+            interrupt := arrived()
+        ) is not None:  # what was raised when it came ended in the error of somebody's `finally`
+            return _interrupted(interrupt, [sweep.folder for sweep in sweeps])
         codes.append(_tell(error, words))
     finally:
         for sweep in sweeps:
@@ -61,12 +63,7 @@ def _perform(request: Request) -> float:
     from pipezoo.cli.run import run
     from pipezoo.cli.sweep_worker import run_in_worker
 
-    def print_line(line: str) -> None:
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:  # the reader has seen enough, but the run is not done
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
+    print_line = partial(print, flush=True)
     return run(request, print_line) if request.sweep is None else run_in_worker(request, print_line)
 
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
 from pipezoo.cli.signals import catch_signals, interrupted
+from pipezoo.cli.streams import mend_streams
 from pipezoo.supervisor.garbage import pause_collection
 from pipezoo.supervisor.processes import exit_now
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run a command line, that of this process where none is given, and leave with its exit code."""
+    mend_streams()
     catch_signals()
     pause_collection()  # imports make hardly any garbage, and looking for it takes a fifth of their time
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # no thread pool in a process that forks; ranks set their own number
@@ -29,9 +30,6 @@ def main(words: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as error:
         code, line = interrupted(error)
         print(line, file=sys.stderr)
-    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
     leave(code)
 
 

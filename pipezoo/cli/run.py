@@ -11,12 +11,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from pipezoo.cli.signals import interrupted
+from pipezoo.cli.signals import begin, check, clear_away_with, interrupted
 from pipezoo.config.resolve import ResolvedConfig, build, check_components
 from pipezoo.config.used_by import notes
 from pipezoo.errors import ConfigError, OutputError, PipezooError
@@ -84,10 +85,14 @@ def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
     try:
         if claimed:
             write_files(request)
+        else:
+            clear_away_with(partial(_leave_no_folder, request))
         experiment = request.experiment()
         check_components(experiment)
         task = task_of(experiment.task)
+        check()  # an import may have caught what a signal raised
         if not claimed:
+            begin()
             take(request.folder)
             claimed = True
             write_files(request)

@@ -16,22 +16,26 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipezoo.cli.folder_lock import locked
 from pipezoo.cli.resume import done_already
 from pipezoo.cli.run import DEFECT, Request, objective, record, result_of, run, take
+from pipezoo.cli.signals import begin, check
+from pipezoo.cli.streams import forgiving
 from pipezoo.config.resolve import WITH_MODEL
-from pipezoo.errors import ConfigError
+from pipezoo.errors import ConfigError, NoProgressError, PipezooError, RankError
 from pipezoo.report.html import compile_templates
 from pipezoo.supervisor.garbage import pause_collection, resume_collection
-from pipezoo.supervisor.processes import die_with_parent, exit_now
+from pipezoo.supervisor.processes import die_with_parent, exit_now, is_stopped, let_signals_come, signals_held
 from pipezoo.tasks.terminal import PrintLine
 
 OUTPUT = "output.txt"  # what a run of a sweep would have printed
 OF_A_MODEL = ("pipezoo.tasks.train", "pipezoo.executors.native")  # what a run with a model imports, torch and all
 SHARED = ("pipezoo", "torch", "numpy", "multiprocessing", "jinja2", "networkx", "sympy")  # whose import leaks nothing
 PIPE = 1 << 16  # bytes that a pipe takes without a reader
+LOOK = 0.05  # seconds between two looks at the process of a run
+PATIENCE_OF_NONE = 60.0  # seconds that it may be halted where launch.step_timeout is none
 PATIENCE = 5.0  # seconds that a run of an interrupted sweep has to write down how it ended
 
 
@@ -46,13 +50,17 @@ def run_in_worker(request: Request, print_line: PrintLine) -> float:
         print_line(f"{request.title}  kept: {_how(result)}")
         return objective(result, request.objective)
     began = time.monotonic()
+    begin()
     take(request.folder)
-    status: int | None = None
+    status: int | PipezooError | None = None
     with locked(request.folder):
         try:
             warm_up(imports_of(request))
+            check()  # an import may have caught what a signal raised
             compile_templates()
-            status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT)
+            status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT, _patience(request))
+        except (NoProgressError, RankError) as error:
+            status = error
         finally:
             result = _settled(request.folder, status)
             print_line(f"{request.title}  {_how(result)} after {time.monotonic() - began:.1f} s")
@@ -85,33 +93,30 @@ def warm_up(modules: tuple[str, ...]) -> None:
     resume_collection()
 
 
-def _fork(work: Callable[[], int], output: Path) -> int:
+def _fork(work: Callable[[], int], output: Path, patience: float) -> int:
     """Run ``work`` in a child whose output goes to a file; its exit code, or minus the signal that killed it.
 
     What the child had to import of :data:`SHARED`, the next one finds imported.
+
+    Raises:
+        NoProgressError: the child was halted for ``patience`` seconds. It is killed.
+        RankError: it could not be started.
     """
-    if not hasattr(os, "fork"):
-        return work()
     parent, before = os.getpid(), set(sys.modules)
-    learned, teach = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        code = DEFECT
-        try:
-            os.close(learned)
-            die_with_parent(parent)
-            _redirect(output)
-            code = work()
-            os.write(teach, "".join(f"{name}\n" for name in _shared(set(sys.modules) - before)).encode()[:PIPE])
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            exit_now(code)
+    try:
+        learned, teach = os.pipe()
+        with signals_held():
+            child = os.fork()
+            if child == 0:
+                os.close(learned)
+                _be_the_child(work, output, parent, before, teach)
+    except OSError as error:
+        raise RankError(f"the run could not be started: {error.strerror or error}") from error
     os.close(teach)
     try:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = _wait(child, patience)
         warm_up(tuple(os.read(learned, PIPE).decode().split("\n")[:-1]))  # the last may have been cut
         return status
     except BaseException:
@@ -119,6 +124,37 @@ def _fork(work: Callable[[], int], output: Path) -> int:
         raise
     finally:
         os.close(learned)
+
+
+def _be_the_child(work: Callable[[], int], output: Path, parent: int, before: set[str], teach: int) -> NoReturn:
+    code = DEFECT
+    try:
+        die_with_parent(parent)
+        let_signals_come()
+        _redirect(output)
+        code = work()
+        os.write(teach, "".join(f"{name}\n" for name in _shared(set(sys.modules) - before)).encode()[:PIPE])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        exit_now(code)
+
+
+def _wait(child: int, patience: float) -> int:
+    """How the child ended, as ``os.waitstatus_to_exitcode`` says it. A halt of this process is not counted."""
+    halted, looked, pause = 0.0, time.monotonic(), 0.002
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        check()
+        now = time.monotonic()
+        halted = halted + min(now - looked, 5 * LOOK) if is_stopped(child) else 0.0
+        if halted > patience:
+            raise NoProgressError(f"nobody moved for launch.step_timeout={patience:g} s: the run's process is stopped")
+        looked = now
+        time.sleep(pause)
+        pause = min(2 * pause, LOOK)
 
 
 def _shared(modules: Iterable[str]) -> list[str]:
@@ -132,28 +168,37 @@ def _redirect(output: Path) -> None:
     os.dup2(null, 0)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = forgiving(1), forgiving(2)
 
 
 def _end(child: int) -> None:
-    """Give the child of an interrupted sweep a moment to write down how it ended."""
+    """Give the child of an interrupted sweep a moment to write down how it ended; one that is halted cannot."""
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         try:
             os.kill(child, signal.SIGTERM)
             deadline = time.monotonic() + PATIENCE
-            while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+            while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < deadline and not is_stopped(child):
                 time.sleep(0.02)
         finally:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
 
-def _settled(folder: Path, status: int | None) -> dict[str, Any]:
+def _patience(request: Request) -> float:
+    """Seconds for which the process of a run may be halted."""
+    launch = request.values.get("launch")
+    value = launch.get("step_timeout") if isinstance(launch, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) and value > 0 else PATIENCE_OF_NONE
+
+
+def _settled(folder: Path, status: int | PipezooError | None) -> dict[str, Any]:
     """The result of a run whose process is gone; where it could not write it down itself, we do."""
     result = result_of(folder)
     if result.get("status") in (None, "running"):
         if status is None:
             record(folder, 130, "interrupted")
+        elif isinstance(status, PipezooError):
+            record(folder, status.exit_code, str(status))
         elif status < 0:
             record(folder, 4, f"the run was killed by {signal.Signals(-status).name}")
         else:

@@ -9,11 +9,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing import util
 from pathlib import Path
 from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
+ENDING = (signal.SIGINT, signal.SIGTERM)
 NOT_INITIALIZED = 3  # what the functions of CUDA's driver return before cuInit
 
 
@@ -34,6 +36,24 @@ def die_with_parent(parent: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
     if os.getppid() != parent:  # it died before we asked
         os._exit(1)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM wait for the end of the block. A child that is forked in it lets them come by itself.
+
+    What their handlers raise while ``os.fork`` runs its hooks, Python prints and drops.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_signals_come() -> None:
+    """In a child that was started while they were held."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def exit_now(code: int) -> NoReturn:

@@ -26,7 +26,7 @@ from typing import Any
 from pipezoo import errors
 from pipezoo.schedule.action import Action
 from pipezoo.supervisor.garbage import frozen
-from pipezoo.supervisor.processes import death, is_stopped
+from pipezoo.supervisor.processes import death, is_stopped, signals_held
 from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall
 from pipezoo.supervisor.this_process import run_in_this_process
 from pipezoo.supervisor.worker import WORKER_LOG, deserialize_error, run_worker
@@ -134,12 +134,16 @@ def _start(
     log: Path,
     actions: Sequence[Action],
 ) -> Worker:
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise errors.RankError(f"{name} could not be started: {error.strerror or error}") from error
     arguments = (target, theirs, heartbeats, place, os.getpid(), str(log), name)
     process = context.Process(target=run_worker, args=arguments, name=name, daemon=False)
     heartbeats[place * HEARTBEAT : place * HEARTBEAT + HEARTBEAT] = (time.monotonic_ns(), 0, -1)
     try:
-        process.start()
+        with signals_held():
+            process.start()
     except OSError as error:
         ours.close()
         raise errors.RankError(f"{name} could not be started: {error.strerror or error}") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo import errors
-from pipezoo.supervisor.processes import die_with_parent, exit_now
+from pipezoo.supervisor.processes import die_with_parent, exit_now, let_signals_come
 from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
 
 WORKER_LOG = "-----"  # opens each entry of the log that is not what a process printed
@@ -45,6 +45,7 @@ def run_worker(
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    let_signals_come()
     _print_to(log)
     channel = WorkerChannel(line, heartbeats, place)
     code = errors.RankError.exit_code

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import math
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from pipezoo.errors import ArgumentError
 
@@ -29,6 +31,17 @@ def check_int(
     if isinstance(value, int) and value > most and high is None:
         raise ArgumentError(name, value, "is too large", f"<= {most}")
     raise _out_of_range(name, value, "an int", f">= {low}" if high is None else f"in {low}..{high}", listed)
+
+
+def regular_file(path: Path) -> Path:
+    """Return ``path``, which may be missing. Reading from a FIFO or a device could last for ever.
+
+    Raises:
+        OSError: there is something else than a file or a folder.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return path
 
 
 def check_equal(name: str, value: object, only: int, why: str) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipezoo.config.overrides import OF_THIS_COMMAND_LINE, key_of, leaves, literal
 from pipezoo.errors import ConfigError, PipezooError, VerificationError
+from pipezoo.validators import regular_file
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -139,7 +140,7 @@ def _yaml(folder: Path, name: str) -> Any:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        return yaml.safe_load((folder / name).read_text(encoding="utf-8")) or []
+        return yaml.safe_load(regular_file(folder / name).read_text(encoding="utf-8")) or []
     except OSError as error:
         inside = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
         hint = f"; it is a sweep, run one of its runs again: {', '.join(inside)}" if inside else ""

@@ -25,6 +25,7 @@ from pipezoo.config.overrides import OF_THIS_COMMAND_LINE, key_of, leaves, liter
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.results.run_dir import CONFIG, RESULT, write_json
 from pipezoo.tasks.terminal import PrintLine
+from pipezoo.validators import regular_file
 
 KEY = "sweep.resume"
 NOTE = "sweep.json"  # what a sweep was started with
@@ -168,7 +169,7 @@ def _move_aside(request: Request) -> Path:
 
 def _note(folder: Path) -> dict[str, list[str]]:
     try:
-        note: Mapping[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        note: Mapping[str, Any] = json.loads(regular_file(folder / NOTE).read_text(encoding="utf-8"))
         return {key: [str(word) for word in note[key]] for key in ("words", "hydra", "config_dirs")}
     except OSError:
         raise ConfigError(f"{KEY}={folder}: holds no sweep (there is no {NOTE})") from None

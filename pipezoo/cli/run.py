@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import math
 import re
 import sys
@@ -20,7 +21,7 @@ import yaml  # type: ignore[import-untyped]
 from pipezoo.cli.signals import begin, check, clear_away_with, interrupted
 from pipezoo.config.resolve import ResolvedConfig, build, check_components
 from pipezoo.config.used_by import notes
-from pipezoo.errors import ConfigError, OutputError, PipezooError
+from pipezoo.errors import ConfigError, OutputError, PipezooError, RankError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.results.run_dir import RESULT, claim, read_result, write_json, write_text
 from pipezoo.results.sanitize import printable
@@ -28,6 +29,8 @@ from pipezoo.supervisor.garbage import resume_collection
 from pipezoo.tasks.terminal import PrintLine
 
 DEFECT = 1  # exit code of an error that nobody foresaw
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+TOO_FEW = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 Task = Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]
 OVERRIDES = ".hydra/overrides.yaml"  # what was typed
@@ -181,8 +184,10 @@ def ending(error: BaseException) -> tuple[int, str]:
         return error.exit_code, f"error: {text}"
     if isinstance(error, SystemExit):
         return DEFECT, f"error: something in this run called sys.exit({text}) before its end"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
         return OutputError.exit_code, f"error: {error.filename or 'a file'}: cannot be written: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in TOO_FEW:
+        return RankError.exit_code, f"error: this system gives no more processes, files or memory: {error.strerror}"
     return DEFECT, f"error: {type(error).__name__}: {text}"
 
 
@@ -192,8 +197,19 @@ def record(folder: Path, code: int, line: str) -> None:
     result["status"] = "interrupted" if code in (130, 143) else "failed"
     result["exit_code"] = code
     result["error"] = line.removeprefix("error: ")
-    with contextlib.suppress(OutputError, OSError):  # a full disk was the error, or it hides the one that was
+    try:
         write_json(folder / RESULT, result)
+    except (OutputError, OSError):  # a full disk was the error, or it hides the one that was
+        with contextlib.suppress(OSError):
+            _write_over(folder / RESULT, {key: result[key] for key in ("status", "exit_code", "error")})
+
+
+def _write_over(path: Path, content: Mapping[str, Any]) -> None:
+    """Write into the room that a file has already, where there is none for a new one."""
+    text = json.dumps(content).encode()
+    with path.open("rb+") as file:
+        file.write(text)
+        file.truncate()
 
 
 def objective(result: Mapping[str, Any], path: str) -> float:

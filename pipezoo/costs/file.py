@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from pipezoo.errors import ArgumentError
 from pipezoo.results.renamed import with_new_cost_keys
 from pipezoo.simulator.cost import Cost
+from pipezoo.validators import regular_file
 
 
 def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) -> Cost:
@@ -24,7 +25,7 @@ def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) 
     path = Path(file)
     path = path / "result.json" if path.is_dir() else path
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular_file(path).read_text(encoding="utf-8-sig")
         data: Any = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError("file", file, getattr(error, "strerror", None) or "not a text file") from error

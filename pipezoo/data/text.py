@@ -61,6 +61,8 @@ def read_text(path: str, pattern: str = "*") -> npt.NDArray[np.uint8]:
     place = Path(path).expanduser()
     if not place.exists():
         raise ArgumentError("path", path, "no such file or folder")
+    if not (place.is_file() or place.is_dir()):
+        raise ArgumentError("path", path, "is no regular file")
     files = [place] if place.is_file() else _files_below(place, pattern)
     if not files:
         raise ArgumentError("path", path, f"the folder has no file that matches pattern={pattern}")

@@ -22,6 +22,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.results.run_dir import whole_file
 from pipezoo.schedule.action import Op
 from pipezoo.simulator.timeline import Timeline
+from pipezoo.validators import regular_file
 
 LARGEST_FILE = 2**30  # bytes; a million spans take about 120 MB
 BACKWARD = 2**40  # apart from every stage
@@ -134,7 +135,7 @@ def _load(path: str | Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > LARGEST_FILE:
             raise ConfigError(f"file={path}: {size} bytes; at most {LARGEST_FILE} are read")
-        trace = json.loads(path.read_bytes())
+        trace = json.loads(regular_file(path).read_bytes())
     except OSError as error:
         raise ConfigError(f"file={path}: {error.strerror or error}") from None
     except (ValueError, RecursionError):

@@ -17,7 +17,7 @@ from pipezoo.results.sweep_table import inner, number, read_overrides
 from pipezoo.results.timeline_file import load_timelines
 from pipezoo.schedule.display import drawn
 from pipezoo.simulator.timeline import Timeline
-from pipezoo.validators import unknown_word
+from pipezoo.validators import regular_file, unknown_word
 
 LARGEST_CONFIG = 2**20  # bytes
 MOST_VALUES, DEEPEST = 10_000, 20  # of a config or a result
@@ -188,7 +188,7 @@ def _timelines(folder: Path, problems: list[str]) -> Timelines:
 def _config_text(folder: Path, problems: list[str]) -> str:
     for path in (folder / CONFIG, folder / ".hydra" / CONFIG):
         try:
-            with path.open("rb") as file:
+            with regular_file(path).open("rb") as file:
                 return file.read(LARGEST_CONFIG).decode("utf-8", "replace")
         except FileNotFoundError:
             continue

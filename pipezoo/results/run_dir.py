@@ -10,6 +10,7 @@ whole file:  write .name.tmp -> fsync -> rename to name -> fsync the folder
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -22,11 +23,13 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from pipezoo.errors import ConfigError, OutputError
+from pipezoo.validators import regular_file
 
 RESULT = "result.json"
 METRICS = "metrics.jsonl"
 CONFIG = "config.yaml"
 REPORT = "report.html"
+OF_A_RUN = (METRICS, "ranks.log", ".scratch", "failure.json", "checkpoints")  # what only a run leaves in its folder
 
 
 def fresh_folder() -> Path:
@@ -44,6 +47,8 @@ def claim(folder: str | Path) -> Path:
     running = {"status": "running", "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if (left := [name for name in OF_A_RUN if os.path.lexists(folder / name)]) and not (folder / RESULT).exists():
+            raise OutputError(f"hydra.run.dir={folder}: holds {left[0]}, which a run left there; choose another folder")
         draft = _draft(folder / RESULT)
         try:
             _write_synced(draft, _json_bytes(running))
@@ -110,12 +115,15 @@ class MetricsFile:
             self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 - closed by close()
             self._end = self._end_of_whole_lines()
             self._file.truncate(self._end)
+            self._inode = os.fstat(self._file.fileno()).st_ino
         except OSError as error:
             raise self._unwritable(error) from error
 
     def append(self, metrics: dict[str, Any]) -> None:
         line = json.dumps(plain(metrics), allow_nan=False).encode() + b"\n"
         try:
+            if os.stat(self.path).st_ino != self._inode:
+                raise FileNotFoundError(errno.ENOENT, "another file took its place")
             written = 0
             while written < len(line):
                 written += self._file.write(line[written:])
@@ -139,6 +147,8 @@ class MetricsFile:
         return self._file.read().rfind(b"\n") + 1
 
     def _unwritable(self, error: OSError) -> OutputError:
+        if isinstance(error, FileNotFoundError):
+            return OutputError(f"{self.path.parent}: was moved or deleted while the run wrote there")
         return OutputError(f"{self.path}: cannot be written: {error.strerror or error}")
 
 
@@ -150,7 +160,7 @@ def read_result(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / RESULT
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(regular_file(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"folder={folder}: holds no run (there is no {RESULT})") from None
     except OSError as error:
@@ -165,7 +175,7 @@ def read_result(folder: str | Path) -> dict[str, Any]:
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl`` of a run's folder, none where there is no such file; a torn line is left out."""
     try:
-        lines = (Path(folder) / METRICS).read_bytes().splitlines()
+        lines = regular_file(Path(folder) / METRICS).read_bytes().splitlines()
     except OSError:
         return []
     metrics = []

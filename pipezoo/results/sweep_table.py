@@ -22,6 +22,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.results.run_dir import RESULT, read_result, write_text
 from pipezoo.results.sanitize import printable
 from pipezoo.results.units import time_text
+from pipezoo.validators import regular_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -238,7 +239,7 @@ def _place(job: Path) -> tuple[bool, int, str]:
 def read_overrides(folder: str | Path) -> list[str]:
     """The words of the command line that a run was started with; none where they cannot be read."""
     try:
-        with (Path(folder) / OVERRIDES).open("rb") as file:
+        with regular_file(Path(folder) / OVERRIDES).open("rb") as file:
             words = yaml.safe_load(file.read(LARGEST_OVERRIDES))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return []

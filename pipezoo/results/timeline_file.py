@@ -23,6 +23,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.results.chrome_trace import read_trace, write_trace
 from pipezoo.results.run_dir import whole_file
 from pipezoo.simulator.timeline import Timeline
+from pipezoo.validators import regular_file
 
 TIMELINE = "timeline.npz"
 TRACE = "timeline.json"
@@ -90,7 +91,7 @@ def read_timelines(path: str | Path) -> list[Timeline]:
         ConfigError: the file is missing, too large, or not one that :func:`write_timelines` wrote.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular_file(Path(path))) as archive:
             if (size := sum(entry.file_size for entry in archive.infolist())) > LARGEST_FILE:
                 raise ConfigError(f"file={path}: {size} bytes; at most {LARGEST_FILE} are read")
         with np.load(path, allow_pickle=False) as arrays:

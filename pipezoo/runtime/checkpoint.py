@@ -34,6 +34,7 @@ from pipezoo.errors import ConfigError, OutputError
 from pipezoo.experiment.component import Component
 from pipezoo.results.run_dir import sync_folder
 from pipezoo.runtime.optimizer_state import copied
+from pipezoo.validators import regular_file
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -214,7 +215,7 @@ def _manifest(folder: Path) -> tuple[int, dict[str, Any], list[Any]]:
     """Step, origin and parts. Raises ConfigError for a manifest that was changed."""
     if not (folder / MANIFEST).is_file():
         raise ConfigError(f"{MANIFEST} is no file")
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = json.loads(regular_file(folder / MANIFEST).read_text(encoding="utf-8"))
     if manifest["format"] != FORMAT:
         raise ConfigError(f"is of format {manifest['format']}; this version reads {FORMAT}")
     if manifest.pop("sha256") != _hash(manifest):
@@ -233,7 +234,7 @@ def _part(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """What one process wrote, every value of the type that it has. Raises ConfigError."""
     if not path.is_file() or path.stat().st_size != expected["bytes"]:
         raise ConfigError(f"{path.name} is not what was written")
-    data = path.read_bytes()
+    data = regular_file(path).read_bytes()
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise ConfigError(f"{path.name} is not what was written")
     with warnings.catch_warnings():

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipezoo.errors import OutputError
+
 NAME = ".scratch"
 
 
@@ -20,7 +22,10 @@ def rendezvous_dir(folder: Path) -> Iterator[Path]:
     system's temporary ones.
     """
     path = folder / NAME
-    path.mkdir(mode=0o700)
+    try:
+        path.mkdir(mode=0o700)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {error.strerror or error}") from error
     if not _can_lock(path):
         path.rmdir()
         path = Path(tempfile.mkdtemp(prefix="pipezoo-"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 import traceback
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipezoo.cli.signals import arrived, interrupted
+from pipezoo.config.misread import check_words
 from pipezoo.config.overrides import config_dirs, parted
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 
@@ -34,6 +36,7 @@ def hydra_command(words: Sequence[str]) -> int:
         return result
 
     try:
+        check_words(words)
         trust = trusted_by(words)
         words = resumed(*parted(words), config_dirs(words))
         _check_names(words)
@@ -85,7 +88,7 @@ def _tell(error: Exception, words: Sequence[str]) -> int:
     from pipezoo.config.config_errors import explain
     from pipezoo.experiment.registry import conf_dir
 
-    told = explain(error, words, [conf_dir(), *config_dirs(words)]) or _unwritable(error) or error
+    told = explain(error, words, [conf_dir(), *config_dirs(words)]) or _unwritable(error, words) or error
     code, line = ending(told)
     if "debug=true" in words or not isinstance(told, PipezooError):
         traceback.print_exception(error)
@@ -107,8 +110,12 @@ def _check_names(words: Sequence[str]) -> None:
                 )
 
 
-def _unwritable(error: Exception) -> OutputError | None:
-    """Hydra makes the folder of a run before we are asked."""
+def _unwritable(error: Exception, words: Sequence[str]) -> PipezooError | None:
+    """Hydra makes the folder of a run before we are asked, and looks for a group's option under any name."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        longest = max(parted(words)[1], key=len)
+        kind = OutputError if longest.startswith("hydra.") else ConfigError
+        return kind(f"{longest[:40]}...: is too long for a name; it has {len(longest)} characters")
     if not isinstance(error, OSError) or error.filename is None:
         return None
     return OutputError(f"hydra.run.dir={error.filename}: cannot be made: {error.strerror}")

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from pipezoo import __version__
 from pipezoo.cli.signals import catch_signals, interrupted
 from pipezoo.cli.streams import mend_streams
 from pipezoo.supervisor.garbage import pause_collection
@@ -46,9 +47,7 @@ def command(words: Sequence[str]) -> int:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that the console script finds the same packages
     first = words[0] if words else ""
-    if first == "--version":
-        from pipezoo import __version__
-
+    if first in ("--version", "version"):
         print(f"pipezoo {__version__}")
         return 0
     if first == "report":
@@ -59,9 +58,20 @@ def command(words: Sequence[str]) -> int:
         from pipezoo.cli.rerun import main as rerun
 
         return rerun(list(words[1:]))
+    if "COMP_LINE" in os.environ and (found := _completions(words)) is not None:
+        print(" ".join(found))
+        return 0
+    if first == "help":
+        words = ["--help", *words[1:]]
     from pipezoo.cli.hydra_command import hydra_command
 
     return hydra_command(respell(words))
+
+
+def _completions(words: Sequence[str]) -> list[str] | None:
+    from pipezoo.cli.completion import completions
+
+    return completions(words, os.environ)
 
 
 def respell(words: Sequence[str]) -> list[str]:

@@ -6,26 +6,33 @@ import contextlib
 import errno
 import json
 import math
+import os
+import platform
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from pipezoo import __version__
 from pipezoo.cli.signals import begin, check, clear_away_with, interrupted
-from pipezoo.config.resolve import ResolvedConfig, build, check_components
+from pipezoo.config.resolve import WITH_MODEL, ResolvedConfig, build, check_components
 from pipezoo.config.used_by import notes
 from pipezoo.errors import ConfigError, OutputError, PipezooError, RankError
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.results.run_dir import RESULT, claim, read_result, write_json, write_text
+from pipezoo.results.run_dir import FAILURE, REPORT, RESULT, claim, read_result, write_json, write_text
 from pipezoo.results.sanitize import printable
 from pipezoo.supervisor.garbage import resume_collection
+from pipezoo.supervisor.processes import signals_held
+from pipezoo.supervisor.start_deadline import begin_deadline, end_deadline
 from pipezoo.tasks.terminal import PrintLine
 
 DEFECT = 1  # exit code of an error that nobody foresaw
@@ -85,26 +92,44 @@ def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
         print_line: prints a line for people.
         claimed: the folder is this run's own already. Otherwise a config error leaves no folder behind.
     """
+    with _kept_warnings() as kept:
+        code = _run(request, print_line, claimed)
+    for line in kept if code == 0 or request.values.get("debug") is True else ():
+        print(line, file=sys.stderr)
+    return code
+
+
+def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
     try:
         if claimed:
             write_files(request)
         else:
             clear_away_with(partial(_leave_no_folder, request))
         experiment = request.experiment()
+        print_line(_header(experiment.task))
+        if experiment.task in WITH_MODEL:
+            begin_deadline(experiment.launch.start_timeout)
         check_components(experiment)
         task = task_of(experiment.task)
         check()  # an import may have caught what a signal raised
         if not claimed:
             begin()
-            take(request.folder)
-            claimed = True
+            with signals_held():  # a folder that is taken is one of which it is known
+                take(request.folder)
+                claimed = True
             write_files(request)
         for line in notes(request.files.get(OVERRIDES, ()), experiment):
             print_line(line)
         resume_collection()
         task(experiment, request.folder, print_line)
-        _write_page(request.folder)
+        if _write_page(request.folder):
+            print_line(f"report    {printable(_short(request.folder / REPORT))}")
     except BaseException as error:
+        late = end_deadline()  # its exception may have been taken for an error of what was built
+        if isinstance(error, Exception):
+            error = late or error
+            if claimed and not request.folder.is_dir():  # whatever fell over that
+                error = OutputError(f"{request.folder}: was moved or deleted while the run wrote there")
         code, line = ending(error)
         line = request.hide(line)
         if claimed and isinstance(error, KeyboardInterrupt):
@@ -114,22 +139,57 @@ def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
         print(line, file=sys.stderr, flush=True)
         if claimed:
             record(request.folder, code, line)
-            if code != OutputError.exit_code:
-                _write_page(request.folder)
+            if code != OutputError.exit_code and _write_page(request.folder):
+                print_line(f"report    {printable(_short(request.folder / REPORT))}{_more(request.folder)}")
         else:
             _leave_no_folder(request)
         return code
     return 0
 
 
-def _write_page(folder: Path) -> None:
+@contextlib.contextmanager
+def _kept_warnings() -> Iterator[list[str]]:
+    """What libraries warn of in this process while the block lasts, kept for the end: an error is one line."""
+    show, owner, kept = warnings.showwarning, os.getpid(), list[str]()
+
+    def keep(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        if os.getpid() == owner:
+            kept.append(warnings.formatwarning(message, category, filename, lineno).rstrip())
+        else:
+            show(message, category, filename, lineno, *rest)
+
+    warnings.showwarning = keep  # type: ignore[assignment]
+    try:
+        yield kept
+    finally:
+        warnings.showwarning = show
+
+
+def _header(task: str) -> str:
+    """The first line, before anything large is imported: versions, as the installed packages say them."""
+    torch = f"torch {version('torch')}, " if task in WITH_MODEL else ""
+    return f"pipezoo   {__version__}, {torch}Python {platform.python_version()}"
+
+
+def _short(path: Path) -> Path:
+    """As it is typed from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _more(folder: Path) -> str:
+    return f"; where each rank stood is in {FAILURE}" if (folder / FAILURE).is_file() else ""
+
+
+def _write_page(folder: Path) -> bool:
     """``report.html``. It shows what the other files say, so a run without it has lost nothing."""
     from pipezoo.report.html import write_report
 
     try:
         write_report(folder)
+        return True
     except Exception as error:
         print(f"warning: no report.html: {type(error).__name__}: {printable(str(error))}", file=sys.stderr)
+        return False
 
 
 def write_files(request: Request) -> None:

@@ -11,6 +11,7 @@ from pipezoo.cli.run import DEFECT, ending, result_of
 from pipezoo.errors import PipezooError
 from pipezoo.report.sweep_page import write_sweep_report
 from pipezoo.results.run_dir import RESULT
+from pipezoo.results.sanitize import is_terminal
 from pipezoo.results.sweep_table import TABLE, errors, write_sweep
 
 
@@ -28,7 +29,7 @@ def end_of_sweep(folder: Path) -> int:
         print(line, file=sys.stderr)
         return code
     print()
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if is_terminal(sys.stdout) else 200).print(table)
     for line in errors(rows):
         print(line)
     print(f"\n{folder / TABLE}\n{page}")

@@ -46,22 +46,26 @@ def run_in_worker(request: Request, print_line: PrintLine) -> float:
         OutputError: the folder is not to be had, so that nothing could be written down there.
         SweepRefused: going on with the sweep would mix it up with another.
     """
-    if (result := done_already(request, print_line)) is not None:
-        print_line(f"{request.title}  kept: {_how(result)}")
-        return objective(result, request.objective)
+    if (kept := done_already(request, print_line)) is not None:
+        print_line(f"{request.title}  kept: {_how(kept)}")
+        return objective(kept, request.objective)
     began = time.monotonic()
     begin()
-    take(request.folder)
     status: int | PipezooError | None = None
-    with locked(request.folder):
-        try:
+    taken, result = False, dict[str, Any]()
+    try:
+        with signals_held():
+            take(request.folder)
+            taken = True
+        with locked(request.folder):
             warm_up(imports_of(request))
             check()  # an import may have caught what a signal raised
             compile_templates()
             status = _fork(lambda: run(request, print, claimed=True), request.folder / OUTPUT, _patience(request))
-        except (NoProgressError, RankError) as error:
-            status = error
-        finally:
+    except (NoProgressError, RankError) as error:
+        status = error
+    finally:
+        if taken:
             result = _settled(request.folder, status)
             print_line(f"{request.title}  {_how(result)} after {time.monotonic() - began:.1f} s")
     return objective(result, request.objective)

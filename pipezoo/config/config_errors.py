@@ -15,6 +15,13 @@ from pipezoo.results.renamed import new_key
 from pipezoo.validators import unknown
 
 COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml")
+STAGES = ("splits", "num_stages", "stages")
+SYNONYMS = (  # of one thing, as models of other people call it
+    ("n_layers", "depth", "n_layer", "num_layers", "layers", "num_hidden_layers", "blocks"),
+    ("d_hid", "width", "dim", "hidden", "hidden_size", "d_model", "n_embd", "embed_dim"),
+    ("heads", "n_head", "n_heads", "num_heads", "num_attention_heads"),
+    ("context", "block_size", "seq_len", "sequence_length", "max_position_embeddings"),
+)
 QUOTING = "quote a value with special characters: 'key=\"a,b\"'"
 
 
@@ -32,7 +39,7 @@ def explain(error: BaseException, words: Sequence[str], folders: Sequence[Path])
     if line := _of_yaml(chain):
         return ConfigError(line)
     if missing := kinds.get("MissingConfigException"):
-        return ConfigError(_of_missing(missing, folders))
+        return ConfigError(_of_missing(missing, folders, words))
     if wrong := kinds.get("OverrideParseException"):
         return ConfigError(_of_override(str(getattr(wrong, "override", "")), text))
     if word := _quoted_after("Ambiguous value for argument ", text):
@@ -67,12 +74,15 @@ def _of_yaml(chain: Sequence[BaseException]) -> str:
     return ""
 
 
-def _of_missing(error: BaseException, folders: Sequence[Path]) -> str:
+def _of_missing(error: BaseException, folders: Sequence[Path], words: Sequence[str]) -> str:
     name = str(getattr(error, "missing_cfg_file", None) or "config")
     group, _, option = name.rpartition("/")
     for folder in folders:
         if (file := folder / f"{name}.yml").is_file():
             return f"{group}={option}: {file} is not read; rename it to {file.stem}.yaml"
+    typed = next((word for word in words if "${" in word and name.startswith(word.partition("=")[0] + "/")), "")
+    if typed:  # what it leads to may come from the environment
+        return f"{typed}: leads to no option of the group; write its name"
     options = getattr(error, "options", None)
     if not options or not group:
         return f"{group or 'config'}={option}: there is no {name}.yaml"
@@ -98,11 +108,24 @@ def _of_key(key: str, chain: Sequence[BaseException], words: Sequence[str]) -> s
     if not holder and (inside := [group for group in names if last in (_node(parent, group) or ())]):
         typed = _typed(key, words).lstrip("+~")
         return f"{_typed(key, words)}: no such key; valid: {', '.join(f'{group}.{typed}' for group in inside)}"
+    if meant := _meant(key, names):
+        return f"{_typed(key, words)}: {meant}"
     if not holder:
         names.append("experiment")
     elif "model" in names and first not in names:  # the group itself is what is unknown
         last = first
     return f"{_typed(key, words)}: {unknown('key', last, names)}"
+
+
+def _meant(key: str, names: Sequence[str]) -> str:
+    """What other programs call it."""
+    holder, _, last = key.rpartition(".")
+    if holder == "model" and last in STAGES:
+        return "this model has no such key; stages= is the number of stages of every model"
+    if not holder and last in ("num_workers", "workers", "threads"):
+        return "no such key; did you mean launch.threads?"
+    found = next((name for called in SYNONYMS if last in called for name in called if name in names), "")
+    return f"no such key; did you mean {holder}.{found}?" if holder and found else ""
 
 
 def _node(parent: Any, group: str) -> Any:

@@ -47,6 +47,10 @@ class Launch(Protocol):
         """``fork`` or ``spawn``; None: fork where it is safe."""
 
     @property
+    def start_timeout(self) -> float:
+        """Seconds for all that is done before the first process starts."""
+
+    @property
     def step_timeout(self) -> float:
         """Seconds without progress after which a run is given up."""
 

@@ -22,6 +22,7 @@ class Processes:
     Args:
         threads: of each rank; None: the cores dealt evenly to the ranks, at least 1.
         start_method: ``fork`` or ``spawn``; None: fork where it is safe.
+        start_timeout: seconds for all that is done before the first process starts.
         step_timeout: seconds without progress after which a run is given up.
         first_step_timeout: the same until the first step is done.
         emulate: whether an action takes as long as the experiment's cost says, whatever it computes.
@@ -29,6 +30,7 @@ class Processes:
 
     threads: int | None = None
     start_method: str | None = None
+    start_timeout: float = 600.0
     step_timeout: float = 60.0
     first_step_timeout: float = 120.0
     emulate: bool = False
@@ -39,7 +41,7 @@ class Processes:
             check_int("threads", self.threads, 1, most=MOST_THREADS)
         if self.start_method is not None:
             check_word("start_method", self.start_method, _METHODS, "method")
-        for name in ("step_timeout", "first_step_timeout"):
+        for name in ("start_timeout", "step_timeout", "first_step_timeout"):
             check_number(name, getattr(self, name), above=True, listed=True)
 
     @property

@@ -22,12 +22,13 @@ class Virtual:
     Args:
         threads: of the one process; None: 1, whose times are the steadiest.
         latency, bandwidth: what a message between two ranks takes on the virtual clock: seconds, bytes per second.
-        step_timeout, first_step_timeout: as of :class:`Processes`.
+        start_timeout, step_timeout, first_step_timeout: as of :class:`Processes`.
     """
 
     threads: int | None = None
     latency: float = 0.0
     bandwidth: float = math.inf
+    start_timeout: float = 600.0
     step_timeout: float = 60.0
     first_step_timeout: float = 120.0
 
@@ -35,7 +36,7 @@ class Virtual:
         if self.threads is not None:
             check_int("threads", self.threads, 1, most=MOST_THREADS)
         P2P(self.latency, self.bandwidth)
-        for name in ("step_timeout", "first_step_timeout"):
+        for name in ("start_timeout", "step_timeout", "first_step_timeout"):
             check_number(name, getattr(self, name), above=True, listed=True)
 
     @property

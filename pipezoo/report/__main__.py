@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipezoo.errors import ConfigError, PipezooError
 from pipezoo.results.run_dir import RESULT, read_result, whole_file, write_text
-from pipezoo.results.sanitize import printable
+from pipezoo.results.sanitize import is_terminal, printable
 
 if TYPE_CHECKING:
     from pipezoo.results.run import Run
@@ -90,7 +90,7 @@ def _compare(folders: list[Path], output: Path | None, width: int) -> None:
     from pipezoo.results.run import read_run
 
     runs = [read_run(folder) for folder in folders]
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colour = is_terminal(sys.stdout) and "NO_COLOR" not in os.environ
     print(to_text(runs, width, colour))
     console = Console(width=width, highlight=False)
     for table in to_tables(runs):

@@ -29,7 +29,8 @@ RESULT = "result.json"
 METRICS = "metrics.jsonl"
 CONFIG = "config.yaml"
 REPORT = "report.html"
-OF_A_RUN = (METRICS, "ranks.log", ".scratch", "failure.json", "checkpoints")  # what only a run leaves in its folder
+FAILURE = "failure.json"  # where every rank stood when a run failed
+OF_A_RUN = (METRICS, FAILURE, "ranks.log", ".scratch", "checkpoints")  # what only a run leaves in its folder
 
 
 def fresh_folder() -> Path:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from typing import TextIO
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # control, format (bidi overrides), surrogate, private, line breaks
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks, through something that understands colours and a moving cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def printable(text: object) -> str:

@@ -28,6 +28,7 @@ from pipezoo.schedule.action import Action
 from pipezoo.supervisor.garbage import frozen
 from pipezoo.supervisor.processes import death, is_stopped, signals_held
 from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall
+from pipezoo.supervisor.start_deadline import end_deadline
 from pipezoo.supervisor.this_process import run_in_this_process
 from pipezoo.supervisor.worker import WORKER_LOG, deserialize_error, run_worker
 from pipezoo.supervisor.worker_channel import HEARTBEAT, SupervisorChannel, WorkerChannel
@@ -110,6 +111,7 @@ def launch(
     Raises:
         PipezooError: of the first process that failed, with its exit code, when all are gone.
     """
+    end_deadline()
     if start_method == "here":
         return run_in_this_process(targets, log, handlers)
     context = multiprocessing.get_context(start_method)

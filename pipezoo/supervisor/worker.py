@@ -46,10 +46,11 @@ def run_worker(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     let_signals_come()
-    _print_to(log)
     channel = WorkerChannel(line, heartbeats, place)
-    code = errors.RankError.exit_code
+    code, logged = errors.RankError.exit_code, False
     try:
+        _print_to(log)
+        logged = True
         result = target(channel)
         channel.send("done", result=result)
         code = 0
@@ -59,7 +60,8 @@ def run_worker(
         confession = serialize_error(error)
         code = confession["exit_code"]
         channel.send("error", **confession)
-        os.write(2, entry.encode("utf-8", "backslashreplace"))  # in one piece: others write there too
+        if logged:
+            os.write(2, entry.encode("utf-8", "backslashreplace"))  # in one piece: others write there too
     finally:
         exit_now(code)
 

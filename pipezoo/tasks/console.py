@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import torch
-
-import pipezoo
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch.launch import Machine
-from pipezoo.results.units import count
+from pipezoo.results.sanitize import is_terminal
+from pipezoo.results.units import bytes_text, count
 from pipezoo.runtime.build import num_cores
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.tasks.terminal import PrintLine, silent
@@ -30,7 +27,6 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
     used = {name for names in stages.names for name in names.values()}
     unused = sum(name not in used for name, _ in stages.model.named_parameters())
     rows = sizes.batch_size // sizes.num_microbatches
-    print_line(f"pipezoo   {pipezoo.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     print_line(
         f"model     {experiment.model_name}: {count(sizes.num_stages, 'stage')} by split={experiment.split_name}, "
         f"{spread} parameters in each" + (f"; {count(unused, 'tensor')} that forward does not use" if unused else "")
@@ -57,16 +53,16 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
 
 def progress(stack: ExitStack, total: int, print_line: PrintLine) -> Callable[[int, float], None]:
     """A bar with the loss, called with step and loss, where a person looks; nothing in a pipe."""
-    if print_line is silent or not sys.stderr.isatty():
+    if print_line is silent or not is_terminal(sys.stderr):
         return lambda step, loss: None
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"))
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"))
     shown = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)  # no thread: we fork
     bar = stack.enter_context(shown)
-    task = bar.add_task("training", total=total, loss=float("nan"))
-    return lambda step, loss: bar.update(task, completed=step + 1, loss=loss, refresh=True)
+    task = bar.add_task("training", total=total, loss="-")
+    return lambda step, loss: bar.update(task, completed=step + 1, loss=f"{loss:.4g}", refresh=True)
 
 
 def conclude(result: dict[str, Any], print_line: PrintLine) -> None:
@@ -80,7 +76,7 @@ def conclude(result: dict[str, Any], print_line: PrintLine) -> None:
         f"step      {seconds * 1e3:.1f} ms, {result['samples_per_second']:.0f} samples/s; "
         f"predicted from {source} {(1 + error) * 1e2:.0f} % of that"
     )
-    print_line(f"memory    at most {max(peaks) / 2**20:.1f} MiB of activations on a rank")
+    print_line(f"memory    at most {bytes_text(max(peaks))} of activations on a rank")
     if result["verified"] in ("exact", "close"):
         print_line(f"verified  {_verdict(result)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -132,8 +133,9 @@ class Bench:
         if not (self._folder / LOG).stat().st_size:
             (self._folder / LOG).unlink()
         p2p = fit(self._samples)
+        rate = f"and a second for {p2p.bandwidth / 1e9:.3g} GB" if math.isfinite(p2p.bandwidth) else "of any size"
         self._print_line(
-            f"measured  a message takes {time_text(p2p.latency, 's')} and a second for {p2p.bandwidth / 1e9:.3g} GB, "
+            f"measured  a message takes {time_text(p2p.latency, 's')} {rate}, "
             f"between two idle processes, with messages of {amount(self._samples[0].num_bytes)} "
             f"to {amount(self._samples[-1].num_bytes)}"
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,6 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-import pipezoo
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import default_microbatches
@@ -36,6 +34,7 @@ from pipezoo.report.plan_table import lines
 from pipezoo.results.provenance import provenance
 from pipezoo.results.result import Result
 from pipezoo.results.run_dir import RESULT, write_json, write_text
+from pipezoo.results.sanitize import is_terminal
 from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
 from pipezoo.simulator.simulate import simulate
@@ -66,7 +65,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         check_schedule_fits(num_ranks * v, m, f"ranks={num_ranks}", is_simulated=True)
     check_rows(experiment, counts)
     _introduce(experiment, num_ranks, counts, options, print_line)
-    on_progress = print_line if sys.stdout.isatty() else None
+    on_progress = print_line if is_terminal(sys.stdout) else None
     try:
         shared = experiment.batch_size is not None
         tie = TIE if measures(experiment) else 0.0
@@ -107,7 +106,6 @@ def _introduce(
     experiment: Experiment, num_ranks: int, counts: Sequence[int], options: PlanOptions, print_line: PrintLine
 ) -> None:
     limit = "no limit of memory" if options.memory is None else f"memory at most {options.memory} on a rank"
-    print_line(f"pipezoo   {pipezoo.__version__}, Python {platform.python_version()}")
     print_line(
         f"plan      {num_ranks} ranks, {' or '.join(map(str, options.stages_per_rank))} stages on each, "
         f"{' or '.join(map(str, counts))} microbatches, {limit}"

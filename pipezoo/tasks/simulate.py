@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pipezoo
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
@@ -93,7 +91,6 @@ def _result(experiment: Experiment, sizes: Sizes, cost: Cost, told: dict[str, An
 
 
 def _introduce(experiment: Experiment, sizes: Sizes, cost: Cost, own: bool, print_line: PrintLine) -> None:
-    print_line(f"pipezoo   {pipezoo.__version__}, Python {platform.python_version()}")
     print_line(
         f"schedule  {experiment.schedule_name}: {sizes.num_stages} stages on {sizes.num_ranks} ranks, "
         f"{sizes.num_microbatches} microbatches, {sizes.schedule.num_actions:,} actions"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from pipezoo.report.ascii import draw_together
+from pipezoo.results.sanitize import is_terminal
 from pipezoo.simulator.timeline import Timeline
 
 PrintLine = Callable[[str], None]
@@ -19,6 +20,6 @@ def silent(line: str) -> None:
 
 def print_timelines(timelines: Sequence[Timeline], print_line: PrintLine) -> None:
     """Draw the timelines on one axis, in colour where a person looks."""
-    terminal = sys.stdout.isatty()
+    terminal = is_terminal(sys.stdout)
     width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
     print_line(f"\n{draw_together(timelines, width, colour=terminal)}\n")

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipezoo.errors import OutputError, VerificationError
+from pipezoo.errors import ConfigError, OutputError, VerificationError
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
 from pipezoo.results.provenance import provenance
 from pipezoo.results.result import Bubble, Bubbles, Memory, Prediction, Result, Spread
 from pipezoo.results.run_dir import (
+    FAILURE,
     METRICS,
     RESULT,
     MetricsFile,
@@ -43,7 +44,6 @@ from pipezoo.tasks.terminal import PrintLine, print_timelines
 from pipezoo.verify.verify import verify_run
 
 LOG = "ranks.log"  # what the ranks print
-FAILURE = "failure.json"  # where every rank stood when a run failed
 
 
 def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _train(
         except BaseException:
             losses = [losses[-1] for losses in steps.losses]
             reached = replace(_describe(experiment, pipeline, sizes), losses=losses).to_dict()
-            with suppress(OutputError):
+            with suppress(OutputError, ConfigError):  # there is no folder any more
                 write_json(folder / RESULT, read_result(folder) | reached)
             raise
     return steps, [results[name] for name in ranks]

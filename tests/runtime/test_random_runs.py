@@ -6,6 +6,7 @@ PIPEZOO_RANDOM_RUNS=1000 python -m pytest tests/runtime/test_random_runs.py --hy
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -85,8 +86,9 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 )
 @given(command_lines())
 def test_a_config_is_refused_or_runs_verified(words: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        ended = Command(Path(folder), (*words, "hydra.run.dir=run")).start().wait(90.0)
+    folder = Path(tempfile.mkdtemp())  # a TemporaryDirectory would be removed by each command that leaves
+    try:
+        ended = Command(folder, (*words, "hydra.run.dir=run")).start().wait(90.0)
         ended.gone_after(1.0)
         note(f"{' '.join(words)}: {ended.code} {ended.err}")
         assert ended.code in (0, 2)
@@ -94,9 +96,11 @@ def test_a_config_is_refused_or_runs_verified(words: list[str]) -> None:
             event("refused")
             assert len(ended.err.splitlines()) == 1
             assert ended.err.startswith("error: ")
-            assert not (Path(folder) / "run" / "metrics.jsonl").exists()
+            assert not (folder / "run" / "metrics.jsonl").exists()
         else:
             assert ended.err == ""
-            verified = read_result(Path(folder) / "run")["verified"]
+            verified = read_result(folder / "run")["verified"]
             event(verified)
             assert verified in ("exact", "close")
+    finally:
+        shutil.rmtree(folder)

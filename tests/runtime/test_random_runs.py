@@ -23,12 +23,12 @@ SEED = int(os.environ.get("PIPEZOO_RANDOM_SEED", "20"))
 SMALL = {"d_hid": 16, "width": 16, "context": 8, "heads": 2}
 GROUPS = ("model", "split", "optimizer", "loss", "launch", "executor")  # options of conf/, each now and then
 COUNTS = {
-    "stages": st.integers(0, 6),
-    "ranks": st.integers(0, 4),
-    "microbatches": st.integers(0, 8),
-    "batch_size": st.integers(0, 24),
-    "seed": st.integers(-1, 9),
-    "steps": st.integers(0, 3),
+    "stages": st.integers(1, 6),
+    "ranks": st.integers(1, 4),
+    "microbatches": st.integers(1, 8),
+    "batch_size": st.integers(1, 24),
+    "seed": st.integers(0, 9),
+    "steps": st.integers(1, 3),
 }
 OTHERS = {
     "weight_grad": ["autograd", "module"],
@@ -37,8 +37,7 @@ OTHERS = {
     "on_nonfinite": ["stop", "warn", "ignore"],
     "checkpoint.every": ["1", "2", "0", "null"],
     "record_steps": ["1", "5"],
-    "model.tied": ["true", "false"],
-    "model.splits": ["2", "3"],
+    "stages": ["0", "-1", "two"],
     "optimizer.lr": ["0", "0.001", "nan"],
     "split.by": ["parameters", "flops", "time"],
     "launch.threads": ["1", "0"],
@@ -63,14 +62,16 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     schedule = draw(st.sampled_from([name for name in options("schedule") if name != "csv"]))
     words = [f"model={model}", *small(model), f"schedule={schedule}"]
     for group in GROUPS[1:]:
-        if draw(st.integers(0, 3)) == 0:
+        if draw(st.integers(0, 3)) == 3:
             words.append(f"{group}={draw(st.sampled_from(options(group)))}")
     for key, values in COUNTS.items():
-        if draw(st.integers(0, 2)) == 0:
+        if draw(st.integers(0, 2)) == 2:
             words.append(f"{key}={draw(values)}")
     for key, choices in OTHERS.items():
-        if draw(st.integers(0, 7)) == 0:
+        if draw(st.integers(0, 15)) == 15:
             words.append(f"{key}={draw(st.sampled_from(choices))}")
+    if model == "gpt" and draw(st.booleans()):
+        words.append("model.tied=true")
     return [*words, *([] if any(word.startswith("steps=") for word in words) else ["steps=2"])]
 
 

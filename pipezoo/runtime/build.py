@@ -24,10 +24,11 @@ from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, che
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.randomness import drawing_module
 from pipezoo.runtime.restore import check_origin, restore_model, restore_optimizer
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
-from pipezoo.runtime.try_out import Trial, drawing_module, try_optimizer, try_out
+from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.lowering import lower, receives_first
 from pipezoo.schedule.nccl_order import check_queues

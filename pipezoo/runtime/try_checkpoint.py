@@ -15,9 +15,10 @@ from torch import nn
 from pipezoo.errors import ConfigError
 from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.optimizer_state import began, capture, names_of, restore, same
+from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.restore import restore_optimizer
 from pipezoo.runtime.stages import Tensors, copies
-from pipezoo.runtime.try_out import Trial, leaving_no_trace
+from pipezoo.runtime.try_out import Trial
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 STEPS = 2  # before the checkpoint, and after it

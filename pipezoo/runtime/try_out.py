@@ -11,21 +11,20 @@ they were.
 from __future__ import annotations
 
 import os
-import random
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from pipezoo.errors import first_line
+from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.stages import LossFunction, Tensors, as_sent, copies, empty
 from pipezoo.supervisor.processes import unsafe_to_fork
 
 RE_ENTRANT = "use_reentrant=True"
+CHANGED_LEAF = "leaf Variable that requires grad"
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,6 @@ class Trial:
 
     boundaries: tuple[Tensors, ...]
     copied: dict[int, nn.Parameter]
-
-
-@contextmanager
-def leaving_no_trace() -> Iterator[None]:
-    """Leave the generators of torch, numpy and Python as they were, and keep warnings for the run itself."""
-    ours, numpys = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
 
 
 def try_out(
@@ -71,7 +57,7 @@ def try_out(
     """
     copied = copies(modules)
     with leaving_no_trace():
-        graph, boundaries = _forward(copied, example)
+        graph, boundaries = _forward(modules, copied, example)
         value = _loss_of(graph[-1][1], target, loss)
         _in_a_fork_beside_gpus(lambda: _backward(copied, graph, value, split_backward))
     pairs = [
@@ -110,46 +96,14 @@ def try_optimizer(
     return optimizer
 
 
-def drawing_module(model: nn.Module, example: Tensors) -> tuple[str, str] | None:
-    """The first module, name and class, whose forward draws from the generators of torch, numpy or Python, or None."""
-    twin = copies([model])[0]
-    found: list[tuple[str, str]] = []
-    began: list[tuple[object, ...]] = []
-
-    def watch(name: str, module: nn.Module) -> None:
-        module.register_forward_pre_hook(lambda *_: began.append(_generators()))
-
-        def ended(*_: object) -> None:
-            before, after = began.pop(), _generators()
-            if not found and any(not _equal(a, b) for a, b in zip(before, after, strict=True)):
-                found.append((name, type(module).__name__))
-
-        module.register_forward_hook(ended)
-
-    for name, module in twin.named_modules():
-        watch(name, module)
-    with leaving_no_trace():
-        twin(*example)
-    return found[0] if found else None
-
-
-def _generators() -> tuple[object, ...]:
-    kind, keys, place, *_ = np.random.get_state()
-    return torch.get_rng_state(), torch.from_numpy(np.asarray(keys).astype(np.int64)), place, kind, random.getstate()
-
-
-def _equal(a: object, b: object) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
-
-
 def _forward(
-    modules: Sequence[nn.Module], example: Tensors
+    originals: Sequence[nn.Module], modules: Sequence[nn.Module], example: Tensors
 ) -> tuple[list[tuple[Tensors, Tensors]], tuple[Tensors, ...]]:
     """Inputs and outputs of every stage, and the boundaries."""
     values, boundaries, graph = example, [empty(example)], []
-    for index, module in enumerate(modules):
+    for index, (original, module) in enumerate(zip(originals, modules, strict=True)):
         try:
-            output = module(*values)
+            output = _output(original, module, values)
         except Exception as error:
             shapes = ", ".join(f"{tuple(value.shape)} {str(value.dtype)[6:]}" for value in values)
             raise ValueError(f"stage {index} fails on inputs {shapes}: {first_line(error)}") from error
@@ -170,6 +124,28 @@ def _forward(
             )
         boundaries.append(empty(values))
     return graph, tuple(boundaries)
+
+
+def _output(original: nn.Module, module: nn.Module, values: Tensors) -> Any:
+    """What a stage returns. One that changes what it receives in place is given a copy, here and in the run.
+
+    What crossed a cut is a leaf, which autograd lets nobody change; on one device it is none.
+    """
+    try:
+        return module(*values)
+    except RuntimeError as error:
+        if CHANGED_LEAF not in str(error):
+            raise
+        original.register_forward_pre_hook(_no_leaves)
+        module.register_forward_pre_hook(_no_leaves)
+        return module(*values)
+
+
+def _no_leaves(module: nn.Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        value.clone() if isinstance(value, torch.Tensor) and value.is_leaf and value.requires_grad else value
+        for value in values
+    )
 
 
 def _backward(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from torch.utils.checkpoint import checkpoint
 from pipezoo.data.batch import Batch
 from pipezoo.data.regression import batches
 from pipezoo.errors import ConfigError
+from pipezoo.launch import Processes
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.pipeline import Pipeline
-from tests.support.experiments import WIDTH, experiment
+from tests.support.experiments import WIDTH, ending, experiment
 
 SPLIT = "pipezoo.schedules.zb_h1.zb_h1"
 
@@ -241,3 +244,18 @@ def test_the_optimizer_is_tried_on_copies(tmp_path: Path) -> None:
     for ours, theirs in zip(pipeline.stages.model.parameters(), expected.parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert ours.grad is None
+
+
+class InPlaceFirst(nn.Sequential):
+    """With a module a stage, stages 1 and 3 begin with a change in place of what they receive."""
+
+    def __init__(self) -> None:
+        linear, relu = partial(nn.Linear, WIDTH, WIDTH), partial(nn.ReLU, inplace=True)
+        super().__init__(linear(), relu(), linear(), relu(), linear())
+
+
+@pytest.mark.parametrize("schedule", ["pipezoo.schedules.one_f_one_b.one_f_one_b", SPLIT])
+def test_a_stage_may_change_what_it_receives_in_place(tmp_path: Path, schedule: str) -> None:
+    asked = experiment(InPlaceFirst, schedule=schedule, num_stages=5)
+    assert ending(asked, tmp_path / "virtual") == (0, "exact")
+    assert ending(replace(asked, launch=Processes(), launch_name="processes"), tmp_path / "real") == (0, "exact")

@@ -11,7 +11,8 @@ from torch import nn
 from torch.distributed.pipelining import pipe_split
 
 from pipezoo.runtime.microbatching import scaled
-from pipezoo.runtime.try_out import drawing_module, try_out
+from pipezoo.runtime.randomness import drawing_module
+from pipezoo.runtime.try_out import try_out
 from pipezoo.splitters import annotated, balanced, marked, modules
 from tests.splitters.test_exact import MODELS, build, example
 

@@ -4,7 +4,8 @@
                         ◄──B──          ◄──B──               or I, then W, where the schedule splits it
                optimizer.step() on copies of the parameters  with the gradients that came out
 
-What some rank would have failed on is found here. Nothing is left of it: modules, random numbers, ``.grad`` are as
+What some rank would have failed on is found here. Nothing is left of it, but a hook on a stage that changes what it
+receives in place: parameters, buffers, random numbers and ``.grad`` are as
 they were.
 """
 

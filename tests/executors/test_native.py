@@ -119,6 +119,11 @@ def test_full_backwards_are_exact(pipeline: Callable[..., Pipeline], layer: type
     assert trained(pipeline, layer, one_f_one_b(4, 4)).verdict["verified"] == "exact"
 
 
+def test_hooks_do_not_pile_up_in_torchs_runtime_either(pipeline: Callable[..., Pipeline]) -> None:
+    made = trained(pipeline, PilesHooks, one_f_one_b(4, 4), executor=TorchPipelining())
+    assert made.verdict["verified"] == "exact"
+
+
 @pytest.mark.parametrize("executor", [native(), TorchPipelining()], ids=["native", "torch"])
 @pytest.mark.parametrize("schedule", [gpipe(2, 4), *SPLIT], ids=lambda schedule: schedule.name)
 def test_every_executor_is_exact_on(pipeline: Callable[..., Pipeline], executor: Any, schedule: Any) -> None:

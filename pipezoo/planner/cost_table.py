@@ -45,7 +45,7 @@ def cost_table(cost_of: CostOf, num_ranks: int, sizes: Iterable[Size], options: 
             costs[v, m] = cost
         except ValueError as error:
             refused.append(error)
-            notes[f"{v} stages per rank: {error}"] = None
+            notes[f"left out: {v} stages on each rank ({error})"] = None
     if not costs and refused:
         raise max(reversed(refused), key=_is_of_memory)
     for m in {m for _, m in costs}:

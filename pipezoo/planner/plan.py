@@ -119,7 +119,7 @@ def _problems(costs: dict[Size, Cost], num_ranks: int, limit: float, notes: list
             try:
                 yield Problem(cost, place, m, (limit,) * num_ranks)
             except ValueError as error:
-                notes.append(f"{v} stages per rank: no order was made: {error}")
+                notes.append(f"no order was made for {v} stages on each rank ({error})")
                 break
 
 
@@ -134,9 +134,10 @@ def _searched(
         and row.schedule.num_microbatches == problem.num_microbatches
     )
     shape = _shape(problem)
+    unit = "s" if problem.cost.unit == "s" else "units"
     search = Search(problem, options.objective, time_before_merging(problem.cost, until), seed)
     if on_progress is not None:
-        search.on_progress = lambda tried, placed: on_progress(_progress(shape, tried, placed))
+        search.on_progress = lambda tried, placed: on_progress(_progress(shape, tried, placed, unit))
     placed = search.run(starts, options.iterations)
     return None if placed is None else merge_backwards(problem.schedule(placed.orders, shape), problem.cost, until)
 
@@ -148,8 +149,8 @@ def _shape(problem: Problem) -> str:
     return "planned V" if problem.stage_to_rank[problem.num_ranks] == problem.num_ranks - 1 else "planned loop"
 
 
-def _progress(shape: str, tried: int, placed: Placed) -> str:
-    return f"{shape}: step {placed.step:.6g} after {tried} orders"
+def _progress(shape: str, tried: int, placed: Placed, unit: str) -> str:
+    return f"{shape}: the best step so far takes {placed.step:.6g} {unit}; {tried} orders tried"
 
 
 def _nothing_fits(fixed: list[Plan], options: PlanOptions) -> ArgumentError:

@@ -43,6 +43,7 @@ from pipezoo.tasks.measure_costs import check_rows, costs_of, measures
 from pipezoo.tasks.terminal import PrintLine, print_timelines
 
 TABLE = "table.csv"
+LEGEND = "v: stages on each rank, m: microbatches; makespan, span: the bubble of each; gap: to a bound of the makespan"
 CONF = "conf"  # a config folder of its own: config.yaml of the run itself is none of it
 EXPERIMENT = "planned"
 UNNAMED = "task=plan builds no model; the run of its winner names the modules"
@@ -94,6 +95,11 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     return result
 
 
+def _memory(options: PlanOptions) -> str:
+    """As it was typed; a plain number is in the unit of the costs."""
+    return f"{options.memory} (unit of the costs)" if isinstance(options.memory, (int, float)) else str(options.memory)
+
+
 def _num_ranks(experiment: Experiment) -> int:
     if experiment.num_ranks is not None:
         return experiment.num_ranks
@@ -105,7 +111,7 @@ def _num_ranks(experiment: Experiment) -> int:
 def _introduce(
     experiment: Experiment, num_ranks: int, counts: Sequence[int], options: PlanOptions, print_line: PrintLine
 ) -> None:
-    limit = "no limit of memory" if options.memory is None else f"memory at most {options.memory} on a rank"
+    limit = "no limit of memory" if options.memory is None else f"memory at most {_memory(options)} on a rank"
     print_line(
         f"plan      {num_ranks} ranks, {' or '.join(map(str, options.stages_per_rank))} stages on each, "
         f"{' or '.join(map(str, counts))} microbatches, {limit}"
@@ -118,6 +124,7 @@ def _show(plans: Plans, options: PlanOptions, unit: str, print_line: PrintLine) 
     print_line("")
     for line in lines(plans, options.top):
         print_line(line)
+    print_line(f"    {LEGEND}")
     if (more := len(plans.ranked) - options.top) > 0:
         print_line(f"    and {more} more in {TABLE}")
     if plans.too_large:

@@ -28,7 +28,7 @@ def test_a_cost_of_four_stages_is_of_four_stages_alone():
     plans = pz.plan(ranks=2, microbatches=4, cost=pz.Cost(F=[1, 1, 1, 2], B=2), search=False)
 
     assert {plan.schedule.num_stages for plan in plans.ranked} == {4}
-    assert plans.notes == ["1 stages per rank: cost: is of 4 stages, not of 2"]
+    assert plans.notes == ["left out: 1 stages on each rank (cost: is of 4 stages, not of 2)"]
 
 
 def test_the_table_has_a_row_a_plan():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,9 +23,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipezoo.cli import signals
+from pipezoo.cli.held_nodes import check_nodes
 from pipezoo.cli.resume import KEY, SweepRefused, begin
 from pipezoo.cli.run import OVERRIDES, Request
 from pipezoo.config.compose import resolved_config, trusting
+from pipezoo.config.overrides import is_hydras, key_of, parted
 from pipezoo.config.resolve import ResolvedConfig
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
@@ -63,17 +68,65 @@ def run_hydra(words: Sequence[str], trust: Allowlist, perform: Callable[[Request
     def job(cfg: DictConfig) -> float | None:
         request = request_of(cfg, trust)
         result = perform(request)
-        return None if request.sweep is None else result
+        return None if request.sweep is None else _for_the_sweeper(result, request.title)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole, and we word them
     typed, sys.argv = sys.argv, [sys.argv[0], *words]
     token = BEGUN.set(sweeps)
     try:
-        with trusting(trust):
+        with trusting(trust), _nodes_held(frozenset(key_of(word) for word in parted(words)[1] if is_hydras(word))):
             job()
     finally:
         BEGUN.reset(token)
         sys.argv = typed
+
+
+def _for_the_sweeper(objective: float, title: str) -> float:
+    """The objective of a run; where it failed, the worst there is: Optuna for one ends a search at the first NaN."""
+    sweeper = HydraConfig.get().sweeper
+    if not math.isnan(objective) or str(sweeper._target_).endswith(".BasicSweeper"):
+        return objective
+    worst = -math.inf if "maximize" in str(sweeper.get("direction")).lower() else math.inf
+    print(f"{title}  counts as {worst} for the sweeper", flush=True)
+    return worst
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Composes, and looks at Hydra's own nodes before Hydra makes anything of them."""
+
+    load: Callable[..., DictConfig]
+    typed: frozenset[str]
+
+    def __call__(self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any) -> DictConfig:
+        def as_typed() -> dict[str, Any]:
+            words = [word for word in overrides if key_of(word) in self.typed]
+            return _plain(self.load("config", words, *args, **kwargs).hydra)
+
+        cfg = self.load(config_name, overrides, *args, **kwargs)
+        check_nodes(_plain(cfg.hydra), as_typed, self.typed)
+        return cfg
+
+
+_LOAD: Any = ConfigLoaderImpl.load_configuration  # Hydra's own
+HELD: ContextVar[frozenset[str]] = ContextVar("the keys of Hydra's own that were typed")
+
+
+@contextmanager
+def _nodes_held(typed: frozenset[str]) -> Iterator[None]:
+    """Hold Hydra's callbacks, launcher, sweeper and loggers against what conf/ says and what was typed."""
+    load = ConfigLoaderImpl.load_configuration
+    token = HELD.set(typed)
+
+    def held(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
+        return _Held(partial(load, self), typed)(*args, **kwargs)
+
+    ConfigLoaderImpl.load_configuration = held  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
+        HELD.reset(token)
 
 
 class NoteSweep(Callback):
@@ -90,10 +143,14 @@ class NoteSweep(Callback):
         BEGUN.get().append(Sweep(folder, begin(folder, *words, goes_on)))
         with open_dict(config):  # which the sweeper writes down
             config.hydra.job.env_set = _named(config.hydra.job)
+        loader = GlobalHydra.instance().config_loader()
         if str(config.hydra.launcher._target_).endswith(".BasicLauncher"):
-            _compose_once(GlobalHydra.instance().config_loader())
+            _compose_once(loader)
         else:
             signals.begin()  # its processes are to be ended in good order
+            # the loader travels to these, and holds there, too
+            held = _Held(partial(_LOAD, loader), HELD.get())
+            loader.load_configuration = held  # type: ignore[method-assign]
         resume_collection()  # a sweep may be long
 
 
@@ -104,10 +161,10 @@ def _compose_once(loader: ConfigLoader) -> None:
 
     def remembered(master_config: DictConfig, sweep_overrides: list[str]) -> Any:
         words = tuple(sweep_overrides)
-        if words in known:
-            return known.pop(words)
-        known[words] = compose(master_config, sweep_overrides)
-        return known[words]
+        cfg = known.pop(words, None)
+        if cfg is None or not OmegaConf.is_missing(cfg.hydra.job, "num"):  # a job that has run; this is another
+            cfg = known[words] = compose(master_config, sweep_overrides)
+        return cfg
 
     loader.load_sweep_config = remembered  # type: ignore[method-assign]
 
@@ -126,7 +183,7 @@ def request_of(cfg: DictConfig, trust: Allowlist) -> Request:
     resolved: ResolvedConfig | ConfigError
     files: dict[str, Any] = {
         ".hydra/config.yaml": _plain(cfg),
-        ".hydra/hydra.yaml": {"hydra": _without_environment(_plain(own))},
+        ".hydra/hydra.yaml": {"hydra": _without_our_paths(_without_environment(_plain(own)))},
         OVERRIDES: words,
     }
     try:
@@ -170,6 +227,24 @@ def _plain(config: Any) -> dict[str, Any]:
 def _without_environment(hydra: dict[str, Any]) -> dict[str, Any]:
     """Hydra's own config; variables that it is to hand on (``hydra.job.env_copy``) are named, not written down."""
     return {**hydra, "job": {**hydra["job"], "env_set": _named(hydra["job"])}}
+
+
+def _without_our_paths(node: Any) -> Any:
+    """Paths below the working folder as relative ones, and those of ``conf/`` by its name: another clone has others."""
+    if isinstance(node, dict):
+        return {key: _without_our_paths(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_our_paths(value) for value in node]
+    if not isinstance(node, str):
+        return node
+    path = node.removeprefix("file://")
+    for folder, name in ((str(conf_dir()), "${conf_dir:}"), (os.getcwd(), ".")):
+        if path == folder:
+            return name
+        if path.startswith(folder + os.sep):
+            rest = path[len(folder) + 1 :]
+            return rest if name == "." else f"{name}/{rest}"
+    return node
 
 
 def _named(job: Any) -> dict[str, str]:

@@ -13,21 +13,27 @@ from typing import TYPE_CHECKING
 
 from pipezoo.cli.signals import arrived, interrupted
 from pipezoo.config.misread import check_words
-from pipezoo.config.overrides import config_dirs, parted
+from pipezoo.config.overrides import config_dirs, is_hydras, key_of, parted
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 
 if TYPE_CHECKING:
     from pipezoo.cli.run import Request
 
 
-def hydra_command(words: Sequence[str]) -> int:
-    """Compose the config that ``words`` describe, and run it, or all of them; the exit code."""
+def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
+    """Compose the config that the words describe, and run it, or all of them; the exit code.
+
+    Args:
+        typed: by a person, who alone says what is trusted and what Hydra itself runs.
+        of_folder: that a folder brings, values of known keys and nothing else; what is typed wins.
+    """
     from pipezoo.cli.hydra_app import Sweep, run_hydra
     from pipezoo.cli.resume import SweepRefused, resumed
     from pipezoo.config.compose import trusted_by
 
     sweeps: list[Sweep] = []
     codes = [0]
+    words = [*of_folder, *typed]
 
     def perform(request: Request) -> float:
         result = _perform(request)
@@ -36,20 +42,21 @@ def hydra_command(words: Sequence[str]) -> int:
         return result
 
     try:
-        check_words(words)
-        trust = trusted_by(words)
-        words = resumed(*parted(words), config_dirs(words))
+        check_words(typed)
+        trust = trusted_by(typed)
+        _check_options(typed)
+        words = resumed(*parted(words), config_dirs(typed))
         _check_names(words)
         run_hydra(words, trust, perform, sweeps)
     except KeyboardInterrupt as error:
-        return _interrupted(error, [sweep.folder for sweep in sweeps])
+        return _interrupted(error, [sweep.folder for sweep in sweeps], typed)
     except SweepRefused as refusal:
         return _tell(refusal.error, words)
     except Exception as error:
         if (
             interrupt := arrived()
         ) is not None:  # what was raised when it came ended in the error of somebody's `finally`
-            return _interrupted(interrupt, [sweep.folder for sweep in sweeps])
+            return _interrupted(interrupt, [sweep.folder for sweep in sweeps], typed)
         codes.append(_tell(error, words))
     finally:
         for sweep in sweeps:
@@ -70,7 +77,7 @@ def _perform(request: Request) -> float:
     return run(request, print_line) if request.sweep is None else run_in_worker(request, print_line)
 
 
-def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path]) -> int:
+def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path], typed: Sequence[str]) -> int:
     """Say so, and what a sweep came to until then; the exit code."""
     code, line = interrupted(error)
     print(line, file=sys.stderr)
@@ -78,8 +85,18 @@ def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path]) -> int:
         from pipezoo.cli.sweep import end_of_sweep
 
         end_of_sweep(sweeps[-1])
-        print(f"python -m pipezoo -m sweep.resume={shlex.quote(str(sweeps[-1]))}  goes on with it")
+        print(
+            f"python -m pipezoo -m {shlex.join([f'sweep.resume={sweeps[-1]}', *_said_again(typed)])}  goes on with it"
+        )
     return code
+
+
+def _said_again(typed: Sequence[str]) -> list[str]:
+    """What no folder says for a person: code that is trusted, and what Hydra itself runs."""
+    options, overrides = parted(typed)
+    of_hydra = [word for word in overrides if is_hydras(word) and key_of(word) not in ("hydra.sweep.dir", "hydra.mode")]
+    trust = [word for word in overrides if key_of(word) == "trust"]
+    return [word for word in options if word not in ("-m", "--multirun")] + trust + of_hydra
 
 
 def _tell(error: Exception, words: Sequence[str]) -> int:
@@ -94,6 +111,11 @@ def _tell(error: Exception, words: Sequence[str]) -> int:
         traceback.print_exception(error)
     print(line, file=sys.stderr)
     return code
+
+
+def _check_options(words: Sequence[str]) -> None:
+    if any(word.partition("=")[0] == "--experimental-rerun" for word in words):
+        raise ConfigError("--experimental-rerun: runs a pickle, which is code; valid: python -m pipezoo rerun FOLDER")
 
 
 def _check_names(words: Sequence[str]) -> None:

@@ -75,11 +75,15 @@ def _completions(words: Sequence[str]) -> list[str] | None:
 
 
 def respell(words: Sequence[str]) -> list[str]:
-    """The command line as Hydra takes it: options first, a task as first word, an experiment with or without +."""
-    from pipezoo.config.overrides import parted
+    """The command line as Hydra takes it: options first, a task as first word, an experiment with or without +.
+
+    A schedule may have torch's name.
+    """
+    from pipezoo.config.overrides import parted, with_our_schedules
     from pipezoo.experiment.experiment import TASKS
 
     options, overrides = parted(words)
     if overrides and overrides[0] in TASKS:
         overrides[0] = f"task={overrides[0]}"
+    overrides = [with_our_schedules(word) for word in overrides]
     return options + [word.removeprefix("+") if word.startswith("+experiment=") else word for word in overrides]

@@ -1,10 +1,7 @@
 """``python -m pipezoo.rerun FOLDER [key=value ...]``: run it again from its folder alone, and say what differs.
 
-    FOLDER/config.yaml           what ran                    \\
-    FOLDER/.hydra/overrides.yaml what was typed               |-> typed again, and what today's conf/ says otherwise
-    conf/                        what the same words mean now /    is set back to what it was
-
-The new run has a folder of its own. Its losses are compared bit for bit with those of the old one.
+The new run has a folder of its own. Its losses are compared bit for bit with those of the old one; of a simulation and
+a plan, which have none, the step and the bubble are. What is typed behind the folder is changed.
 """
 
 from __future__ import annotations
@@ -15,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipezoo.config.overrides import OF_THIS_COMMAND_LINE, key_of, leaves, literal
-from pipezoo.errors import ConfigError, PipezooError, VerificationError
-from pipezoo.validators import regular_file
+from pipezoo.config.overrides import key_of
+from pipezoo.errors import PipezooError, VerificationError
+from pipezoo.results.schedule_file import schedule_file
+from pipezoo.schedule.csv_io import read_bytes
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -39,76 +37,51 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _rerun(folder: Path, changes: Sequence[str], config_dir: Path | None) -> int:
     from pipezoo.cli.hydra_command import hydra_command
+    from pipezoo.cli.words_of_run import words_of
     from pipezoo.results.run_dir import fresh_folder, read_result
 
     before = read_result(folder)
+    typed = [*changes, *([] if config_dir is None else ["--config-dir", str(config_dir)])]
     words, differences = words_of(folder, config_dir)
     for line in differences:
         print(line)
     target = next((word.partition("=")[2] for word in changes if key_of(word) == "hydra.run.dir"), fresh_folder())
     changed = {key_of(word) for word in changes}
-    words = [word for word in words if key_of(word) not in changed] + list(changes)
-    words += [] if "hydra.run.dir" in changed else [f"hydra.run.dir={target}"]
-    code = hydra_command(words + ([] if config_dir is None else ["--config-dir", str(config_dir)]))
+    words = [word for word in words if key_of(word) not in changed]
+    typed += [] if "hydra.run.dir" in changed else [f"hydra.run.dir={target}"]
+    code = hydra_command(typed, words)
     if code:
         return code
     after = read_result(target)
-    lines, same = compare(before, after)
+    lines, same = compare(before, after, order_difference(folder, Path(target)))
     print(f"\nagain     {folder} -> {target}")
     for line in lines:
         print(line)
     explained = bool(changes or differences or before.get("versions") != after.get("versions"))
+    explained = explained or after.get("task") == "plan"  # searches for as long as it is given, by the clock
     return 0 if same or explained else VerificationError.exit_code
 
 
-def words_of(folder: Path, config_dir: Path | None = None) -> tuple[list[str], list[str]]:
-    """The command line that repeats a run, and what differs today, in words.
+def compare(before: Mapping[str, Any], after: Mapping[str, Any], order: str | None = None) -> tuple[list[str], bool]:
+    """What came out differently, in words, and whether the numbers are the same bit for bit.
 
-    Raises:
-        ConfigError: the folder holds no run, or one that cannot be composed any more.
+    Args:
+        before, after: ``result.json`` of the two runs.
+        order: where their orders differ first, empty where they do not, None where one has none.
     """
-    from pipezoo.config.compose import compose, shown_config
-    from pipezoo.results.run_dir import CONFIG
-    from pipezoo.results.schedule_file import schedule_file
-
-    stored = _yaml(folder, CONFIG)
-    typed = [word for word in _yaml(folder, ".hydra/overrides.yaml") if key_of(word) not in OF_THIS_COMMAND_LINE]
-    hydra = _yaml(folder, ".hydra/hydra.yaml")["hydra"]
-    _check_sources(folder, hydra, config_dir)
-    words, differences = list(typed), []
-    cfg, choices = compose(words, config_dir)
-    for group, choice in hydra["runtime"]["choices"].items():
-        if "/" not in group and choice is not None and choices.get(group) != choice:
-            differences.append(
-                f"differs   {group}={choices.get(group)} is what conf/ says today; it was {choice}, and is again"
-            )
-            words.append(f"{group}={choice}")
-    if differences:
-        cfg, _ = compose(words, config_dir)
-    today = dict(leaves(shown_config(cfg)))
-    for key, value in leaves(stored):
-        if key.split(".")[0] in OF_THIS_COMMAND_LINE or (key in today and today[key] == value):
-            continue
-        if _elsewhere(value):
-            continue
-        now = literal(today[key]) if key in today else "not a key any more"
-        differences.append(f"differs   {key}={literal(value)} then, {now} in conf/ today; it is set back")
-        words.append(f"{'' if key in today else '+'}{key}={literal(value)}")
-    order, ran = stored.get("schedule", {}).get("file"), schedule_file(folder)
-    if order and not Path(order).exists() and ran is not None:
-        differences.append(f"differs   schedule.file={order} is gone; what ran is read from {ran}")
-        words = [word for word in words if key_of(word) != "schedule.file"]
-        words.append(f"schedule.file={literal(str(ran))}")
-    return words, differences
-
-
-def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], bool]:
-    """What came out differently, in words, and whether the losses are the same bit for bit."""
     lines = []
     for name in sorted({*before.get("versions", {}), *after.get("versions", {})}):
         then, now = (result.get("versions", {}).get(name) for result in (before, after))
         if then != now:
             lines.append(f"versions  {name} {then} then, {now} now")
+    if order is not None:
+        lines.append(f"order     {order}" if order else "order     the same")
+    numbers, same = _losses(before, after) if "losses" in {*before, *after} else _predictions(before, after)
+    return lines + numbers, same and not order
+
+
+def _losses(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], bool]:
+    lines = []
     then, now = before.get("losses", []), after.get("losses", [])
     same = bool(then) and then == now
     if same:
@@ -126,29 +99,43 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[s
     return lines, same
 
 
-def _check_sources(folder: Path, hydra: Mapping[str, Any], config_dir: Path | None) -> None:
-    """Code is trusted by the one who types, so a folder cannot bring its own."""
-    for source in hydra["runtime"].get("config_sources", ()):
-        if source.get("provider") == "command-line" and config_dir is None:
-            path = str(source.get("path")).removeprefix("file://")
-            raise ConfigError(
-                f"{folder}: ran with your own YAML files, which count when you name them: --config-dir {path}"
-            )
+def _predictions(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """Of a simulation or a plan, which train nothing."""
+    lines, same = [], True
+    for title, key, inner in (("step", "step_seconds", "median"), ("bubble", "bubble", "predicted")):
+        then, now = (_entry(result, key, inner) for result in (before, after))
+        same = same and then is not None and then == now
+        lines.append(
+            f"{title:<10}{_text(now)}, as then" if then == now else f"{title:<10}{_text(then)} then, {_text(now)} now"
+        )
+    return lines, same
 
 
-def _yaml(folder: Path, name: str) -> Any:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        return yaml.safe_load(regular_file(folder / name).read_text(encoding="utf-8")) or []
-    except OSError as error:
-        inside = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
-        hint = f"; it is a sweep, run one of its runs again: {', '.join(inside)}" if inside else ""
-        raise ConfigError(f"{folder}: is not the folder of a run, there is no {name}{hint}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{folder / name}: {' '.join(str(error).split())}") from error
+def _entry(result: Mapping[str, Any], key: str, inner: str) -> Any:
+    found = result.get(key)
+    return found.get(inner) if isinstance(found, Mapping) else None
 
 
-def _elsewhere(value: Any) -> bool:
-    """True for a path inside the ``conf/`` of another checkout or machine, which is found again in today's."""
-    return isinstance(value, str) and "/conf/" in value and not Path(value).exists()
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items() if isinstance(entry, (int, float)))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def order_difference(before: Path, after: Path) -> str | None:
+    """Where the orders in two folders differ first, in words; empty where they do not, None where one has none."""
+    files = schedule_file(before), schedule_file(after)
+    if None in files:
+        return None
+    then, now = (read_bytes(file).decode().splitlines() for file in files if file is not None)
+    if then == now:
+        return ""
+    if len(then) != len(now):
+        return f"of {len(then)} ranks then, of {len(now)} now"
+    rank = next(rank for rank, rows in enumerate(zip(then, now, strict=True)) if rows[0] != rows[1])
+    one, other = (row.split(",") for row in (then[rank], now[rank]))
+    at = next(
+        (at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )
+    was, is_now = (row[at] if at < len(row) else "nothing" for row in (one, other))
+    return f"differs first on rank {rank} at action {at}: {was} then, {is_now} now"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipezoo.cli.folder_lock import lock_folder, locked
+from pipezoo.cli.folder_words import values_alone
 from pipezoo.cli.run import Request, result_of
-from pipezoo.config.overrides import OF_THIS_COMMAND_LINE, key_of, leaves, literal
+from pipezoo.config.compose import groups, keys
+from pipezoo.config.overrides import OF_THIS_COMMAND_LINE, is_hydras, key_of, leaves, literal
 from pipezoo.errors import ConfigError, OutputError, PipezooError
+from pipezoo.results.committed import write_gitignore
 from pipezoo.results.run_dir import CONFIG, RESULT, write_json
 from pipezoo.tasks.terminal import PrintLine
 from pipezoo.validators import regular_file
@@ -63,23 +67,32 @@ def resumed(options: Sequence[str], overrides: Sequence[str], config_dirs: Seque
     own = [word for word in overrides if key_of(word) != KEY]
     if WHERE in map(key_of, own):
         raise ConfigError(f"{KEY}={folder}: says where the sweep goes; leave {WHERE} out")
-    if missing := [str(path) for path in note["config_dirs"] if path not in map(_resolved, config_dirs)]:
+    if missing := [path for path in note["config_dirs"] if _resolved(path) not in map(_resolved, config_dirs)]:
         raise ConfigError(
             f"{KEY}={folder}: was started with your own YAML files, which count when you name them: "
             f"--config-dir {missing[0]}"
         )
-    of_hydra = [word for word in own if _is_hydras(word)]
-    of_runs = [word for word in own if not _is_hydras(word) and key_of(word) not in OF_THIS_COMMAND_LINE]
+    of_hydra = [word for word in own if is_hydras(word)]
+    of_runs = [word for word in own if not is_hydras(word) and key_of(word) not in OF_THIS_COMMAND_LINE]
     if of_runs and of_runs != note["words"]:
         raise ConfigError(
             f"{KEY}={folder}: was started with {' '.join(note['words'])}; valid: the same words, or none of them"
         )
-    if any(_is_launchers(word) for word in of_hydra):
-        note["hydra"] = [word for word in note["hydra"] if not _is_launchers(word)]
+    _check_hydras(folder, note["hydra"], of_hydra)
     rest = [word for word in own if key_of(word) in OF_THIS_COMMAND_LINE]
     here = literal(str(folder))
     multirun = [] if {"-m", "--multirun"} & {*options} else ["-m"]
-    return [*multirun, *options, *note["words"], *note["hydra"], *rest, *of_hydra, f"{WHERE}={here}", f"{KEY}={here}"]
+    return [*multirun, *options, *note["words"], *rest, *of_hydra, f"{WHERE}={here}", f"{KEY}={here}"]
+
+
+def _check_hydras(folder: Path, before: Sequence[str], typed: Sequence[str]) -> None:
+    """What Hydra itself runs is typed, and not taken from the folder; another launcher will do."""
+    again = {key_of(word) for word in typed}
+    other_launcher = any(_is_launchers(word) for word in typed)
+    missing = [word for word in before if key_of(word) not in again and not (other_launcher and _is_launchers(word))]
+    if missing:
+        names = ", ".join(dict.fromkeys(key_of(word)[:60] for word in missing))
+        raise ConfigError(f"{KEY}={folder}: was started with {names}, which count when they are typed again")
 
 
 def begin(
@@ -106,13 +119,23 @@ def begin(
     note = {
         "words": [word for word in words if key_of(word) not in (*OF_THIS_COMMAND_LINE, KEY)],
         "hydra": [word for word in of_hydra if key_of(word) not in (WHERE, "hydra.mode")],
-        "config_dirs": [_resolved(path) for path in config_dirs],
+        "config_dirs": [_short(path) for path in config_dirs],
     }
     try:
         write_json(folder / NOTE, note)
     except OutputError as error:
         raise SweepRefused(error) from error
+    write_gitignore(folder)
     return holder
+
+
+@cache
+def takes_what_applies(sweep: Path) -> bool:
+    """Whether a sweep goes over all options that a ``glob`` finds, of which some need not fit the rest."""
+    try:
+        return any("glob(" in word for word in json.loads((sweep / NOTE).read_text(encoding="utf-8"))["words"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 # Its runs -----------------------------------------------------------------------------------------------------------
@@ -169,16 +192,13 @@ def _move_aside(request: Request) -> Path:
 
 def _note(folder: Path) -> dict[str, list[str]]:
     try:
-        note: Mapping[str, Any] = json.loads(regular_file(folder / NOTE).read_text(encoding="utf-8"))
-        return {key: [str(word) for word in note[key]] for key in ("words", "hydra", "config_dirs")}
+        file: Mapping[str, Any] = json.loads(regular_file(folder / NOTE).read_text(encoding="utf-8"))
+        note = {key: [str(word) for word in file[key]] for key in ("words", "hydra", "config_dirs")}
     except OSError:
         raise ConfigError(f"{KEY}={folder}: holds no sweep (there is no {NOTE})") from None
     except (ValueError, TypeError, LookupError, RecursionError):
         raise ConfigError(f"{KEY}={folder}: {NOTE} is not the note of a sweep") from None
-
-
-def _is_hydras(word: str) -> bool:
-    return key_of(word).startswith(("hydra.", "hydra/"))
+    return note | {"words": values_alone(note["words"], f"{KEY}={folder}: {NOTE}", keys(), groups())}
 
 
 def _is_launchers(word: str) -> bool:
@@ -187,3 +207,9 @@ def _is_launchers(word: str) -> bool:
 
 def _resolved(path: Path | str) -> str:
     return str(Path(path).resolve())
+
+
+def _short(path: Path | str) -> str:
+    """A path as another checkout finds it: from the working folder, if it is below."""
+    resolved, here = Path(path).resolve(), Path.cwd().resolve()
+    return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(resolved)

@@ -28,6 +28,8 @@ from pipezoo.config.resolve import WITH_MODEL, ResolvedConfig, build, check_comp
 from pipezoo.config.used_by import notes
 from pipezoo.errors import ConfigError, OutputError, PipezooError, RankError
 from pipezoo.experiment.experiment import Experiment
+from pipezoo.experiment.foreign_code import foreign_code
+from pipezoo.results.committed import write_gitignore
 from pipezoo.results.run_dir import FAILURE, REPORT, RESULT, claim, read_result, write_json, write_text
 from pipezoo.results.sanitize import printable
 from pipezoo.supervisor.garbage import resume_collection
@@ -121,6 +123,8 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         for line in notes(request.files.get(OVERRIDES, ()), experiment):
             print_line(line)
         resume_collection()
+        if theirs := foreign_code(experiment):
+            print_line(f"trusted   {'; '.join(theirs)}")
         task(experiment, request.folder, print_line)
         if _write_page(request.folder):
             print_line(f"report    {printable(_short(request.folder / REPORT))}")
@@ -291,6 +295,7 @@ def take(folder: Path) -> None:
     if result_of(folder).get("exit_code") == ConfigError.exit_code:
         (folder / RESULT).unlink(missing_ok=True)
     claim(folder)
+    write_gitignore(folder)
 
 
 def _leave_no_folder(request: Request) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipezoo.cli.resume import takes_what_applies
 from pipezoo.cli.run import DEFECT, ending, result_of
-from pipezoo.errors import PipezooError
+from pipezoo.errors import ConfigError, PipezooError
 from pipezoo.report.sweep_page import write_sweep_report
 from pipezoo.results.run_dir import RESULT
 from pipezoo.results.sanitize import is_terminal
@@ -42,6 +43,8 @@ def sweep_exit_code(folder: Path) -> int:
     for run_folder in _folders(folder):
         results = sorted(run_folder.rglob(RESULT))
         codes += [_code(result_of(result.parent)) for result in results] or [DEFECT]
+    if takes_what_applies(folder) and 0 in codes[1:]:  # what does not apply was said, and is no failure
+        codes = [code for code in codes if code != ConfigError.exit_code]
     return max(codes)
 
 

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipezoo.cli.folder_lock import locked
-from pipezoo.cli.resume import done_already
+from pipezoo.cli.resume import done_already, takes_what_applies
 from pipezoo.cli.run import DEFECT, Request, objective, record, result_of, run, take
 from pipezoo.cli.signals import begin, check
 from pipezoo.cli.streams import forgiving
 from pipezoo.config.resolve import WITH_MODEL
 from pipezoo.errors import ConfigError, NoProgressError, PipezooError, RankError
 from pipezoo.report.html import compile_templates
+from pipezoo.results.sanitize import printable
 from pipezoo.supervisor.garbage import pause_collection, resume_collection
 from pipezoo.supervisor.processes import die_with_parent, exit_now, is_stopped, let_signals_come, signals_held
 from pipezoo.tasks.terminal import PrintLine
@@ -36,6 +37,7 @@ SHARED = ("pipezoo", "torch", "numpy", "multiprocessing", "jinja2", "networkx", 
 PIPE = 1 << 16  # bytes that a pipe takes without a reader
 LOOK = 0.05  # seconds between two looks at the process of a run
 PATIENCE_OF_NONE = 60.0  # seconds that it may be halted where launch.step_timeout is none
+SAID: set[tuple[Path | None, str]] = set()  # why runs failed, by sweep: each reason is told once
 PATIENCE = 5.0  # seconds that a run of an interrupted sweep has to write down how it ended
 
 
@@ -47,7 +49,7 @@ def run_in_worker(request: Request, print_line: PrintLine) -> float:
         SweepRefused: going on with the sweep would mix it up with another.
     """
     if (kept := done_already(request, print_line)) is not None:
-        print_line(f"{request.title}  kept: {_how(kept)}")
+        print_line(f"{request.title}  kept: {_how(kept, request.sweep)}")
         return objective(kept, request.objective)
     began = time.monotonic()
     begin()
@@ -67,15 +69,22 @@ def run_in_worker(request: Request, print_line: PrintLine) -> float:
     finally:
         if taken:
             result = _settled(request.folder, status)
-            print_line(f"{request.title}  {_how(result)} after {time.monotonic() - began:.1f} s")
+            print_line(f"{request.title}  {_how(result, request.sweep)} after {time.monotonic() - began:.1f} s")
     return objective(result, request.objective)
 
 
-def _how(result: Mapping[str, Any]) -> str:
-    """How a run ended, in a word or two."""
-    if code := result.get("exit_code"):
-        return f"{result['status']} with exit code {code}"
-    return str(result.get("verified") or result["status"])
+def _how(result: Mapping[str, Any], sweep: Path | None) -> str:
+    """How a run ended, in a word or two; why it failed, where no run of the sweep failed so before."""
+    code = result.get("exit_code")
+    if not code:
+        return str(result.get("verified") or result["status"])
+    applies = code != ConfigError.exit_code or sweep is None or not takes_what_applies(sweep)
+    how = f"{result['status']} with exit code {code}" if applies else "does not apply"
+    why = str(result.get("error") or "")
+    if not why or (sweep, why) in SAID:
+        return how
+    SAID.add((sweep, why))
+    return f"{how} ({printable(why)})"
 
 
 def imports_of(request: Request) -> tuple[str, ...]:

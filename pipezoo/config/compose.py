@@ -150,6 +150,11 @@ def keys() -> tuple[str, ...]:
     return (*GIVEN, *(str(key) for key in own if key not in ("defaults", "hydra")))
 
 
+def groups() -> tuple[str, ...]:
+    """What is chosen by the name of an option."""
+    return (*GIVEN, *OPTIONAL, "experiment")
+
+
 def _sources(raw: Mapping[Any, Any], group: str) -> dict[str, str]:
     """The arguments of a group whose value is that of another key, like ``${model.d_hid}``, with that key."""
     node = raw.get(group)
@@ -164,18 +169,24 @@ def _sources(raw: Mapping[Any, Any], group: str) -> dict[str, str]:
 
 @contextmanager
 def _noting_environment() -> Iterator[list[str]]:
-    """The variables that resolving a config reads while the block lasts."""
+    """What of this machine resolving a config reads while the block lasts: variables, the place of ``conf/``."""
     read: list[str] = []
 
     def noted(key: str, *default: Any) -> str | None:
         read.append(key)
         return env(key, *default)
 
+    def noted_folder() -> str:
+        read.append("conf_dir")  # another clone has it elsewhere
+        return str(conf_dir())
+
     OmegaConf.register_new_resolver("oc.env", noted, replace=True)
+    OmegaConf.register_new_resolver("conf_dir", noted_folder, replace=True)
     try:
         yield read
     finally:
         OmegaConf.register_new_resolver("oc.env", env, replace=True)
+        OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
 
 
 def _shown(node: Any, plain: Any, read: list[str]) -> Any:

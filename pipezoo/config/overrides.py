@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--config-dir", "-cd", "--config-name", "-cn")
-OF_THIS_COMMAND_LINE = ("trust", "debug")  # keys that a folder must not bring along
+OF_TORCH = {
+    "gpipe": "gpipe",
+    "1f1b": "1f1b",
+    "interleaved1f1b": "interleaved_1f1b",
+    "loopedbfs": "looped_bfs",
+    "interleavedzerobubble": "interleaved_zero_bubble",
+    "zbvzerobubble": "zbv",
+    "dualpipev": "dualpipev",
+}  # torch's names of schedules, in small letters and without Schedule in front
+OF_THIS_COMMAND_LINE = ("trust", "debug", "sweep")  # keys that a folder must not bring along
 
 
 def parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -26,6 +35,21 @@ def parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def key_of(word: str) -> str:
     """The key that an override sets, adds or deletes: ``model.d_hid`` of ``+model.d_hid=8``."""
     return word.lstrip("+~").partition("=")[0]
+
+
+def with_our_schedules(word: str) -> str:
+    """``schedule=zbv`` of ``schedule=ZBVZeroBubble``: torch's names of schedules, in any case, under ours."""
+    if key_of(word) != "schedule":
+        return word
+    key, equals, value = word.partition("=")
+    names = [OF_TORCH.get(re.sub(r"^schedule", "", name.strip().lower()), name) for name in value.split(",")]
+    return f"{key}{equals}{','.join(names)}"
+
+
+def is_hydras(word: str) -> bool:
+    """Whether a word is about Hydra itself, as ``hydra/launcher=joblib`` and ``+data@hydra.callbacks.x=text`` are."""
+    key, _, package = key_of(word).partition("@")
+    return any(name.replace("/", ".").partition(".")[0] == "hydra" for name in (key, package))
 
 
 def config_dirs(words: Sequence[str]) -> list[Path]:

@@ -79,7 +79,7 @@ class ResolvedConfig:
     def hide(self, text: str) -> str:
         """``text`` with what came from the environment as it was typed."""
         for value, typed in _unlike(self.values, self.shown):
-            text = text.replace(value, typed)
+            text = text if "${conf_dir:}" in typed else text.replace(value, typed)
         return text
 
 

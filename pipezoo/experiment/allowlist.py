@@ -81,6 +81,10 @@ class Allowlist:
                 return bool(places) and all(place.is_relative_to(base) for place in places)
         return False
 
+    def word_for(self, root: str) -> str:
+        """The word of the command line that a package is trusted by."""
+        return "trust=" if any(package.partition(".")[0] == root for package in self.packages) else "--config-dir"
+
     def _bases(self) -> Iterator[Path]:
         for folder in self.folders:
             yield Path(folder).resolve()
@@ -105,6 +109,11 @@ def resolve(key: str, target: str, trust: Allowlist) -> Any:
     if not isinstance(home, str) or not _leads_home(found, home, target in ours, base, trust):
         raise ConfigError(f"{key}={target}: leads to code of {home}, which is not allowed there; valid: {VALID}")
     return found
+
+
+def place_of(root: str) -> str:
+    """The file or folder that ``import root`` reads."""
+    return ", ".join(str(path.parent if path.name == "__init__.py" else path) for path in _places(root)[:1])
 
 
 def ancestors(found: Any) -> set[str]:

@@ -21,6 +21,7 @@ from pipezoo.errors import ScheduleError
 from pipezoo.schedule.action import COMPUTE, MESSAGES, Action, Op
 from pipezoo.schedule.event_loop import Deadlock, check_it_ends
 from pipezoo.schedule.messages import check_messages, check_reductions
+from pipezoo.schedule.sharding import check_sharding
 from pipezoo.schedule.table import Computations, Ints, Mask, Table, first
 
 NAMED_IN_A_DEADLOCK = 6  # ranks
@@ -58,6 +59,7 @@ def prove(
     if any(kind in positions for kind in MESSAGES):
         check_messages(table, computations, positions, stage_to_rank, source)
     check_reductions(table, computations)
+    check_sharding(table)
     _check_pairs(table, overlap, source)
     _check_deadlock(table, source)
     return Facts(stage_to_rank, num_microbatches, source, ranks)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipezoo.cli.rerun import compare, words_of
+from pipezoo.cli.rerun import compare
+from pipezoo.cli.words_of_run import words_of
 from pipezoo.config.overrides import leaves, literal
 from pipezoo.errors import ConfigError
 from tests.conftest import REPOSITORY
@@ -82,15 +83,16 @@ def test_a_run_with_yaml_files_of_its_own_asks_for_them(first):
     hydra["hydra"]["runtime"]["config_sources"].append(
         {"path": "/x/conf", "schema": "file", "provider": "command-line"}
     )
+    hydra["hydra"]["runtime"]["choices"]["model"] = "mine"
     (first / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
-    with pytest.raises(ConfigError, match=r"ran with your own YAML files, .* --config-dir /x/conf"):
+    with pytest.raises(ConfigError, match=r"ran with your own YAML files \(model=mine\), .* --config-dir /x/conf"):
         words_of(first)
 
 
 def test_an_order_that_is_gone_is_read_from_the_folder(first):
     for name in ("config.yaml", ".hydra/config.yaml"):
         config = yaml.safe_load((first / name).read_text())
-        config["schedule"] = {"_target_": "pipezoo.schedules.from_csv.csv", "file": "gone.csv"}
+        config["schedule"] = {"_target_": "pipezoo.schedules.csv.csv", "file": "gone.csv"}
         (first / name).write_text(yaml.safe_dump(config))
     hydra = yaml.safe_load((first / ".hydra" / "hydra.yaml").read_text())
     hydra["hydra"]["runtime"]["choices"]["schedule"] = "csv"

@@ -109,7 +109,7 @@ def test_with_another_launcher_too(cold_cli, environment, theirs):
     sweep.communicate(timeout=60)
     assert sweep.returncode in (130, 1)
     until = time.monotonic() + 30
-    while (ended := cold_cli("sweep.resume=sweep", *THEIRS)).code == 2 and time.monotonic() < until:
+    while (ended := cold_cli("sweep.resume=sweep", *THEIRS, *JOBLIB)).code == 2 and time.monotonic() < until:
         assert "still runs in another process" in ended.err  # joblib's worker finishes what it has begun
     assert ended.code == 0
     assert [status for *_, status in rows_of(theirs / "sweep")] == ["ok", "ok", "ok"]
@@ -152,10 +152,10 @@ def note(folder: Path, words: list[str], of_hydra: list[str] = [], config_dirs: 
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
-        (["sweep.resume=s"], "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.subdir=x"),
-        (["seed=1,2", "sweep.resume='s'"], "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.subdir=x"),
-        (["sweep.resume=s", "hydra/launcher=basic"], "-m seed=1,2 hydra.sweep.subdir=x hydra/launcher=basic"),
-        (["debug=true", "sweep.resume=s"], "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.subdir=x debug=true"),
+        (["sweep.resume=s", *JOBLIB, "hydra.sweep.subdir=x"], "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.subdir=x"),
+        (["seed=1,2", "sweep.resume='s'", *JOBLIB, "hydra.sweep.subdir=x"], "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.subdir=x"),
+        (["sweep.resume=s", "hydra/launcher=basic", "hydra.sweep.subdir=x"], "-m seed=1,2 hydra/launcher=basic hydra.sweep.subdir=x"),
+        (["debug=true", "sweep.resume=s", "hydra/launcher=basic", "hydra.sweep.subdir=x"], "-m seed=1,2 debug=true hydra/launcher=basic hydra.sweep.subdir=x"),
     ],
 )  # fmt: skip
 def test_the_words_of_the_sweep_are_typed_again(typed, line, tmp_path, monkeypatch):
@@ -171,12 +171,14 @@ def test_the_words_of_the_sweep_are_typed_again(typed, line, tmp_path, monkeypat
         (["sweep.resume=t"], "sweep.resume=t: holds no sweep (there is no sweep.json)"),
         (["sweep.resume=torn"], "sweep.resume=torn: sweep.json is not the note of a sweep"),
         (["sweep.resume=s", "hydra.sweep.dir=t"], "sweep.resume=s: says where the sweep goes; leave hydra.sweep.dir out"),
+        (["sweep.resume=h"], "sweep.resume=h: was started with hydra/launcher, hydra.launcher.n_jobs, which count when they are typed again"),
         (["sweep.resume=own"], "sweep.resume=own: was started with your own YAML files, which count when you name them: --config-dir /x/conf"),
     ],
 )  # fmt: skip
 def test_what_is_no_such_sweep_is_refused_in_one_line(typed, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     note(tmp_path / "s", ["seed=1,2"])
+    note(tmp_path / "h", ["seed=1,2"], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"])
     note(tmp_path / "own", ["model=mine"], config_dirs=["/x/conf"])
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / NOTE).write_text('{"words": ')

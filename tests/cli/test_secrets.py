@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipezoo.cli.rerun import words_of
+from pipezoo.cli.words_of_run import words_of
 from pipezoo.config.compose import compose, resolved_config
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist

@@ -105,7 +105,8 @@ def run_cell(words: Sequence[str], folder: Path, config_dir: Path | None = None)
     """Run ``python -m pipezoo`` with these words in a forked process, and return its ``result.json``."""
     resolved: ResolvedConfig | ConfigError
     try:
-        resolved = resolved_config(*compose(words, config_dir), Allowlist(third_party=config_dir is not None))
+        trust = Allowlist(folders=() if config_dir is None else (str(config_dir.absolute()),))
+        resolved = resolved_config(*compose(words, config_dir), trust)
     except ConfigError as error:
         resolved = error
     run_in_worker(Request(resolved, folder), lambda line: None)

@@ -21,6 +21,35 @@ MARK = "PIPEZOO_TEST"  # an environment variable that every process below a test
 CommandLine = Callable[..., Ended]
 
 
+UNIT = ("planner/", "report/", "results/", "schedule/", "schedules/", "simulator/")  # folders that need no torch
+NOT_UNIT = ("report/test_browser.py", "report/test_main.py", "results/test_run_dir.py", "schedules/test_torch_reads.py")
+STARTS = {"cli", "cold_cli", "start", "warm_parent", "environment", "no_process_left"}  # fixtures that start processes
+TIMED = (
+    "profiling/",
+    "report/test_browser.py",
+    "runtime/test_emulation.py",
+    "supervisor/",
+    "tasks/test_measure_costs.py",
+)
+SPREAD = ("test_matrix.py", "runtime/test_checkpoint.py", "splitters/test_exact.py")  # long, and nothing is shared
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by kind; a worker of pytest-xdist takes whole files, and one of them all that look at the clock."""
+    for item in items:
+        name = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        if name.startswith(UNIT) and name not in NOT_UNIT:
+            item.add_marker("unit")
+        if STARTS & {*getattr(item, "fixturenames", ())} or name.startswith(("supervisor/", "test_matrix")):
+            item.add_marker("process")
+        for word, marker in (("browser", "browser"), ("packaging", "package")):
+            if f"test_{word}.py" in name:
+                item.add_marker(marker)
+        if config.pluginmanager.hasplugin("xdist") and name not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group("timed" if name.startswith(TIMED) else name))
+
+
 @pytest.fixture
 def mark() -> str:
     """The value of ``MARK`` in this test's processes."""

@@ -1,5 +1,7 @@
-"""Every model of conf/, cut its own way, trains on every schedule of conf/ as on one device; the full table is
-``python -m benchmarks.matrix``."""
+"""Every model of conf/, cut its own way, trains on every schedule of conf/ as on one device.
+
+All of them on real processes, and by every splitter: ``python -m benchmarks.matrix``.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,26 @@ PAIRS = [(model, order) for model in MODELS if model != "model_with_param_alias"
 PAIRS = [pair for pair in PAIRS if "kwargs" not in pair[0] or pair[1] in SCHEDULES]
 
 
+# Every order on real processes with one model, every model with several orders; the other pairs on virtual ranks.
+MANY = [model for model in MODELS if model != "model_with_param_alias" and "kwargs" not in model]
+FEW = [model for model in MODELS if "kwargs" in model]
+REAL = {(MANY[number % len(MANY)], order) for number, order in enumerate(ORDERS)} | {
+    (model, order) for model in FEW for order in ("1f1b", "zbv")
+}
+
+
 @pytest.mark.parametrize(("model", "schedule"), PAIRS)
 def test_every_model_is_exact_on_every_schedule(tmp_path: Path, model: str, schedule: str) -> None:
-    result = train(tmp_path, f"model={model}", *small(model), f"schedule={schedule}", *ranks(schedule, 2))
+    launch = "processes" if (model, schedule) in REAL else "virtual"
+    words = (f"model={model}", *small(model), f"schedule={schedule}", f"launch={launch}")
+    result = train(tmp_path, *words, *ranks(schedule, 2))
     assert result["verified"] == "exact", result
+
+
+def test_every_model_and_every_schedule_meets_real_processes() -> None:
+    assert set(PAIRS) >= REAL
+    assert {order for _, order in REAL} == set(ORDERS)
+    assert all(sum(model == real for real, _ in REAL) >= 2 for model in {model for model, _ in PAIRS})
 
 
 @pytest.mark.parametrize("schedule", ORDERS)

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipezoo.executors.split_backward import Later, input_gradient, weight_gradient
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
@@ -183,6 +184,11 @@ class Native:
     """
 
     transport_name: str = "auto"
+
+    def inspect(
+        self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]
+    ) -> None:
+        """Every stage can be split."""
 
     def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
         return transport_for(pipeline, start_method, self.transport_name)

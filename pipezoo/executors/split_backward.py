@@ -69,6 +69,12 @@ def weight_gradient(later: list[Later]) -> None:
         torch.autograd.backward(piece.edges, piece.gradients, inputs=piece.parameters)
 
 
+def beside_every_input(outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The leaves behind those outputs that no input leads to."""
+    graph = _Graph([get_gradient_edge(o) for o in outputs], [get_gradient_edge(tensor).node for tensor in inputs])
+    return graph.beside()
+
+
 class _Graph:
     """What lies behind ``ends``: which nodes lead to an input, which to a parameter."""
 
@@ -100,6 +106,17 @@ class _Graph:
     def parameters(self) -> list[torch.Tensor]:
         """Every leaf behind the ends that is no input."""
         return [node.variable for node in self._order if hasattr(node, "variable") and node not in self._inputs]  # type: ignore[attr-defined]
+
+    def beside(self) -> list[torch.Tensor]:
+        """Every leaf behind an end that leads to no input."""
+        waiting = [end.node for end in self._ends if not self._leads[end.node]]
+        seen: set[Node] = set()
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting += [child for child, _ in _behind(node)]
+        return [node.variable for node in seen if hasattr(node, "variable")]
 
     def pieces(self) -> list[Later] | None:
         """W in pieces, each without its gradients yet, in the order of a full backward; None where it cannot be cut."""

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from pipezoo.executors.split_backward import beside_every_input
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.executor import RankProgram, Tensors
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.torch_runtime import Stage, TorchSchedule
+from pipezoo.runtime.torch_runtime import Stage, TorchSchedule, has_hook_after_accumulation
 from pipezoo.runtime.transport import Transport
 from pipezoo.transports.distributed import Distributed
+
+REFUSED = "the split backward of executor=torch leaves out"
+INSTEAD = "valid: executor=native, or a schedule of full backwards"
 
 
 class TorchPipelining:
     """``executor=torch``: torch's action-list runtime. It sends and receives by itself, over torch.distributed."""
+
+    def inspect(
+        self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]
+    ) -> None:
+        """Refuse what torch's split backward leaves out: parameters beside the inputs, hooks after accumulation."""
+        lost = {id(parameter) for parameter in beside_every_input(ends, leaves)} if leaves else set()
+        names = [name for name, parameter in copy.named_parameters() if id(parameter) in lost]
+        hooked = [name for name, parameter in stage.named_parameters() if has_hook_after_accumulation(parameter)]
+        if names:
+            raise ValueError(f"{REFUSED} {names[0]} on stage {index}, which no input leads to; {INSTEAD}")
+        if hooked:
+            raise ValueError(f"{REFUSED} the hook after accumulation of {hooked[0]} on stage {index}; {INSTEAD}")
 
     def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
         return Distributed()

@@ -215,7 +215,8 @@ def _split(
         raise experiment.loss.reword(error) from error
     try:
         target = to_dtype(batch.target[: asked.rows], dtype)
-        trial = try_out(modules, example, target, scale, _split_backwards(experiment, sizes.schedule))
+        split_backward = _split_backwards(experiment, sizes.schedule)
+        trial = try_out(modules, example, target, scale, split_backward, experiment.executor().inspect)
         stages = Stages.of(model, modules, trial.boundaries)
     except ValueError as error:
         raise experiment.model.reword(error) from error

@@ -71,6 +71,20 @@ class RankProgram:
 class Executor(Protocol):
     """A way to execute a pipeline, made before its ranks are."""
 
+    def inspect(
+        self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]
+    ) -> None:
+        """Look at a stage whose backward is split, before any process starts.
+
+        Args:
+            index, stage: its place, and its module.
+            copy: the module that was tried out, of which ``ends`` are the outputs and ``leaves`` the inputs that learn.
+
+        Raises:
+            ValueError: this executor would not compute all of its gradients.
+        """
+        ...
+
     def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
         """What carries messages between ranks that are started by ``fork`` or ``spawn``; made before they are.
 

@@ -11,6 +11,7 @@ they were.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipezoo.errors import first_line
+from pipezoo.errors import ArgumentError, first_line
 from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.stages import LossFunction, Tensors, as_sent, copies, empty
 from pipezoo.supervisor.processes import unsafe_to_fork
 
+Inspect = Callable[[int, nn.Module, nn.Module, list[torch.Tensor], list[torch.Tensor]], None]
 RE_ENTRANT = "use_reentrant=True"
 CHANGED_LEAF = "leaf Variable that requires grad"
 
@@ -47,11 +49,13 @@ def try_out(
     target: torch.Tensor,
     loss: LossFunction,
     split_backward: Collection[int] = (),
+    inspect: Inspect | None = None,
 ) -> Trial:
     """Run one microbatch forwards and backwards through copies of the stages.
 
     Args:
         split_backward: the stages whose backward the schedule splits.
+        inspect: looks at each of these before its backward, and raises ValueError for what the executor cannot split.
 
     Raises:
         ValueError: a stage fails or returns no tensors, the loss does not fit the output, or a gradient is sparse.
@@ -60,6 +64,10 @@ def try_out(
     with leaving_no_trace():
         graph, boundaries = _forward(modules, copied, example)
         value = _loss_of(graph[-1][1], target, loss)
+        if inspect is not None:
+            for index in sorted(split_backward):
+                leaves, ends = ([tensor for tensor in side if tensor.requires_grad] for side in graph[index])
+                inspect(index, modules[index], copied[index], ends, leaves)
         _in_a_fork_beside_gpus(lambda: _backward(copied, graph, value, split_backward))
     pairs = [
         (parameter, copy)
@@ -75,6 +83,7 @@ def try_optimizer(
     """Step an optimizer once, on copies with the gradients of the trial, and return it.
 
     Raises:
+        ArgumentError: one of its numbers is NaN or infinite.
         ValueError: it cannot step without a closure.
         Exception: whatever else its step raises.
     """
@@ -84,6 +93,10 @@ def try_optimizer(
         if parameter.requires_grad
     ]
     optimizer = make(learning)
+    for group in optimizer.param_groups:
+        for name, value in group.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ArgumentError(name, value, "must be a finite number")
     with leaving_no_trace():
         try:
             optimizer.step()

@@ -212,3 +212,25 @@ def test_a_gradient_that_is_added_twice_fails(
     monkeypatch.setattr(native_module, "weight_gradient", twice)
     made = train(pipeline(partial(Chain, Plain, 4), zb_h1(2, 4), cut_by_layers))
     assert made.verdict["verified"] == "failed"
+
+
+@pytest.mark.parametrize("executor", [native(), TorchPipelining()], ids=["native", "torch"])
+def test_an_executor_says_before_the_start_what_it_cannot_split(executor: Any) -> None:
+    tower, x = Tower(1), torch.randn(2, WIDTH, requires_grad=True)
+    plain = Plain(0)
+    plain.layer.weight.register_post_accumulate_grad_hook(lambda parameter: None)
+    refused = []
+    for stage in (tower, plain):
+        outputs = stage(x)
+        ends = list(outputs) if isinstance(outputs, tuple) else [outputs]
+        try:
+            executor.inspect(1, stage, stage, ends, [x])
+        except ValueError as error:
+            refused.append(str(error))
+    ours = "the split backward of executor=torch leaves out"
+    instead = "valid: executor=native, or a schedule of full backwards"
+    expected = [
+        f"{ours} second on stage 1, which no input leads to; {instead}",
+        f"{ours} the hook after accumulation of layer.weight on stage 1; {instead}",
+    ]
+    assert refused == ([] if isinstance(executor, native_module.Native) else expected)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipezoo.executors.split_backward import input_gradient, weight_gradient
+from pipezoo.executors.split_backward import beside_every_input, input_gradient, weight_gradient
 
 
 class Residual(nn.Module):
@@ -179,3 +179,12 @@ def test_a_node_without_a_parameter_beside_it_runs_once() -> None:
     _, later = input_gradient([output], [torch.ones_like(output)], [x])
     weight_gradient(later)
     assert ran == ["I"]
+
+
+def test_what_no_input_leads_to_is_told_from_what_is_only_beside_the_path() -> None:
+    x = torch.randn(4, 8, requires_grad=True)
+    token = torch.tensor([0, 1, 4, 1])
+    towers, table = TwoTowers(), Table()
+
+    assert beside_every_input(list(towers(x, token)), [x]) == [towers.table.weight]
+    assert beside_every_input([table(x, token)], [x]) == []

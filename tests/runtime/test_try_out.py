@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -217,6 +218,12 @@ def test_refused_before_a_process_starts(tmp_path: Path, what: str) -> None:
 )
 def test_let_through(tmp_path: Path, words: dict[str, Any]) -> None:
     built(tmp_path, **words)
+
+
+@pytest.mark.parametrize(("key", "value"), [("lr", math.inf), ("lr", math.nan), ("momentum", math.inf)])
+def test_numbers_of_an_optimizer_are_finite(tmp_path: Path, key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"optimizer.{key}={value}: must be a finite number"):
+        built(tmp_path, Chain, optimizer=("torch.optim.SGD", {"lr": 0.1, key: value}))
 
 
 @pytest.mark.parametrize("kind", RANDOM)

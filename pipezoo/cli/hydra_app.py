@@ -193,7 +193,15 @@ def request_of(cfg: DictConfig, trust: Allowlist) -> Request:
     except ConfigError as error:
         resolved = error
     title = printable(f"[{own.job.num}] {' '.join(words)}") if sweep is not None else ""
-    return Request(resolved, folder, files, title, sweep, goes_on)
+    return Request(resolved, folder, files, title, sweep, goes_on, _not_a_sweep(own) if sweep is None else ())
+
+
+def _not_a_sweep(own: Any) -> tuple[str, ...]:
+    """What to say where one run was asked for, and the experiment that was chosen is a sweep."""
+    if not own.sweeper.get("params"):
+        return ()
+    experiment = own.runtime.choices.get("experiment")
+    return (f"note      experiment={experiment} is a sweep, and this is one run of it: add -m for all of them",)
 
 
 def as_typed(words: Any) -> list[str]:

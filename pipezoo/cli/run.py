@@ -56,6 +56,7 @@ class Request:
         title: what tells a run of a sweep from the others.
         sweep: the folder of the sweep that it is one of.
         goes_on: the sweep was begun before, and what is done stays.
+        notes: what a person may have meant otherwise, a line each.
         since: when it was asked for, in seconds of ``time.time``; the folder was made just before.
     """
 
@@ -65,6 +66,7 @@ class Request:
     title: str = ""
     sweep: Path | None = None
     goes_on: bool = False
+    notes: tuple[str, ...] = ()
     since: float = field(default_factory=time.time)
 
     @property
@@ -120,7 +122,7 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
                 take(request.folder)
                 claimed = True
             write_files(request)
-        for line in notes(request.files.get(OVERRIDES, ()), experiment):
+        for line in (*request.notes, *notes(request.files.get(OVERRIDES, ()), experiment)):
             print_line(line)
         resume_collection()
         if theirs := foreign_code(experiment):

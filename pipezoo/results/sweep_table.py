@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TABLE = "sweep.csv"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
+LARGEST = 1e150  # beyond it differences and squares of numbers are infinite
 MOST_JOBS = 12  # that are named with one error
 LARGEST_OVERRIDES = 2**20  # bytes
 MEASURED = (
@@ -150,13 +151,10 @@ def write_sweep(folder: str | Path) -> tuple[list[dict[str, Any]], Table]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number of a result file as float; None for anything else."""
+    """A number of a result file as float; None for anything else, and for one that no picture can be scaled to."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
+    return float(value) if -LARGEST < value < LARGEST else None
 
 
 def inner(content: Any, *keys: str) -> Any:

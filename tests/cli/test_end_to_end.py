@@ -295,3 +295,9 @@ def test_the_same_words_give_the_same_losses_and_another_seed_others(tmp_path: P
     words = ("model=multi_mlp", "model.d_hid=8", "stages=2", "steps=3")
     losses = [run_cell((*words, f"seed={seed}"), tmp_path / str(i))["losses"] for i, seed in enumerate((0, 0, 1))]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_one_run_of_an_experiment_that_is_a_sweep_says_so(cli: CommandLine) -> None:
+    ended = cli("task=simulate", "experiment=schedules")
+    assert "note      experiment=schedules is a sweep, and this is one run of it: add -m for all of them" in ended.out
+    assert "is a sweep" not in cli("task=simulate", "ranks=2").out

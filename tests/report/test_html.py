@@ -179,3 +179,19 @@ def test_a_few_lines_that_unfold_into_a_hundred_million_values_are_cut(tmp_path:
     folder = run_folder(tmp_path / "a")
     (folder / "config.yaml").write_text("\n".join(levels))
     assert len(read_run(folder).config) <= 10_000
+
+
+@pytest.mark.parametrize("huge", [1e308, -1e308, 10**400, 10**30, float("inf"), float("nan")])
+def test_huge_numbers_in_every_place_of_a_result_make_a_page(tmp_path, huge):
+    def swollen(value):
+        if isinstance(value, dict):
+            return {key: swollen(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [swollen(inner) for inner in value]
+        return huge if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+    folder = run_folder(tmp_path / "run")
+    whole = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(swollen(whole)))
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": huge, "loss": huge, "seconds": huge}) + "\n")
+    assert write_report(folder).read_text().startswith("<!doctype html>")

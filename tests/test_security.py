@@ -286,7 +286,7 @@ def test_a_pickle_of_hydras_is_not_run(run):
     ended = run("--experimental-rerun", "config.pickle")
     assert (ended.code, ended.err) == (
         2,
-        "error: --experimental-rerun: runs a pickle, which is code; valid: python -m pipezoo rerun FOLDER\n",
+        "error: --experimental-rerun: is Hydra's; here python -m pipezoo rerun . runs it again\n",
     )
 
 

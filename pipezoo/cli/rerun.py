@@ -14,8 +14,6 @@ from typing import Any
 
 from pipezoo.config.overrides import key_of
 from pipezoo.errors import PipezooError, VerificationError
-from pipezoo.results.schedule_file import schedule_file
-from pipezoo.schedule.csv_io import read_bytes
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -124,6 +122,9 @@ def _text(value: Any) -> str:
 
 def order_difference(before: Path, after: Path) -> str | None:
     """Where the orders in two folders differ first, in words; empty where they do not, None where one has none."""
+    from pipezoo.results.schedule_file import schedule_file
+    from pipezoo.schedule.csv_io import read_bytes
+
     files = schedule_file(before), schedule_file(after)
     if None in files:
         return None

@@ -199,8 +199,8 @@ def _end(child: int) -> None:
 
 def _patience(request: Request) -> float:
     """Seconds for which the process of a run may be halted."""
-    launch = request.values.get("launch")
-    value = launch.get("step_timeout") if isinstance(launch, Mapping) else None
+    options = request.values.get("launch")
+    value = options.get("step_timeout") if isinstance(options, Mapping) else None
     return float(value) if isinstance(value, (int, float)) and value > 0 else PATIENCE_OF_NONE
 
 

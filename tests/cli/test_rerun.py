@@ -56,7 +56,7 @@ def test_what_the_files_say_otherwise_today_is_said_and_set_back(first):
     config["optimizer"]["lr"] = 0.25
     (first / "config.yaml").write_text(yaml.safe_dump(config))
     words, differences = words_of(first)
-    assert differences == ["differs   optimizer.lr=0.25 then, 0.001 in conf/ today; it is set back"]
+    assert differences == ["differs   optimizer.lr=0.25 then, 0.3 in conf/ today; it is set back"]
     assert words == [*SMALL, "optimizer.lr=0.25"]
 
 

@@ -132,14 +132,12 @@ def test_a_sweep_whose_words_or_config_changed_is_refused_and_untouched(cli, tmp
         ],
     )
     config = tmp_path / "sweep" / "1" / "config.yaml"
-    config.write_text(config.read_text().replace("lr: 0.001", "lr: 0.5"))
+    config.write_text(config.read_text().replace("lr: 0.3", "lr: 0.5"))
     before[config] = config.read_bytes()
     changed = cli("-m", *words, "sweep.resume=sweep")
     assert (changed.code, changed.error_lines) == (
         2,
-        [
-            "error: sweep.resume=sweep: run 1 there has optimizer.lr=0.5, not 0.001; valid: the config it was started with"
-        ],
+        ["error: sweep.resume=sweep: run 1 there has optimizer.lr=0.5, not 0.3; valid: the config it was started with"],
     )
     assert {path: path.read_bytes() for path in (tmp_path / "sweep").glob("*/**/*") if path.is_file()} == before
 

@@ -64,4 +64,4 @@ def test_what_was_typed_for_nothing_is_noted_and_nothing_else(words, noted_words
 def test_the_note_stands_among_the_start_up_lines(cli, tmp_path: Path):
     ended = cli("simulate", "ranks=2", "optimizer.lr=99")
     assert ended.code == 0
-    assert ended.out.splitlines()[0] == "note      optimizer.lr=99 has no effect on task=simulate"
+    assert ended.out.splitlines()[1] == "note      optimizer.lr=99 has no effect on task=simulate"

@@ -21,5 +21,5 @@ def test_shapes_that_do_not_fit_are_refused():
 
 
 def test_an_unknown_reduction_is_refused():
-    with pytest.raises(ValueError, match="reduction='none': unknown; valid: mean, sum"):
+    with pytest.raises(ValueError, match="reduction=none: unknown; valid: mean, sum"):
         TokenCrossEntropy("none")

@@ -319,7 +319,7 @@ def test_another_model_and_another_optimizer_are_refused(tmp_path: Path) -> None
 def test_refusals_are_one_line_with_exit_code_2(tmp_path: Path, whole: Path) -> None:
     for words, line in (
         (["model.d_hid=32"], "is of another model: model.d_hid=32 here, 16 there"),
-        (["optimizer=sgd", "steps=9"], "was trained by AdamW, and this is SGD"),
+        (["optimizer=adamw", "steps=9"], "was trained by SGD, and this is AdamW"),
         (["steps=2"], "steps=2: the checkpoint has 4 behind it already; valid: > 4"),
     ):
         ended = command(tmp_path / words[0], "stages=2", "model.n_layers=4", f"resume={whole / 'run'}", *words).wait()

@@ -19,7 +19,7 @@ def test_every_schedule_is_a_row_in_units_and_those_that_refuse_say_why(cli, tmp
     assert good["1f1b", "8"]["unit"] == "unit"
     assert "33 units" in ended.out
 
-    assert ended.code == 2
+    assert ended.code == 0, "what a glob finds and does not fit is no failure"
     assert "schedule.file: is missing; give it a value" in ended.out
     assert "microbatches=6: groups of 4 leave 2, fewer than the 4 ranks; valid: 4, 8" in ended.out
     assert "conf/schedule/v_shape.csv has ranks=2; valid: 2" in ended.out

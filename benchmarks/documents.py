@@ -31,9 +31,10 @@ def choices() -> dict[str, list[str]]:
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
 
-def choices_table() -> str:
-    """One row per group of ``conf/``."""
-    rows = [f"| `{group}` | {' '.join(f'`{name}`' for name in names)} |" for group, names in choices().items()]
+def choices_table(*groups: str) -> str:
+    """One row per group of ``conf/``: those that are named, or all."""
+    found = choices()
+    rows = [f"| `{group}` | {' '.join(f'`{name}`' for name in found[group])} |" for group in groups or found]
     return "\n".join(["| group | choices |", "|---|---|", *rows])
 
 

@@ -23,6 +23,7 @@ FENCE = re.compile(
 FILE = re.compile(r"(?:#|//) ([\w./-]+\.\w+)$")
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LINK = re.compile(r"!?\[([^]]*)\]\([^)]*\)")
+EXIT_CODE = re.compile(r"exit code (\d+)")
 PROMPT = "$ "
 
 
@@ -33,11 +34,12 @@ def documents() -> list[Path]:
 
 @dataclass
 class Example:
-    """One command, the lines that the document shows below it, and words that only its test adds."""
+    """One command, the lines that the document shows below it, words that only its test adds, and its exit code."""
 
     command: str
     lines: list[str] = field(default_factory=list)
     added: str = ""
+    code: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Block:
         for line in self.body.replace("\\\n", " ").splitlines():
             if self.language == "bash":
                 if line.strip() and not line.startswith("#"):
-                    found.append(Example(line.partition("  #")[0].strip(), [], added))
+                    command, _, comment = line.partition("  #")
+                    code = EXIT_CODE.search(comment)
+                    found.append(Example(command.strip(), [], added, int(code[1]) if code else 0))
             elif line.startswith(PROMPT):
                 found.append(Example(line.removeprefix(PROMPT), [], added))
             elif found:

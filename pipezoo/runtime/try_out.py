@@ -195,8 +195,12 @@ def _backward(
 
 
 def _in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
-    """Do ``work``, which raises ValueError. A backward starts the driver of every GPU, and no fork survives that."""
-    if not torch.cuda.is_available() or unsafe_to_fork():
+    """Do ``work``, which raises ValueError.
+
+    A backward starts the driver of every GPU. Where torch is built for GPUs it also starts autograd's threads, on
+    machines without any too (seen on 2.14.1+cu130). No fork survives either.
+    """
+    if not built_for_gpus() or unsafe_to_fork():
         work()
         return
     reading, writing = os.pipe()
@@ -214,6 +218,11 @@ def _in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
     os.waitpid(child, 0)
     if text:
         raise ValueError(text)
+
+
+def built_for_gpus() -> bool:
+    """Whether this torch can drive GPUs, whether there are any or not."""
+    return any(getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu"))
 
 
 def _split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from pipezoo.data.batch import Batch
 from pipezoo.data.regression import batches
 from pipezoo.errors import ConfigError
 from pipezoo.launch import Processes
+from pipezoo.runtime import try_out
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.pipeline import Pipeline
 from tests.support.experiments import WIDTH, ending, experiment
@@ -266,3 +268,13 @@ def test_a_stage_may_change_what_it_receives_in_place(tmp_path: Path, schedule: 
     asked = experiment(InPlaceFirst, schedule=schedule, num_stages=5)
     assert ending(asked, tmp_path / "virtual") == (0, "exact")
     assert ending(replace(asked, launch=Processes(), launch_name="processes"), tmp_path / "real") == (0, "exact")
+
+
+def test_a_torch_that_is_built_for_gpus_runs_its_backward_in_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")  # on a machine without a GPU, as PyPI's wheels for Linux
+    where: list[int] = []
+    try_out._in_a_fork_beside_gpus(lambda: where.append(os.getpid()))
+    assert where == []  # what the fork noted stayed there
+    monkeypatch.setattr(torch.version, "cuda", None)
+    try_out._in_a_fork_beside_gpus(lambda: where.append(os.getpid()))
+    assert where == [os.getpid()]

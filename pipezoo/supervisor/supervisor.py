@@ -167,6 +167,8 @@ def _watch(workers: Sequence[Worker], heartbeats: Any, limits: Limits, log: Path
                     _gather(selector, workers, handlers)
                     break
                 watchdog.look()
+                if not log.parent.exists():  # ranks that meet there would wait for each other
+                    raise errors.OutputError(f"{log.parent}: was moved or deleted while the run wrote there")
         if first_failure := _first_failure(workers):
             raise _explain(first_failure, _statuses(workers, heartbeats), workers, log)
     except BaseException as error:

@@ -379,3 +379,17 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
     assert ended.code == 2
     assert "\x1b" not in ended.err
     assert "\u202e" not in ended.err
+
+
+def test_a_folder_that_is_deleted_ends_the_run_though_nobody_writes_there(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def delete_it(channel: WorkerChannel) -> None:
+        folder.rename(tmp_path / "elsewhere")
+        time.sleep(60.0)
+
+    began = time.monotonic()
+    with pytest.raises(OutputError, match="run: was moved or deleted while the run wrote there"):
+        start(folder, delete_it)
+    assert time.monotonic() - began < 10.0

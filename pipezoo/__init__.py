@@ -17,8 +17,6 @@ import importlib
 
 TYPE_CHECKING = False  # as typing has it, without importing typing
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pipezoo.api.compare import compare
     from pipezoo.api.plan import plan
     from pipezoo.api.run import open_run, open_sweep, run
@@ -75,7 +73,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Look a public name up, once."""
     if name == "__version__":
-        found: object = _version()
+        from pipezoo.installed import version
+
+        found: object = version()
     elif name == "schedules":
         return importlib.import_module("pipezoo.schedules")  # which sets it
     elif name in _HOME:
@@ -88,28 +88,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
-
-
-def conf_dir() -> Path:
-    """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
-    from pathlib import Path
-
-    here = Path(__file__).resolve().parent
-    clone = here.parent / "conf"
-    if (here.parent / "pyproject.toml").is_file() and (clone / "config.yaml").is_file():
-        return clone
-    return here / "conf"
-
-
-def _version() -> str:
-    """That of the clone that this is, else that of the installed distribution."""
-    import re
-
-    project = conf_dir().parent / "pyproject.toml"
-    if project.is_file():
-        found = re.search(r'^version = "(.+)"$', project.read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return found[1]
-    from importlib.metadata import version
-
-    return version("pipezoo")

@@ -13,11 +13,11 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from torch import nn
 
-from pipezoo import conf_dir
 from pipezoo.config.resolve import ResolvedConfig, component_of
 from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.python_component import PythonComponent
+from pipezoo.installed import conf_dir
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.validators import check_word
 

@@ -13,9 +13,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from pipezoo import __version__
 from pipezoo.cli.signals import catch_signals, interrupted
 from pipezoo.cli.streams import mend_streams
+from pipezoo.installed import version
 from pipezoo.supervisor.garbage import pause_collection
 from pipezoo.supervisor.processes import exit_now
 
@@ -48,7 +48,7 @@ def command(words: Sequence[str]) -> int:
         sys.path.insert(0, os.getcwd())  # as `python -m` does, so that the console script finds the same packages
     first = words[0] if words else ""
     if first in ("--version", "version"):
-        print(f"pipezoo {__version__}")
+        print(f"pipezoo {version()}")
         return 0
     if first == "report":
         from pipezoo.report.__main__ import main as report

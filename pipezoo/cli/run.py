@@ -16,19 +16,19 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from pipezoo import __version__
 from pipezoo.cli.signals import begin, check, clear_away_with, interrupted
 from pipezoo.config.resolve import WITH_MODEL, ResolvedConfig, build, check_components
 from pipezoo.config.used_by import notes
 from pipezoo.errors import ConfigError, OutputError, PipezooError, RankError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.foreign_code import foreign_code
+from pipezoo.installed import version
 from pipezoo.results.committed import write_gitignore
 from pipezoo.results.run_dir import FAILURE, REPORT, RESULT, claim, read_result, write_json, write_text
 from pipezoo.results.sanitize import printable
@@ -173,8 +173,8 @@ def _kept_warnings() -> Iterator[list[str]]:
 
 def _header(task: str) -> str:
     """The first line, before anything large is imported: versions, as the installed packages say them."""
-    torch = f"torch {version('torch')}, " if task in WITH_MODEL else ""
-    return f"pipezoo   {__version__}, {torch}Python {platform.python_version()}"
+    torch = f"torch {metadata.version('torch')}, " if task in WITH_MODEL else ""
+    return f"pipezoo   {version()}, {torch}Python {platform.python_version()}"
 
 
 def _short(path: Path) -> Path:

@@ -12,7 +12,7 @@ from pipezoo.experiment.experiment import Experiment
 
 
 def foreign_code(experiment: Experiment) -> list[str]:
-    """``my_package is /home/me/my_package, by --config-dir``: one text for each package of the user's."""
+    """``my_package is ../my_package, by --config-dir``: one text for each package of the user's."""
     found: dict[str, Allowlist] = {}
     for field in fields(experiment):
         value = getattr(experiment, field.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from pipezoo import conf_dir as conf_dir
+from pipezoo.installed import conf_dir as conf_dir
 
 TARGET = re.compile(r"^_target_:\s*([\w.]+)", re.MULTILINE)
 OF_TASKS = {"schedule": {"pipezoo.profiling.stage_profiler.both_ways"}}  # what no file names, but a task of ours does

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pipezoo
+from pipezoo.installed import version
 
 PATIENCE = 2.0  # seconds that git may take
 CPUS, GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
@@ -29,7 +29,7 @@ def provenance() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of pipezoo, Python, and the packages that this process has imported."""
-    found = {"pipezoo": pipezoo.__version__, "python": platform.python_version()}
+    found = {"pipezoo": version(), "python": platform.python_version()}
     for name in PACKAGES:
         if name in sys.modules:
             found[name] = str(getattr(sys.modules[name], "__version__", "")) or metadata.version(name)

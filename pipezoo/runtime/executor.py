@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -12,11 +12,8 @@ from torch import nn
 from pipezoo.runtime.action_timer import Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.microbatching import LossFunction
-from pipezoo.runtime.transport import Endpoint, Lane, Transport
+from pipezoo.runtime.transport import Endpoint, Lane
 from pipezoo.schedule.action import Action
-
-if TYPE_CHECKING:
-    from pipezoo.runtime.pipeline import Pipeline
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -66,36 +63,6 @@ class RankProgram:
     @property
     def num_stages(self) -> int:
         return len(self.stage_to_rank)
-
-
-class Executor(Protocol):
-    """A way to execute a pipeline, made before its ranks are."""
-
-    def inspect(
-        self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]
-    ) -> None:
-        """Look at a stage whose backward is split, before any process starts.
-
-        Args:
-            index, stage: its place, and its module.
-            copy: the module that was tried out, of which ``ends`` are the outputs and ``leaves`` the inputs that learn.
-
-        Raises:
-            ValueError: this executor would not compute all of its gradients.
-        """
-        ...
-
-    def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
-        """What carries messages between ranks that are started by ``fork`` or ``spawn``; made before they are.
-
-        Raises:
-            ArgumentError: these ranks cannot have what was asked for.
-        """
-        ...
-
-    def of_rank(self, program: RankProgram) -> RankExecutor:
-        """The executor of one rank, in the rank's own process."""
-        ...
 
 
 class RankExecutor(Protocol):

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
 from pipezoo.runtime.checkpoint import Checkpoint
-from pipezoo.runtime.executor import Executor
+from pipezoo.runtime.executor import RankExecutor, RankProgram
 from pipezoo.runtime.fault_injection import Fault
 from pipezoo.runtime.stages import Stages
 from pipezoo.runtime.transport import Transport
@@ -104,3 +104,33 @@ class Pipeline:
     def load(self, name: str) -> Any:
         """What a process left for the others: tensors, numbers and names alone; nothing in it is executed."""
         return torch.load(self.file(name), weights_only=True, mmap=True)
+
+
+class Executor(Protocol):
+    """A way to execute a pipeline, made before its ranks are."""
+
+    def inspect(
+        self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]
+    ) -> None:
+        """Look at a stage whose backward is split, before any process starts.
+
+        Args:
+            index, stage: its place, and its module.
+            copy: the module that was tried out, of which ``ends`` are the outputs and ``leaves`` the inputs that learn.
+
+        Raises:
+            ValueError: this executor would not compute all of its gradients.
+        """
+        ...
+
+    def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
+        """What carries messages between ranks that are started by ``fork`` or ``spawn``; made before they are.
+
+        Raises:
+            ArgumentError: these ranks cannot have what was asked for.
+        """
+        ...
+
+    def of_rank(self, program: RankProgram) -> RankExecutor:
+        """The executor of one rank, in the rank's own process."""
+        ...

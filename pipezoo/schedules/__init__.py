@@ -19,7 +19,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from pipezoo import conf_dir
+from pipezoo.installed import conf_dir
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.validators import unknown, unknown_word
 

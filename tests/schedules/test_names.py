@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import pipezoo as pz
-from pipezoo import conf_dir
 from pipezoo.errors import ArgumentError
+from pipezoo.installed import conf_dir
 
 CHOICES = sorted(path.stem for path in (conf_dir() / "schedule").glob("*.yaml"))
 

@@ -26,6 +26,8 @@ from typing import Any
 from pipezoo import errors
 from pipezoo.schedule.action import Action
 from pipezoo.supervisor.garbage import frozen
+from pipezoo.supervisor.handlers import NO_HANDLERS
+from pipezoo.supervisor.handlers import Handlers as Handlers
 from pipezoo.supervisor.processes import death, is_stopped, signals_held
 from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall
 from pipezoo.supervisor.start_deadline import end_deadline
@@ -38,8 +40,6 @@ GATHER = 0.3  # seconds in which the others' follow-up errors arrive after the f
 GRACE = 0.5  # seconds between SIGTERM and SIGKILL
 STACKS = 0.3  # seconds that all processes together have to write down their stacks
 
-OnMessage = Callable[[str, dict[str, Any]], None]
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -47,21 +47,6 @@ class Limits:
 
     first_step: float
     step: float
-
-
-@dataclass(frozen=True)
-class Handlers:
-    """What a run does with what it hears from its processes.
-
-    Args:
-        step: called with each process's message about a step.
-        saved: called with each process's message about its part of a checkpoint.
-        failure: called with what is known about a failure, before it is raised: JSON.
-    """
-
-    step: OnMessage = lambda name, message: None
-    saved: OnMessage = lambda name, message: None
-    failure: Callable[[dict[str, Any]], None] = lambda report: None
 
 
 class Worker:
@@ -96,7 +81,7 @@ def launch(
     limits: Limits,
     log: Path,
     actions: Mapping[str, Sequence[Action]] | None = None,
-    handlers: Handlers = Handlers(),
+    handlers: Handlers = NO_HANDLERS,
     start_method: str = "fork",
 ) -> dict[str, Any]:
     """Run each target in a process of its own, and return what each returned.

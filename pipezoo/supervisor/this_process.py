@@ -8,14 +8,12 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipezoo.errors import PipezooError
+from pipezoo.supervisor.handlers import Handlers
 from pipezoo.supervisor.worker import WORKER_LOG, deserialize_error, serialize_error
 from pipezoo.supervisor.worker_channel import HEARTBEAT, Phase, WorkerChannel
-
-if TYPE_CHECKING:
-    from pipezoo.supervisor.supervisor import Handlers
 
 
 class DirectChannel(WorkerChannel):

@@ -1,0 +1,27 @@
+"""What a run does with what it hears from its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+OnMessage = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What a run does with what it hears from its processes.
+
+    Args:
+        step: called with each process's message about a step.
+        saved: called with each process's message about its part of a checkpoint.
+        failure: called with what is known about a failure, before it is raised: JSON.
+    """
+
+    step: OnMessage = lambda name, message: None
+    saved: OnMessage = lambda name, message: None
+    failure: Callable[[dict[str, Any]], None] = lambda report: None
+
+
+NO_HANDLERS = Handlers()

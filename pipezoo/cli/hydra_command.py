@@ -44,7 +44,6 @@ def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
     try:
         check_words(typed)
         trust = trusted_by(typed)
-        _check_options(typed)
         words = resumed(*parted(words), config_dirs(typed))
         _check_names(words)
         run_hydra(words, trust, perform, sweeps)
@@ -111,11 +110,6 @@ def _tell(error: Exception, words: Sequence[str]) -> int:
         traceback.print_exception(error)
     print(line, file=sys.stderr)
     return code
-
-
-def _check_options(words: Sequence[str]) -> None:
-    if any(word.partition("=")[0] == "--experimental-rerun" for word in words):
-        raise ConfigError("--experimental-rerun: runs a pickle, which is code; valid: python -m pipezoo rerun FOLDER")
 
 
 def _check_names(words: Sequence[str]) -> None:

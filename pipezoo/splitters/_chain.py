@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipezoo.errors import ArgumentError, first_line
+from pipezoo.skips import arguments
 from pipezoo.splitters._dry_run import output_of, run, twin_of
 
 
@@ -40,7 +41,7 @@ class ModuleStage(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         value: Any = inputs[: self.num_inputs]
         for module in self.chain:
-            value = module(*value) if isinstance(value, tuple) else module(value)
+            value = module(*arguments(value))
         return value
 
 

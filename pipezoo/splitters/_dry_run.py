@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipezoo.errors import ArgumentError, first_line
+from pipezoo.skips import run_stages
 
 
 def twin_of(model: nn.Module, share_buffers: bool = True) -> nn.Module:
@@ -23,17 +24,15 @@ def twin_of(model: nn.Module, share_buffers: bool = True) -> nn.Module:
 
 
 def run(stages: Sequence[nn.Module], example: tuple[Tensor, ...]) -> Any:
-    """The output of `stages`, each fed with what the one before returns; `example` is positional.
+    """The output of `stages`, each fed with what the ones before made for it; `example` is positional.
 
     Every call draws the same random numbers, and the generators are left as they were.
     """
-    value: Any = tuple(tensor.clone() for tensor in example)
+    inputs = tuple(tensor.clone() for tensor in example)
     devices = {tensor.device for tensor in example if tensor.is_cuda}
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
-        for stage in stages:
-            value = stage(*value) if isinstance(value, tuple) else stage(value)
-    return value
+        return run_stages(stages, inputs)
 
 
 def output_of(model: nn.Module, example: tuple[Tensor, ...]) -> Any:

@@ -21,6 +21,7 @@ from pipezoo.runtime.microbatching import LossFunction, Tensors, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import copies
 from pipezoo.schedule.action import Op
+from pipezoo.skips import run_stages
 
 
 class TiedGradients:
@@ -57,10 +58,8 @@ class TiedGradients:
                         tensor.copy_(values[names[name]])
 
     def _forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        value: torch.Tensor | Tensors = tuple(inputs)
-        for module in self._untied:
-            value = module(*value) if isinstance(value, tuple) else module(value)
-        return value[0] if isinstance(value, tuple) else value
+        output: torch.Tensor | Tensors = run_stages(self._untied, inputs)
+        return output[0] if isinstance(output, tuple) else output
 
     def _sums_of(self, process: int, losses: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """What one process adds up, action after action, of what its stages use."""

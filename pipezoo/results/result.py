@@ -49,6 +49,21 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Causes:
+    """What the bubble over the makespan is made of. The parts add up to it; one below 0 hid a part of another one."""
+
+    fill_and_drain: float | None = key("what no order of these stages avoids, were they even", "0 to 1")
+    order: float | None = key("what the best order would save", "0 to 1")
+    uneven_stages: float | None = key("what stages and microbatches that all take the mean would save", "0 to 1")
+    messages: float | None = key("what messages that take no time would save", "0 to 1")
+    dispatch: float | None = key(
+        "what actions would save that begin once their rank and their input are there", "0 to 1"
+    )
+    slowed: float | None = key("what a core of its own would save each rank", "0 to 1")
+    by_rank: dict[str, list[float]] | None = key("the same of each rank's own time, one number per rank", "0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bubble:
     """Idle shares of all ranks' time."""
 
@@ -56,6 +71,7 @@ class Bubble:
     span: float | None = key(
         "the same over the longest time from a rank's own first start to its own last end", "0 to 1"
     )
+    causes: Causes | None = key("why ranks were idle ([bubble.md](bubble.md))")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,18 +200,25 @@ class Result:
         return dataclasses.replace(result, others={name: data[name] for name in data if name not in known})
 
     @classmethod
-    def predicted(cls, told: Mapping[str, Any], cost: Mapping[str, Any] | None = None, **more: Any) -> Result:
+    def predicted(
+        cls,
+        told: Mapping[str, Any],
+        cost: Mapping[str, Any] | None = None,
+        causes: Causes | None = None,
+        **more: Any,
+    ) -> Result:
         """Take what a simulation told; of a run that trains nothing, it is the whole result.
 
         Args:
             told: :meth:`Simulation.result`.
             cost: what it was simulated with, where that belongs to the prediction.
+            causes: why its ranks were idle.
             more: other fields.
         """
         return cls(
             status="ok",
             step_seconds=Spread(median=told["step_seconds"]),
-            bubble=Bubbles(predicted=Bubble(**told["bubble"])),
+            bubble=Bubbles(predicted=Bubble(**told["bubble"], causes=causes)),
             memory=Memory(predicted=told["peak_memory"]),
             prediction=Prediction.of(told, cost=cost),
             **more,

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from pipezoo.schedule.action import Op
 
-Spans = NDArray[np.float64]  # [num_spans, 5]: stage, op, microbatch, start, end (seconds of time.perf_counter)
+# [num_spans, 7]: stage, op, microbatch, start, end (seconds of time.perf_counter), and what the thread of the rank had
+# computed by then (seconds of time.thread_time), NaN where that says nothing
+Spans = NDArray[np.float64]
+COLUMNS = 7
+
+
+def without_clocks(spans: NDArray[np.float64]) -> Spans:
+    """``[num_spans, 5]`` spans of a device that is not this thread."""
+    return np.pad(spans, ((0, 0), (0, COLUMNS - spans.shape[1])), constant_values=np.nan)
 
 
 class Recorder(Protocol):
@@ -29,23 +37,26 @@ class Recorder(Protocol):
 
 
 class HostRecorder:
-    """The clock of this machine, which all its processes share."""
+    """The clock of this machine, which all its processes share, and the one of this thread."""
 
     def __init__(self) -> None:
         self._spans: list[list[float]] = []
 
-    def begin(self) -> float:
-        return time.perf_counter()
+    def begin(self) -> tuple[float, float]:
+        return time.thread_time(), time.perf_counter()
 
     def end(self, stage: int, op: Op, microbatch: int, began: object) -> None:
-        self._spans.append([stage, op, microbatch, began, time.perf_counter()])  # type: ignore[list-item]
+        ended, computed = time.perf_counter(), time.thread_time()
+        assert isinstance(began, tuple)
+        had_computed, start = began
+        self._spans.append([stage, op, microbatch, start, ended, had_computed, computed])
 
     def extend(self) -> None:
-        self._spans[-1][4] = time.perf_counter()
+        self._spans[-1][4], self._spans[-1][6] = time.perf_counter(), time.thread_time()
 
     def take(self) -> Spans:
         spans, self._spans = self._spans, []
-        return np.array(spans, dtype=np.float64).reshape(-1, 5)
+        return np.array(spans, dtype=np.float64).reshape(-1, COLUMNS)
 
 
 class NoRecorder:
@@ -61,7 +72,7 @@ class NoRecorder:
         pass
 
     def take(self) -> Spans:
-        return np.empty((0, 5))
+        return np.empty((0, COLUMNS))
 
 
 class CudaRecorder:
@@ -96,7 +107,7 @@ class CudaRecorder:
             for stage, op, microbatch, start, end in self._spans
         ]
         self._spans = []
-        return np.array(rows, dtype=np.float64).reshape(-1, 5)
+        return without_clocks(np.array(rows, dtype=np.float64).reshape(-1, 5))
 
 
 def recorder_for(device: torch.device) -> Recorder:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipezoo.runtime.action_timer import Spans
+from pipezoo.runtime.action_timer import Spans, without_clocks
 from pipezoo.schedule.action import Action, Op
 from pipezoo.simulator.cost import Cost
 
@@ -65,7 +65,7 @@ class Emulation:
         self._free += sum(self._optimizer[stage] for stage in self._stages)
         _sleep_until(self._free)
         spans, self._spans = self._spans, []
-        return np.array(spans, dtype=np.float64).reshape(-1, 5)
+        return without_clocks(np.array(spans, dtype=np.float64).reshape(-1, 5))
 
     def holding(self, note: Callable[[int], None], actions: Sequence[Action]) -> Callable[[int], None]:
         """``note``, and before a send of ``actions`` a wait until the device has made what is sent."""

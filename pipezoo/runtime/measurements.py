@@ -10,6 +10,7 @@ import numpy as np
 
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import COMPUTE
+from pipezoo.simulator.bubble_causes import BubbleCauses, Clocks, causes_of_run
 from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.timeline import Timeline
@@ -52,12 +53,37 @@ class Steps:
 
 def timelines(pipeline: Pipeline) -> list[Timeline]:
     """The measured timeline of each recorded step, on the clock that the ranks share."""
-    components = []
-    for rank in range(pipeline.num_processes):
-        spans = _spans(pipeline, rank)
-        components.append(np.column_stack([spans[:, 0], np.full(len(spans), rank), spans[:, 1:]]))
-    all_spans = np.concatenate(components)
-    return [_timeline(all_spans[all_spans[:, 0] == step, 1:], pipeline) for step in np.unique(all_spans[:, 0])]
+    spans = _all_spans(pipeline)
+    return [_timeline(spans[spans[:, 0] == step, 1:7], pipeline).shifted() for step in np.unique(spans[:, 0])]
+
+
+def bubble_causes(pipeline: Pipeline, measured: Timeline, p2p: P2P | None, num_cores: int) -> BubbleCauses:
+    """Why the ranks were idle in the last step.
+
+    Args:
+        measured: the timeline of that step.
+        p2p: of virtual ranks, as configured. None: real ranks.
+        num_cores: that the processes may use.
+    """
+    schedule, cost = pipeline.schedule.compute_only(), pipeline.emulated
+    if cost is not None:
+        known = cost.p2p_seconds(pipeline.stage_to_rank)
+        return causes_of_run(schedule, measured, p2p=known, alone=cost.seconds)
+    if p2p is not None:
+        known = p2p.seconds(np.array(message_bytes(pipeline)[1:-1]))
+        return causes_of_run(schedule, measured, p2p=known, clocks=_clocks(pipeline))
+    shares_cores = pipeline.device == "cpu" and pipeline.num_processes * pipeline.threads > num_cores
+    return causes_of_run(schedule, measured, clocks=_clocks(pipeline), shares_cores=shares_cores)
+
+
+def _clocks(pipeline: Pipeline) -> Clocks | None:
+    """Of the last step; None where threads of ranks say nothing about their actions: several of them, or a GPU."""
+    spans = _all_spans(pipeline)
+    spans = spans[spans[:, 0] == spans[-1, 0], 1:]
+    if pipeline.threads > 1 or np.isnan(spans[:, 6:]).any():
+        return None
+    computed = _timeline(np.delete(spans, (4, 5), axis=1), pipeline)
+    return Clocks(*by_action(pipeline.schedule.compute_only(), computed))
 
 
 def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[P2P, Floats]:
@@ -131,16 +157,19 @@ def peak_bytes(told: list[dict[str, Any]]) -> list[int]:
     return [peaks[rank] for rank in sorted(peaks)]
 
 
-def _spans(pipeline: Pipeline, rank: int) -> Floats:
-    """``[num_spans, 6]``: step, stage, op, microbatch, start, end."""
-    spans: Floats = np.load(pipeline.file(f"spans{rank}.npy"), allow_pickle=False)
-    return spans
+def _all_spans(pipeline: Pipeline) -> Floats:
+    """``[num_spans, 9]``: step, rank, stage, op, microbatch, start, end, and the thread's clock at both."""
+    components = []
+    for rank in range(pipeline.num_processes):
+        spans = np.load(pipeline.file(f"spans{rank}.npy"), allow_pickle=False)
+        components.append(np.insert(spans, 1, rank, axis=1))
+    return np.concatenate(components)
 
 
 def _timeline(columns: Floats, pipeline: Pipeline) -> Timeline:
     rank, stage, op, microbatch, start, end = columns.T
     ints = (rank.astype(np.int32), stage.astype(np.int32), op.astype(np.int8), microbatch.astype(np.int32))
-    return Timeline(*ints, start, end, pipeline.schedule.num_ranks, "measured").shifted()
+    return Timeline(*ints, start, end, pipeline.schedule.num_ranks, "measured")
 
 
 def measured_seconds(timelines: Sequence[Timeline], num_stages: int) -> Floats:

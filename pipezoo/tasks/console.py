@@ -10,6 +10,7 @@ from typing import Any
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch.launch import Machine
+from pipezoo.results.bubble import sentence
 from pipezoo.results.sanitize import is_terminal
 from pipezoo.results.units import bytes_text, count
 from pipezoo.runtime.build import num_cores
@@ -65,8 +66,8 @@ def progress(stack: ExitStack, total: int, print_line: PrintLine) -> Callable[[i
     return lambda step, loss: bar.update(task, completed=step + 1, loss=f"{loss:.4g}", refresh=True)
 
 
-def conclude(result: dict[str, Any], print_line: PrintLine) -> None:
-    """Loss, time, memory, and the verdict."""
+def conclude(result: dict[str, Any], print_line: PrintLine, num_processes: int) -> None:
+    """Loss, time, bubble, memory, and the verdict."""
     seconds, losses = result["step_seconds"]["median"], result["losses"]
     error, peaks = result["prediction"]["step_error"], result["memory"]["measured"]
     emulated = result.get("emulated_cost")
@@ -76,9 +77,20 @@ def conclude(result: dict[str, Any], print_line: PrintLine) -> None:
         f"step      {seconds * 1e3:.1f} ms, {result['samples_per_second']:.0f} samples/s; "
         f"predicted from {source} {(1 + error) * 1e2:.0f} % of that"
     )
+    _explain(result, print_line, num_processes)
     print_line(f"memory    at most {bytes_text(max(peaks))} of activations on a rank")
     if result["verified"] in ("exact", "close"):
         print_line(f"verified  {_verdict(result)}")
+
+
+def _explain(result: dict[str, Any], print_line: PrintLine, num_processes: int) -> None:
+    """What the bubble is made of; and where ranks share cores, what shows the pipeline without that."""
+    bubble, cores = result["bubble"]["measured"], num_cores()
+    shared = result["device"] == "cpu" and num_processes > cores and not result.get("emulated_cost")
+    slowed = f"{count(num_processes, 'rank')} share {count(cores, 'core')}" if shared else ""
+    print_line(f"bubble    {sentence(bubble['makespan'], bubble['causes'], slowed)}")
+    if shared:
+        print_line("          launch=virtual times the pipeline as if each rank had a core of its own")
 
 
 def _verdict(result: dict[str, Any]) -> str:

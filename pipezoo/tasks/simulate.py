@@ -11,12 +11,14 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
+from pipezoo.results.bubble import sentence
 from pipezoo.results.provenance import provenance
-from pipezoo.results.result import Result
+from pipezoo.results.result import Causes, Result
 from pipezoo.results.run_dir import RESULT, write_json
 from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import time_text
+from pipezoo.simulator.bubble_causes import causes_of_simulation
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.critical_path import Leg
 from pipezoo.simulator.simulate import simulate
@@ -47,7 +49,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     except ValueError as error:
         raise experiment.cost.reword(error) from error
     prediction = simulation.result()
-    result = _result(experiment, sizes, cost, prediction)
+    causes = causes_of_simulation(simulation).summary()
+    result = _result(experiment, sizes, cost, prediction, Causes(**causes))
     nearest = nearest_schedule(sizes.schedule, cost, prediction) if (own := is_own(experiment)) else None
     write_schedule(folder, sizes.schedule)
     left_out = save_timelines(folder, [simulation])
@@ -57,6 +60,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     write_json(folder / RESULT, result.to_dict())
     print_timelines([simulation], print_line)
     _conclude(prediction, cost.unit, print_line)
+    print_line(f"bubble    {sentence(prediction['bubble']['makespan'], causes)}")
     print_line(f"path      {_trail(simulation.critical_path.legs())}")
     for line in lines(nearest, prediction, cost.unit) if nearest else ():
         print_line(line)
@@ -73,10 +77,11 @@ def _sizes(experiment: Experiment) -> Sizes:
     return resolve(experiment, asked, num_stages)
 
 
-def _result(experiment: Experiment, sizes: Sizes, cost: Cost, told: dict[str, Any]) -> Result:
+def _result(experiment: Experiment, sizes: Sizes, cost: Cost, told: dict[str, Any], causes: Causes) -> Result:
     return Result.predicted(
         told,
         cost.to_dict(),
+        causes,
         task=experiment.task,
         schedule=experiment.schedule_name,
         num_stages=sizes.num_stages,

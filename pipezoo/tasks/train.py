@@ -14,7 +14,7 @@ from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
 from pipezoo.results.provenance import provenance
-from pipezoo.results.result import Bubble, Bubbles, Memory, Prediction, Result, Spread
+from pipezoo.results.result import Bubble, Bubbles, Causes, Memory, Prediction, Result, Spread
 from pipezoo.results.run_dir import (
     FAILURE,
     METRICS,
@@ -26,13 +26,14 @@ from pipezoo.results.run_dir import (
 from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import count
-from pipezoo.runtime.build import build_pipeline
+from pipezoo.runtime.build import build_pipeline, num_cores
 from pipezoo.runtime.checkpoint import FOLDER, CheckpointWriter
-from pipezoo.runtime.measurements import Steps, measured_cost, message_bytes, peak_bytes, timelines
+from pipezoo.runtime.measurements import Steps, bubble_causes, measured_cost, message_bytes, peak_bytes, timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.restore import check_origin
 from pipezoo.runtime.start_method import start_method, target, with_transport
+from pipezoo.simulator.bubble_causes import BubbleCauses, causes_of_simulation
 from pipezoo.simulator.simulate import Simulation, simulate
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.splitters._stage_modules import names_by_stage, stack_of
@@ -77,7 +78,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         fields = _measure(experiment, sizes, steps, measured)
         cost = measured_cost(pipeline, measured, told, experiment.launch.p2p)
         predicted = simulate(pipeline.schedule, cost)
-        fields |= _compare(predicted, measured[-1], peak_bytes(told), fields["step_seconds"].median)
+        causes = bubble_causes(pipeline, measured[-1], experiment.launch.p2p, num_cores())
+        fields |= _compare(predicted, measured[-1], causes, peak_bytes(told), fields["step_seconds"].median)
         save_timelines(folder, [predicted, *measured[-experiment.record_steps :]])
         print_timelines([predicted, measured[-1]], print_line)
 
@@ -86,7 +88,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         status = "failed" if fields.get("verified") == "failed" else "ok"
         result = replace(_describe(experiment, pipeline, sizes), **fields, export=exported or None, status=status)
         write_json(folder / RESULT, result.to_dict())
-        conclude(result.to_dict(), print_line)
+        conclude(result.to_dict(), print_line, pipeline.num_processes)
     if result.verified == "failed":
         raise VerificationError(str(result.failure))
     return result.to_dict()
@@ -180,12 +182,17 @@ def _measure(experiment: Experiment, sizes: Sizes, steps: Steps, measured: list[
     }
 
 
-def _compare(predicted: Simulation, measured: Timeline, peaks: list[int], step_seconds: float) -> dict[str, Any]:
+def _compare(
+    predicted: Simulation, measured: Timeline, causes: BubbleCauses, peaks: list[int], step_seconds: float
+) -> dict[str, Any]:
     """The fields that put the prediction from this run's own stage times beside what it measured."""
     told = predicted.result()
     error = told["step_seconds"] / step_seconds - 1.0
     return {
-        "bubble": Bubbles(measured=Bubble(**measured.bubbles()), predicted=Bubble(**told["bubble"])),
+        "bubble": Bubbles(
+            measured=Bubble(**measured.bubbles(), causes=Causes(**causes.summary())),
+            predicted=Bubble(**told["bubble"], causes=Causes(**causes_of_simulation(predicted).summary())),
+        ),
         "memory": Memory(measured=list(map(float, peaks)), predicted=told["peak_memory"]),
         "prediction": Prediction.of(told, step_error=error, cost=predicted.cost.to_dict()),
     }

@@ -96,6 +96,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         identity=_identity(experiment, schedule),
         emulated=_emulated(experiment, sizes),
         fault=experiment.fault,
+        recipe=experiment.recipe,
         saved=saved,
         origin=origin,
         checkpoints=checkpoints if experiment.checkpoint.every else None,

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
+from pipezoo.experiment.recipe import Recipe
 from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.executor import RankExecutor, RankProgram
 from pipezoo.runtime.fault_injection import Fault
@@ -43,6 +44,7 @@ class Pipeline:
         identity: what all ranks must agree on: config and schedule, hashed.
         emulated: what actions take, whatever they compute (:mod:`pipezoo.runtime.emulation`); None: what they take.
         fault: what happens to a rank on purpose, if anything.
+        recipe: what is done around the optimizer's step.
         saved: the checkpoint to go on from, if any.
         origin: what made its numbers, for the manifests of its checkpoints.
         checkpoints: the folder of those that this run writes, one after every ``checkpoint_every`` steps and one at
@@ -73,6 +75,7 @@ class Pipeline:
     identity: str
     emulated: Cost | None = None
     fault: Fault | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     saved: Checkpoint | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: Path | None = None

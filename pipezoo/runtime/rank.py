@@ -21,6 +21,7 @@ from pipezoo.runtime.emulation import Emulation
 from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.finite_check import FiniteCheck
+from pipezoo.runtime.gradient_norm import GradientNorm
 from pipezoo.runtime.microbatching import scaled, total
 from pipezoo.runtime.optimizer_state import began, capture, names_of
 from pipezoo.runtime.pipeline import Pipeline
@@ -28,6 +29,7 @@ from pipezoo.runtime.restore import restore_optimizer, restore_random
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
 from pipezoo.runtime.transport import NoMessages, lanes_of
+from pipezoo.runtime.update import Numbers, Update
 from pipezoo.simulator.cost import Cost
 from pipezoo.supervisor.process_group import join_process_group
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
@@ -41,7 +43,7 @@ class Member:
     rank: int
     device: torch.device
     parameters: dict[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer | None
+    update: Update
     told: dict[str, Any] | None
     tied_parameters: list[TiedParameter]
     executor: RankExecutor
@@ -78,10 +80,10 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
         member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
         inputs, target = _batch(pipeline, step, member.owned, device)
         began = time.perf_counter()
-        losses = train_step(member, inputs, target, step, channel)
+        losses, numbers = train_step(member, inputs, target, step, channel)
         spans = member.recorder.take()
         ended = time.perf_counter()
-        channel.end_step(step, began, ended, losses)
+        channel.end_step(step, began, ended, losses, numbers)
         if is_recorded:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
             fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
@@ -100,15 +102,15 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
 
 def train_step(
     member: Member, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, step: int, channel: WorkerChannel
-) -> list[float] | None:
+) -> tuple[list[float] | None, Numbers]:
     """One step on this rank.
 
     Returns:
-        The scaled losses of the microbatches and last their total, where the last stage is; else None.
+        The scaled losses of the microbatches and last their total, where the last stage is, else None; and what the
+        update came to, by name.
     """
-    pipeline, optimizer = member.pipeline, member.optimizer
-    if optimizer is not None:
-        optimizer.zero_grad(set_to_none=True)
+    pipeline, update = member.pipeline, member.update
+    update.begin()
     losses = member.executor.step(inputs, target)
     channel.note(Phase.UPDATE)
     member.finite.losses(step, losses)
@@ -116,10 +118,8 @@ def train_step(
     member.finite.gradients(step, member.parameters)
     if pipeline.verify and step == pipeline.steps_to_do.start:
         _leave_values(pipeline, member.rank, "first", member.owned)
-    if optimizer is not None:
-        optimizer.step()
-        member.finite.parameters(step, member.parameters)
-    return [value.item() for value in (*losses, total(losses))] if losses else None
+    numbers = update.finish(step)
+    return [value.item() for value in (*losses, total(losses))] if losses else None, numbers
 
 
 def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: WorkerChannel) -> Member:
@@ -138,6 +138,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         restore_random(rank, pipeline.num_processes, pipeline.saved)
         if optimizer is not None:
             restore_optimizer(optimizer, parameters.items(), pipeline.saved)
+    finite = _finite_check(pipeline)
     all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
     num_microbatches = pipeline.schedule.num_microbatches
     loss = scaled(pipeline.loss.to(device), num_microbatches)
@@ -146,7 +147,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         rank=rank,
         device=device,
         parameters=parameters,
-        optimizer=optimizer,
+        update=Update(pipeline.recipe, device, parameters, optimizer, finite, _norm(pipeline, rank)),
         told=told,
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
         executor=pipeline.executor.of_rank(
@@ -164,8 +165,17 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
             )
         ),
         recorder=recorder,
-        finite=_finite_check(pipeline),
+        finite=finite,
     )
+
+
+def _norm(pipeline: Pipeline, rank: int) -> GradientNorm | None:
+    """Each parameter is told by the process with the first stage that holds it."""
+    if pipeline.recipe.clip is None:
+        return None
+    learning = {name: p for name, p in pipeline.stages.model.named_parameters() if p.requires_grad}
+    held = [pipeline.stages.parameters(stage) for stage in range(pipeline.stages.num_stages)]
+    return GradientNorm(learning, first_writer(held, pipeline.stage_to_rank.__getitem__), rank, pipeline.num_processes)
 
 
 def _finite_check(pipeline: Pipeline) -> FiniteCheck:
@@ -249,7 +259,7 @@ def _save(member: Member, steps: int) -> dict[str, Any]:
     for stage in member.owned:
         locked |= {**stages.parameters(stage), **stages.buffers(stage)}
     own = {name: tensor for name, tensor in locked.items() if writer.get(name, 0) == member.rank}
-    optimizer, names = member.optimizer, names_of(member.parameters.items())
+    optimizer, names = member.update.optimizer, names_of(member.parameters.items())
     state = None if optimizer is None else capture(optimizer, names, member.told)
     return write_part(pipeline.checkpoints, steps, member.rank, own, state)
 

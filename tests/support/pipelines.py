@@ -30,9 +30,10 @@ WIDTH = 16
 
 @dataclass(frozen=True)
 class Trained:
-    """What a pipeline told of itself: the losses of its steps, the verdict on them, what each process returned."""
+    """What a pipeline told of itself: losses and numbers of its steps, the verdict, what each process returned."""
 
     losses: list[list[float]]
+    numbers: list[dict[str, float]]
     verdict: dict[str, Any]
     told: list[dict[str, Any]]
 
@@ -85,13 +86,16 @@ def build_pipeline(
 
 def train(pipeline: Pipeline) -> Trained:
     losses: list[list[float]] = []
+    numbers: list[dict[str, float]] = []
 
     def on_step(name: str, message: dict[str, Any]) -> None:
         if message["losses"]:
             losses.append(message["losses"])
+            numbers.append(message["numbers"])
 
     limits, log = Limits(20.0, 20.0), pipeline.file("log")
     ranks = {f"rank {rank}": partial(run_rank, rank, pipeline) for rank in range(pipeline.num_processes)}
     told = launch(ranks, limits, log, handlers=Handlers(step=on_step))
-    verdict = launch({"reference": partial(verify_run, losses, None, pipeline)}, limits, log)["reference"]
-    return Trained(losses, verdict, list(told.values()))
+    judged = partial(verify_run, losses, None, pipeline, numbers=numbers)
+    verdict = launch({"reference": judged}, limits, log)["reference"]
+    return Trained(losses, numbers, verdict, list(told.values()))

@@ -29,6 +29,7 @@ from pipezoo.runtime.restore import check_origin, restore_model, restore_optimiz
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
 from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
+from pipezoo.runtime.try_reference import try_reference
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.lowering import lower, receives_first
 from pipezoo.schedule.nccl_order import check_queues
@@ -199,7 +200,8 @@ def _split(
                 raise ValueError(f"the target is {type(tensor).__name__}; valid: a tensor")
             if not tensor.dim() or tensor.shape[0] != asked.batch_size:
                 raise ValueError(
-                    f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch"
+                    f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch as its "
+                    "first dimension; valid: rows first, which the data turn and the model's forward turns back"
                 )
     except ValueError as error:
         raise experiment.data.reword(error) from error
@@ -219,6 +221,8 @@ def _split(
         split_backward = _split_backwards(experiment, sizes.schedule)
         trial = try_out(modules, example, target, scale, split_backward, experiment.executor().inspect)
         stages = Stages.of(model, modules, trial.boundaries)
+        if experiment.verify:
+            try_reference(model, example, target, scale)
     except ValueError as error:
         raise experiment.model.reword(error) from error
     _check_random(experiment, model, example)

@@ -8,10 +8,8 @@ The boundaries are the static metadata that every message is received with; ``tr
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -148,13 +146,6 @@ def to_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def first_rows(tensors: Sequence[torch.Tensor], rows: int) -> Tensors:
     return tuple(tensor[:rows] for tensor in tensors)
-
-
-def copies(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """Copies of the modules; what they share among each other, the copies share."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own tree specs
-        return copy.deepcopy(list(modules))
 
 
 def as_sent(tensor: torch.Tensor) -> torch.Tensor:

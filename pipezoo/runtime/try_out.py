@@ -22,7 +22,8 @@ from torch import nn
 
 from pipezoo.errors import ArgumentError, first_line
 from pipezoo.runtime.randomness import leaving_no_trace
-from pipezoo.runtime.stages import LossFunction, Tensors, as_sent, copies, empty
+from pipezoo.runtime.stages import LossFunction, Tensors, as_sent, empty
+from pipezoo.splitters._copies import copies
 from pipezoo.supervisor.processes import unsafe_to_fork
 
 Inspect = Callable[[int, nn.Module, nn.Module, list[torch.Tensor], list[torch.Tensor]], None]
@@ -68,7 +69,7 @@ def try_out(
             for index in sorted(split_backward):
                 leaves, ends = ([tensor for tensor in side if tensor.requires_grad] for side in graph[index])
                 inspect(index, modules[index], copied[index], ends, leaves)
-        _in_a_fork_beside_gpus(lambda: _backward(copied, graph, value, split_backward))
+        in_a_fork_beside_gpus(lambda: _backward(copied, graph, value, split_backward))
     pairs = [
         (parameter, copy)
         for original, module in zip(modules, copied, strict=True)
@@ -194,7 +195,7 @@ def _backward(
                 raise ValueError(f"stage {index}: the gradient of {name} is sparse; valid: sparse=False")
 
 
-def _in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
+def in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
     """Do ``work``, which raises ValueError.
 
     A backward starts the driver of every GPU. Where torch is built for GPUs it also starts autograd's threads, on
@@ -209,7 +210,7 @@ def _in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as error:
-            text = str(error) or type(error).__name__
+            text = str(error) if type(error) is ValueError else first_line(error)
         os.write(writing, text.encode()[:4000])
         os._exit(0)
     os.close(writing)

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipezoo.errors import ArgumentError
 from pipezoo.splitters._chain import check_covered, stages_of
-from pipezoo.splitters._dry_run import twin_of
+from pipezoo.splitters._copies import copies
 from pipezoo.splitters._names import chain_of
 from pipezoo.splitters._partition import group_balanced
 from pipezoo.splitters._tracing import join, trace
@@ -52,13 +52,13 @@ def split(
     check_int("repeats", repeats, 1)
     names = _chain_of(model, example)
     if names is not None:
-        twin = twin_of(model, share_buffers=False)
+        twin = copies([model])[0]
         pieces: list[nn.Module] = [twin.get_submodule(name) for name in names]
         groups = _groups(_weights(pieces, example, by, repeats), num_stages, "modules in a row")
         return stages_of(model, [[names[i] for i in group] for group in groups], example)
     traced = trace(model, example)
     pieces = join(traced, [range(i, i + 1) for i in range(len(traced.pieces))])
-    weights = _weights([twin_of(piece, share_buffers=False) for piece in pieces], example, by, repeats)
+    weights = _weights(copies(pieces), example, by, repeats)
     return join(traced, _groups(weights, num_stages, "pieces between its pipe_split() calls"))
 
 

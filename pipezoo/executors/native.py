@@ -23,6 +23,7 @@ from torch import nn
 from pipezoo.executors.split_backward import Later, input_gradient, weight_gradient
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.autograd_engine import run_backward
 from pipezoo.runtime.executor import RankProgram, RankStage, Tensors
 from pipezoo.runtime.microbatching import microbatches
 from pipezoo.runtime.pipeline import Pipeline
@@ -79,7 +80,7 @@ class StageSlots:
         ends, grads, leaves = self._graph(mb)
         began = self.watch.begin(self.index, Op.B)
         if ends:
-            torch.autograd.backward(ends, grads)
+            run_backward(ends, grads)
         if self.stage.weight_gradient is not None:
             self.stage.weight_gradient()
         self._hand_back([leaf.grad for leaf in leaves], leaves, mb)
@@ -90,7 +91,7 @@ class StageSlots:
         ends, grads, leaves = self._graph(mb)
         began = self.watch.begin(self.index, Op.I)
         if self.stage.weight_gradient is not None:
-            torch.autograd.backward(ends, grads)
+            run_backward(ends, grads)
             found: list[torch.Tensor | None] = [leaf.grad for leaf in leaves]
         else:
             found, self.later[mb] = input_gradient(ends, grads, leaves)

@@ -87,6 +87,10 @@ class Pipeline:
         """The indices of the steps of this run; those before were done by the one whose checkpoint it goes on from."""
         return range(self.saved.step if self.saved else 0, self.steps)
 
+    def records(self, step: int) -> bool:
+        """Whether the timeline of this step is kept."""
+        return step >= self.steps - self.record_steps
+
     def saves_after(self, step: int) -> bool:
         return self.checkpoints is not None and ((step + 1) % self.checkpoint_every == 0 or step == self.steps - 1)
 

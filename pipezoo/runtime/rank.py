@@ -75,7 +75,7 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     recorded, rest, before = [], [], time.perf_counter()
     for step in pipeline.steps_to_do:
         channel.begin_step(step)
-        is_recorded = step >= pipeline.steps - pipeline.record_steps
+        is_recorded = pipeline.records(step)
         is_first = step == pipeline.steps_to_do.start
         member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
         inputs, target = _batch(pipeline, step, member.owned, device)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo import errors
-from pipezoo.supervisor.processes import die_with_parent, exit_now, let_signals_come
+from pipezoo.supervisor.processes import die_with_parent, exit_now, keep_freed_memory, let_signals_come
 from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
 
 WORKER_LOG = "-----"  # opens each entry of the log that is not what a process printed
@@ -41,6 +41,7 @@ def run_worker(
 ) -> None:
     """Run ``target`` as process ``name``, say what it returned or why it failed, and leave."""
     die_with_parent(parent)
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     let_signals_come()

@@ -22,6 +22,7 @@ from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, check_model_fits
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
+from pipezoo.runtime.feed import source_of
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.randomness import drawing_module
@@ -57,7 +58,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     dtype = getattr(torch, experiment.dtype)
     check_model_fits(experiment, dtype)
     with AllocationGuard():
-        data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
+        data = source_of(experiment.data, asked.batch_size, experiment.seed)
         loss = experiment.loss()
         saved = None if experiment.resume is None else read(experiment.resume)
         origin = _origin(experiment, asked.batch_size)
@@ -113,6 +114,10 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
     if not pipeline.steps_to_do:
         done = pipeline.steps_to_do.start
         raise ConfigError(f"steps={pipeline.steps}: the checkpoint has {done} behind it already; valid: > {done}")
+    batches = getattr(pipeline.batch, "num_steps", pipeline.steps)
+    if batches < pipeline.steps:
+        why = f"data={experiment.data_name} ends after {batches} batches"
+        raise ConfigError(f"steps={pipeline.steps}: {why}; valid: steps<={batches}, or data.repeat=true")
     if pipeline.fault is not None:
         pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
     model = pipeline.stages.model

@@ -20,6 +20,7 @@ from pipezoo.runtime.checkpoint import first_writer, write_part
 from pipezoo.runtime.emulation import Emulation
 from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
+from pipezoo.runtime.feed import Source, opened
 from pipezoo.runtime.finite_check import FiniteCheck
 from pipezoo.runtime.gradient_norm import GradientNorm
 from pipezoo.runtime.microbatching import scaled, total
@@ -72,13 +73,28 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     channel.note(Phase.BUILD)
     member = _assemble(pipeline, rank, device, channel)
     meter, silent = _meter(member), member.recorder if pipeline.emulated else NoRecorder()
+    with opened(pipeline.batch, pipeline.steps_to_do if _eats(member) else range(0)) as feed:
+        recorded, rest = _steps(member, feed, meter, silent, channel)
+    channel.note(Phase.LEAVE)
+    np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
+    if pipeline.verify:
+        _leave_values(pipeline, rank, "last", member.owned)
+    dist.barrier()
+    return {"memory": meter.read(), "rest": float(np.median(rest))}
+
+
+def _steps(
+    member: Member, feed: Source, meter: ActivationMeter, silent: Recorder, channel: WorkerChannel
+) -> tuple[list[Any], list[float]]:
+    """All steps. The recorded spans, and the seconds of the recorded steps outside their actions."""
+    pipeline, device = member.pipeline, member.device
     recorded, rest, before = [], [], time.perf_counter()
     for step in pipeline.steps_to_do:
         channel.begin_step(step)
         is_recorded = pipeline.records(step)
         is_first = step == pipeline.steps_to_do.start
         member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
-        inputs, target = _batch(pipeline, step, member.owned, device)
+        inputs, target = _batch(pipeline, feed, step, member.owned, device)
         began = time.perf_counter()
         losses, numbers = train_step(member, inputs, target, step, channel)
         spans = member.recorder.take()
@@ -92,12 +108,7 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
             channel.note(Phase.SAVE)
             channel.send("saved", **_save(member, step + 1))
         before = ended
-    channel.note(Phase.LEAVE)
-    np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
-    if pipeline.verify:
-        _leave_values(pipeline, rank, "last", member.owned)
-    dist.barrier()
-    return {"memory": meter.read(), "rest": float(np.median(rest))}
+    return recorded, rest
 
 
 def train_step(
@@ -236,14 +247,19 @@ def _stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
     return RankStage(module, index, inputs, outputs, weight_gradient)  # type: ignore[arg-type]
 
 
+def _eats(member: Member) -> bool:
+    """Whether this rank needs any of the data: it has the first stage or the last."""
+    return 0 in member.owned or member.pipeline.stages.num_stages - 1 in member.owned
+
+
 def _batch(
-    pipeline: Pipeline, step: int, owned: list[int], device: torch.device
+    pipeline: Pipeline, feed: Source, step: int, owned: list[int], device: torch.device
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
     """What this rank needs of the batch: the inputs for the first stage, the target for the last."""
     first, last = 0 in owned, pipeline.stages.num_stages - 1 in owned
     if not (first or last):
         return (), None
-    batch = pipeline.batch(step)
+    batch = feed(step)
     inputs, target = inputs_of(pipeline.stages.model, batch, pipeline.dtype), to_dtype(batch.target, pipeline.dtype)
     num_microbatches = pipeline.schedule.num_microbatches
     check_batch(step, (*inputs, target), pipeline.first_batch, pipeline.num_processes, num_microbatches)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pipezoo.runtime.feed import begin
 from pipezoo.runtime.microbatching import LossFunction, Tensors, microbatches, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.restore import restore_optimizer
@@ -58,6 +59,7 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
     shares = TiedGradients(pipeline, device)
     history, gradients, tied_parameters = [], {}, []
     numbers: list[dict[str, float]] = []
+    begin(pipeline.batch)
     for step in pipeline.steps_to_do:
         beat(step)
         optimizer.zero_grad(set_to_none=True)

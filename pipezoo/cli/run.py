@@ -112,6 +112,8 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         print_line(_header(experiment.task))
         if experiment.task in WITH_MODEL:
             begin_deadline(experiment.launch.start_timeout)
+        else:
+            end_deadline()  # it starts no process
         check_components(experiment)
         task = task_of(experiment.task)
         check()  # an import may have caught what a signal raised

@@ -13,19 +13,15 @@ from torch import nn
 
 from pipezoo.runtime.stages import Tensors
 from pipezoo.splitters._copies import copies
+from pipezoo.splitters._dry_run import state_kept
 
 
 @contextmanager
 def leaving_no_trace() -> Iterator[None]:
-    """Leave the generators of torch, numpy and Python as they were, and keep warnings for the run itself."""
-    ours, numpys = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
+    """Leave generators and torch's modes as they were, and keep warnings for the run itself."""
+    with state_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def drawing_module(model: nn.Module, example: Tensors) -> tuple[str, str] | None:

@@ -70,12 +70,24 @@ def try_out(
                 leaves, ends = ([tensor for tensor in side if tensor.requires_grad] for side in graph[index])
                 inspect(index, modules[index], copied[index], ends, leaves)
         in_a_fork_beside_gpus(lambda: _backward(copied, graph, value, split_backward))
+        _check_parameters(modules, copied)
     pairs = [
         (parameter, copy)
         for original, module in zip(modules, copied, strict=True)
         for parameter, copy in zip(original.parameters(), module.parameters(), strict=True)
     ]
     return Trial(boundaries, {id(parameter): copy for parameter, copy in pairs if copy.requires_grad})
+
+
+def _check_parameters(modules: Sequence[nn.Module], copied: Sequence[nn.Module]) -> None:
+    """Raises ValueError where a forward has made a parameter, or taken one away: no optimizer would know."""
+    for index, (original, module) in enumerate(zip(modules, copied, strict=True)):
+        before, after = ({name for name, _ in each.named_parameters()} for each in (original, module))
+        for name in sorted(before ^ after):
+            raise ValueError(
+                f"stage {index}: its forward {'adds' if name in after else 'removes'} the parameter {name}; "
+                "valid: parameters of the constructor"
+            )
 
 
 def try_optimizer(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -34,17 +35,28 @@ def run(stages: Sequence[nn.Module], example: tuple[Tensor, ...]) -> Any:
     numbers of torch, numpy and Python, and their generators are left as they were.
     """
     inputs = tuple(tensor.clone() for tensor in example)
-    devices = {tensor.device for tensor in example if tensor.is_cuda}
+    with state_kept({tensor.device for tensor in example if tensor.is_cuda}), torch.enable_grad():
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        return run_stages(stages, inputs)
+
+
+@contextmanager
+def state_kept(devices: Collection[torch.device] = ()) -> Iterator[None]:
+    """Leave what the whole process shares as it was: generators of torch, numpy and Python, and torch's modes."""
     ours, numpys = random.getstate(), np.random.get_state()
+    dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     try:
-        with torch.enable_grad(), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(0)
-            random.seed(0)
-            np.random.seed(0)
-            return run_stages(stages, inputs)
+        with torch.random.fork_rng(devices=devices):
+            yield
     finally:
         random.setstate(ours)
         np.random.set_state(numpys)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def output_of(model: nn.Module, example: tuple[Tensor, ...]) -> Any:

@@ -90,6 +90,20 @@ class HookThatReturns(Layer):
         self.lin.weight.register_post_accumulate_grad_hook(lambda p: p.grad)
 
 
+class MakesAParameter(Layer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "scale"):
+            self.scale = nn.Parameter(torch.ones(WIDTH))
+        return super().forward(x) * self.scale
+
+
+class ChangesModes(Layer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(3)
+        return super().forward(x)
+
+
 KINDS = {
     "plain": Layer,
     **{
@@ -104,6 +118,8 @@ KINDS = {
             MovesItsBias,
             NumpyNoise,
             HookThatReturns,
+            MakesAParameter,
+            ChangesModes,
         )
     },
 }
@@ -114,6 +130,7 @@ REFUSED = {
     "AsksTheSystem": AGAIN,
     "CountsOutside": AGAIN,
     "DrawsInItsBackward": "its backward draws random numbers",
+    "MakesAParameter": "stage 1: its forward adds the parameter chain.0.scale; valid: parameters of the constructor",
     "NumpyNoise": r"2 \(NumpyNoise\) draws random numbers",
     "HookThatReturns": "fails in its backward: RuntimeError: Tensor post accumulate grad hooks should return None",
 }
@@ -125,9 +142,10 @@ def test_refused_before_a_process_starts(tmp_path: Path, kind: str) -> None:
         build_pipeline(experiment((Chain, {"kind": kind})), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["plain", "HooksWhatItComputes", "MovesItsBias"])
+@pytest.mark.parametrize("kind", ["plain", "HooksWhatItComputes", "MovesItsBias", "ChangesModes"])
 def test_built_and_left_as_it_was(tmp_path: Path, kind: str) -> None:
     pipeline, _ = build_pipeline(experiment((Chain, {"kind": kind})), tmp_path)
+    assert (torch.get_default_dtype(), torch.get_num_threads()) == (torch.float32, 1)
     torch.manual_seed(0)
     for ours, theirs in zip(pipeline.stages.model.parameters(), Chain(kind).parameters(), strict=True):
         assert torch.equal(ours, theirs)

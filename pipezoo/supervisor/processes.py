@@ -118,7 +118,7 @@ def gpu_driver_started(maps: Path = Path("/proc/self/maps"), driver: str = "libc
 def end_monitors() -> None:
     """End the threads of tqdm that watch its bars: they only wait, and each new bar starts one anew.
 
-    A stage that torch traced makes a bar in every forward, so wherever tqdm is installed such a thread runs.
+    torch's interpreter of traces makes a bar in every run, as do libraries that load models and data.
     """
     for thread in threading.enumerate():
         if type(thread).__module__ == "tqdm._monitor":

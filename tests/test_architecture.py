@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pipezoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
-PRIVATE_TORCH = ("runtime/torch_runtime.py", "runtime/autograd_engine.py")  # alone may name what torch underscores
+PRIVATE_TORCH = tuple(f"runtime/{name}.py" for name in ("torch_runtime", "autograd_engine", "trees"))  # no other files
 
 
 def offenders(find) -> list[str]:
@@ -36,7 +36,7 @@ def torchs_underscored_names(tree: ast.AST):
                 yield node, name
 
 
-def test_torchs_underscored_names_live_in_two_files():
+def test_torchs_underscored_names_live_in_three_files():
     assert offenders(torchs_underscored_names) == []
 
 

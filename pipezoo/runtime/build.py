@@ -76,7 +76,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     pipeline = Pipeline(
         stages=stages,
         schedule=schedule,
-        actions=_actions(experiment, schedule, placed),
+        actions=_actions(experiment, schedule, placed, stages),
         stage_to_rank=placed,
         fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
@@ -171,13 +171,13 @@ def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None)
     return model if saved is None else restore_model(model, saved)
 
 
-def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...]) -> list[list[Action]]:
+def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...], stages: Stages) -> list[list[Action]]:
     """What each process executes. Who writes messages out has them where they are written.
 
     Measured over gloo (``benchmarks/step.py``): receives posted first shorten the step of a rank with several stages by
     3 to 10 %, and lengthen that of 1F1B, whose neighbours then write to each other at the same moment.
     """
-    actions = lower(schedule, placed)
+    actions = lower(schedule, placed, [(hop.before, hop.after) for hop in stages.wiring.skips])
     has_several = schedule.num_stages > schedule.num_ranks
     if experiment.device == "cpu" and has_several and not schedule.has_messages:
         return [receives_first(of_process) for of_process in actions]
@@ -224,8 +224,10 @@ def _split(
     try:
         target = to_dtype(batch.target[: asked.rows], dtype)
         split_backward = _split_backwards(experiment, sizes.schedule)
-        trial = try_out(modules, example, target, scale, split_backward, experiment.executor().inspect)
-        stages = Stages.of(model, modules, trial.boundaries)
+        executor = experiment.executor()
+        relay = executor.relays or sizes.schedule.has_messages
+        trial = try_out(modules, example, target, scale, split_backward, executor.inspect, relay)
+        stages = Stages.of(model, modules, trial.wiring)
         if experiment.verify:
             try_reference(model, example, target, scale)
     except ValueError as error:

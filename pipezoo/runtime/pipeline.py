@@ -114,7 +114,14 @@ class Pipeline:
 
 
 class Executor(Protocol):
-    """A way to execute a pipeline, made before its ranks are."""
+    """A way to execute a pipeline, made before its ranks are.
+
+    Args:
+        relays: whether its stages exchange values with their neighbours alone, so that skips go through all between.
+    """
+
+    @property
+    def relays(self) -> bool: ...
 
     def inspect(
         self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]

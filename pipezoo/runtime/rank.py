@@ -170,7 +170,8 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
                 num_microbatches=num_microbatches,
                 device=device,
                 loss=loss,
-                lanes=lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank),
+                hops=pipeline.stages.wiring.hops,
+                lanes=lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank),
                 endpoint=pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages(),
                 note=note,
             )
@@ -243,8 +244,10 @@ def _stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
     if pipeline.own_weight_gradient:
         module.toggle()  # type: ignore[operator]
         weight_gradient = module.compute_dW
-    inputs, outputs = pipeline.stages.boundaries[index : index + 2]
-    return RankStage(module, index, inputs, outputs, weight_gradient)  # type: ignore[arg-type]
+    wiring = pipeline.stages.wiring
+    wired = wiring.stage_module(index, module, copies=pipeline.executor.relays)
+    plan = wiring.stages[index]
+    return RankStage(wired, index, plan.inputs, plan.outputs, weight_gradient)  # type: ignore[arg-type]
 
 
 def _eats(member: Member) -> bool:

@@ -54,13 +54,18 @@ def build_pipeline(
     batch = data(0)
     example = first_rows(inputs_of(whole, batch, dtype), ROWS)
     modules = split(whole, schedule.num_stages, example)
-    boundaries = try_out(
-        modules, example, batch.target[:ROWS].to(dtype), scaled(loss, schedule.num_microbatches)
-    ).boundaries
+    executor = changes.get("executor", native())
+    wiring = try_out(
+        modules,
+        example,
+        batch.target[:ROWS].to(dtype),
+        scaled(loss, schedule.num_microbatches),
+        relay=executor.relays or schedule.has_messages,
+    ).wiring
     pipeline = Pipeline(
-        stages=Stages.of(whole, modules, boundaries),
+        stages=Stages.of(whole, modules, wiring),
         schedule=schedule,
-        actions=lower(schedule),
+        actions=lower(schedule, skips=[(hop.before, hop.after) for hop in wiring.skips]),
         stage_to_rank=schedule.stage_to_rank,
         fresh_model=partial(make_model, model, 0, dtype),
         batch=data,

@@ -26,6 +26,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from pipezoo.report.cause_bars import cause_bars
 from pipezoo.report.chart import line_chart
 from pipezoo.report.colors import MEANING
 from pipezoo.results.run import Run, flat, read_run
@@ -37,6 +38,7 @@ from pipezoo.simulator.timeline import Timeline
 
 MOST_SPANS = 1_000_000  # of one timeline on a page; of more, evenly chosen ranks are shown
 ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = {"lanes.js": ("waits.js", "lanes.js")}
 
 
 def write_report(folder: str | Path) -> Path:
@@ -62,10 +64,12 @@ def run_page(run: Run) -> str:
         error=_error(run.result),
         problems=run.problems,
         facts=_facts(run),
+        sizes=_sizes(run),
         derived=_derived(run.result),
         memory_unit=run.memory_unit,
         losses=line_chart(losses, "loss by step", from_zero=False) if run.losses else None,
         memory=_memory(run),
+        causes=cause_bars(run),
         commands=_commands(run),
         config_text=run.config_text,
         everything=list(flat(run.result)),
@@ -85,7 +89,7 @@ def numbered(timelines: Sequence[Timeline]) -> list[Timeline]:
 
 def render(template: str, title: str, data: Any = None, script: str = "lanes.js", **values: Any) -> str:
     """A page from a template; ``data`` is for its script, and everything else is escaped unless it is ``Markup``."""
-    style, code = _asset("page.css"), _asset(script)
+    style, code = _asset("page.css"), "".join(map(_asset, SCRIPTS.get(script, (script,))))
     policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(code)}'; "
     policy += "base-uri 'none'; form-action 'none'"
     used = {op for line in (data or {}).get("timelines", ()) for op in line["ops"]}
@@ -193,10 +197,14 @@ Fact = tuple[str, str, str]  # name, value, note
 
 def _facts(run: Run) -> list[dict[str, str]]:
     facts = [*_times(run), *_bubbles(run), *_prediction(run)]
-    for key in ("num_stages", "num_ranks", "num_microbatches", "batch_size", "dtype", "device", "launch"):
-        if isinstance(value := run.result.get(key), (str, int)):
-            facts.append((key.removeprefix("num_").replace("_", " "), str(value), ""))
     return [{"name": name, "value": value, "note": note} for name, value, note in facts]
+
+
+def _sizes(run: Run) -> str:
+    """What ran, in one line."""
+    keys = ("num_stages", "num_ranks", "num_microbatches", "batch_size", "dtype", "device", "launch", "executor")
+    known = [(key.removeprefix("num_").replace("_", " "), run.result.get(key)) for key in keys]
+    return ", ".join(f"{name} {value}" for name, value in known if isinstance(value, (str, int)))
 
 
 def _times(run: Run) -> Iterator[Fact]:

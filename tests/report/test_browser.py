@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 from pipezoo.report.compare import to_page
 from pipezoo.report.html import run_page, write_report
 from pipezoo.report.sweep_page import write_sweep_report
-from pipezoo.results.run import Run, read_run
+from pipezoo.results.run import Run, Timelines, read_run
 from pipezoo.results.run_dir import write_text
 from pipezoo.results.timeline_file import load_timelines, save_timelines
+from pipezoo.schedule.schedule import Schedule
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.simulate import simulate
 from tests.support.browser import CHROMIUM, Browser
 from tests.support.run_folders import run_folder
 from tests.support.timelines import timeline
@@ -87,7 +91,10 @@ def test_the_mouse_on_a_span_tells_what_it_is_in_both_timelines(browser: Browser
     assert tip[2].startswith("predicted: takes 1 ms")
     assert tip[3].startswith("measured: takes ")
     browser.mouse("mouseMoved", left + 300, top + 38)
-    assert browser.run("document.querySelector('.tip').textContent").startswith("rank 0 idle for ")
+    assert browser.run("document.querySelector('.tip').textContent").splitlines() == [
+        "rank 0 waits 6 ms before 0B0",
+        "6 ms until 1B0 of rank 1 ended",
+    ]
 
 
 def test_memory_over_time_can_be_shown_and_hidden(browser: Browser, tmp_path: Path) -> None:
@@ -187,3 +194,117 @@ def test_the_page_of_a_sweep_sorts_its_table_and_links_its_jobs(browser: Browser
     assert browser.run("document.querySelectorAll('.multiples svg').length") == 3
     assert browser.run("document.querySelectorAll('.chart').length") == 3
     assert browser.messages == []
+
+
+TOLD = "document.querySelector('.told').textContent"
+
+
+def press(browser: Browser, *names: str) -> list[str]:
+    """What the page says after each key."""
+    said = []
+    for name in names:
+        browser.call("Input.dispatchKeyEvent", type="keyDown", key=name)
+        browser.mouse("mouseMoved", 5, 5)
+        said.append(browser.run(TOLD))
+    return said
+
+
+def place(browser: Browser, x: float, y: float) -> tuple[float, float]:
+    """A point of the canvas, from its left top corner."""
+    left, top = browser.run(f"(({{left, top}}) => [left, top])({CANVAS}.getBoundingClientRect())")
+    return left + x, top + y
+
+
+def click(browser: Browser, x: float, y: float) -> str:
+    for kind, buttons in (("mousePressed", 1), ("mouseReleased", 0)):
+        browser.mouse(kind, *place(browser, x, y), button="left", buttons=buttons, clickCount=1)
+    return browser.run(TOLD)
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Path:
+    """Rank 0 waits from 4 to 6 for the first gradient of rank 1, which takes 4 as rank 1 has a slow backward."""
+    order = Schedule.from_orders([["0F0", "0F1", "0B0", "0B1"], ["1F0", "1B0", "1F1", "1B1"]], name="two")
+    line = simulate(order, Cost(F=[1, 1], B=[2, 4], unit="unit"))
+    write_text(tmp_path / "report.html", run_page(Run(tmp_path, {"status": "ok"}, timelines=Timelines([line]))))
+    return tmp_path / "report.html"
+
+
+IDLE = "predicted: rank 0 waits 4 units before 0B0: 4 units until 1B0 of rank 1 ended."
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_click_on_an_idle_stretch_tells_and_frames_the_chain_behind_it(
+    browser: Browser, waiting: Path, width: int
+) -> None:
+    browser.open(waiting, width)
+    plot = (58, 1280 - 50 - 60 - 112) if width == 1280 else (22, 400 - 26 - 22 - 14)
+    said = click(browser, plot[0] + plot[1] * 4 / 13, 40)
+
+    assert said == IDLE + " Behind it: 1B0 (rank 1, 2 actions from 1F0 on), which waited for 0F0 (rank 0)."
+    assert shown(browser)["chain"] == 4  # 0B0, 1B0, 1F0, 0F0
+
+
+def test_the_keyboard_walks_from_action_to_action_and_over_idle_stretches(browser: Browser, waiting: Path) -> None:
+    browser.open(waiting)
+    browser.run(f"{CANVAS}.focus()")
+    said = press(browser, "Enter", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "Escape")
+
+    assert [words.partition(". ")[0] for words in said] == [
+        "predicted: 0F0 of rank 0, 0 units to 1 units",
+        "predicted: 0F1 of rank 0, 1 units to 2 units",
+        IDLE.removesuffix("."),
+        "predicted: 0B0 of rank 0, 6 units to 8 units",
+        "predicted: 1F1 of rank 1, 6 units to 7 units",
+        "predicted: 1B0 of rank 1, 2 units to 6 units",
+        "",
+    ]
+    assert browser.run("document.querySelector('.told').getAttribute('role')") == "status"
+
+
+def test_a_stretch_that_is_marked_is_added_up(browser: Browser, waiting: Path) -> None:
+    browser.open(waiting)
+    plot = (58, 1280 - 50 - 60 - 112)
+    for kind, time in (("mousePressed", 0), ("mouseMoved", 4), ("mouseMoved", 13), ("mouseReleased", 13)):
+        x = plot[0] + 2 + (plot[1] - 4) * time / 13
+        browser.mouse(kind, *place(browser, x, 60), button="left", buttons=1, clickCount=1, modifiers=8)  # Shift
+
+    said = browser.run(TOLD)
+    assert "F 4 units, B 12 units; idle by rank 0: 5" in said.replace("3.99", "4").replace("11.9", "12"), said
+
+
+def test_path_and_messages_are_drawn_when_asked_for(browser: Browser, waiting: Path) -> None:
+    browser.open(waiting)
+    browser.run("document.querySelector('[data-act=messages]').click()")
+    browser.run("document.querySelector('[data-act=path]').click()")
+    browser.mouse("mouseMoved", 5, 5)
+
+    assert shown(browser)["messages"] == 4  # 0F0 and 0F1 to rank 1, 1B0 and 1B1 to rank 0
+    assert browser.messages == []
+
+
+def test_lanes_of_many_ranks_grow_until_their_actions_have_names(browser: Browser, tmp_path: Path) -> None:
+    lines = Timelines([timeline(64, 64)])
+    write_text(tmp_path / "report.html", run_page(Run(tmp_path, {"status": "ok"}, timelines=lines)))
+    browser.open(tmp_path / "report.html")
+    whole = shown(browser)
+    for _ in range(4):
+        browser.run("document.querySelector('[data-act=in]').click()")
+    browser.mouse("mouseMoved", 5, 5)
+
+    assert whole["labels"] == 0
+    assert shown(browser)["labels"] > 64
+    assert browser.run("document.querySelector('.scroller').scrollHeight") > browser.run("innerHeight") * 0.8
+
+
+@pytest.mark.skipif("PIPEZOO_AXE" not in os.environ, reason="PIPEZOO_AXE names no axe.min.js (npm pack axe-core)")
+@pytest.mark.parametrize("page", ["run", "comparison", "sweep"])
+def test_axe_finds_nothing_to_mend(browser: Browser, tmp_path: Path, page: str) -> None:
+    folders = [run_folder(tmp_path / "sweep" / name, schedule=name) for name in ("1f1b", "zb")]
+    write_text(tmp_path / "comparison.html", to_page(list(map(read_run, folders))))
+    pages = {"run": write_report(folders[0]), "comparison": tmp_path / "comparison.html"}
+    pages["sweep"] = write_sweep_report(tmp_path / "sweep")
+    browser.open(pages[page])
+    browser.run(Path(os.environ["PIPEZOO_AXE"]).read_text(encoding="utf-8") + "; 0")
+    said = browser.run("axe.run().then((all) => all.violations.map((v) => [v.id, v.nodes[0].html.slice(0, 200)]))")
+    assert said == []

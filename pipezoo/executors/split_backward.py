@@ -50,11 +50,10 @@ def input_gradient(
     if pieces is None:  # a parameter at several nodes
         found = torch.autograd.grad(outputs, inputs, arrived, retain_graph=True, allow_unused=True) if inputs else ()
         return list(found), [Later(ends, arrived, graph.parameters())]
-    own = {end: gradient for end, gradient in zip(ends, arrived, strict=True) if graph.is_beside(end)}
-    kept = [edge for piece in pieces for edge in piece.edges if edge not in own]
+    kept = [edge for piece in pieces for edge in piece.edges]
     wanted: list[Any] = [*inputs, *kept]
     found = torch.autograd.grad(outputs, wanted, arrived, retain_graph=True, allow_unused=True) if wanted else ()
-    reached = dict(zip(kept, found[len(inputs) :], strict=True)) | own  # one of these may lead to another
+    reached = dict(zip(kept, found[len(inputs) :], strict=True))
     later = []
     for piece in pieces:
         known = [(edge, reached[edge]) for edge in piece.edges if reached[edge] is not None]
@@ -103,10 +102,6 @@ class _Graph:
                     self._seen.setdefault(child, set()).add(place)
                     if child not in self._leads:
                         stack.append((child, False))
-
-    def is_beside(self, end: GradientEdge) -> bool:
-        """Whether this end leads to no input, so that W begins with what arrived there."""
-        return not self._leads[end.node]
 
     def parameters(self) -> list[torch.Tensor]:
         """Every leaf behind the ends that is no input."""

@@ -70,8 +70,8 @@ class TurnTaking:
         self._begin()
         self._link.begin_step(step)
 
-    def end_step(self, step: int, began: float, ended: float, losses: list[float] | None) -> None:
-        self._link.end_step(step, began, ended, losses)
+    def end_step(self, step: int, began: float, ended: float, losses: list[float] | None, *more: Any) -> None:
+        self._link.end_step(step, began, ended, losses, *more)
         self.ours.append(self._end())
         if losses and self._loss is not None:
             self.losses.append((self._loss, losses[-1]))

@@ -7,6 +7,8 @@ under the key that the user typed. Anything else is a defect of ours.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Sequence
 from enum import Enum
@@ -21,6 +23,7 @@ class Missing(Enum):
 
 
 MISSING = Missing.VALUE
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # of the system, where there is no room to write
 
 
 class ArgumentError(ValueError):
@@ -77,6 +80,13 @@ def show(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(show, value))}]"
     return str(value)
+
+
+def no_room(error: BaseException) -> str | None:
+    """Why nothing can be written, where that is the error, also in the words of a library; else None."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error) if error.errno in FULL else None
+    return next((os.strerror(number) for number in FULL if os.strerror(number) in str(error)), None)
 
 
 def first_line(error: BaseException) -> str:

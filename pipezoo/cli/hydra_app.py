@@ -34,6 +34,7 @@ from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.registry import conf_dir
 from pipezoo.results.sanitize import printable
 from pipezoo.supervisor.garbage import resume_collection
+from pipezoo.supervisor.start_deadline import deadline_of_its_own, end_deadline
 
 
 @dataclass
@@ -133,6 +134,7 @@ class NoteSweep(Callback):
     """Hydra's callback that tells us where a sweep goes, whichever launcher runs its jobs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        end_deadline()  # a sweep may have any number of runs, each of which is composed now
         folder = Path(config.hydra.sweep.dir).absolute()
         typed = config.hydra.overrides
         try:
@@ -163,7 +165,8 @@ def _compose_once(loader: ConfigLoader) -> None:
         words = tuple(sweep_overrides)
         cfg = known.pop(words, None)
         if cfg is None or not OmegaConf.is_missing(cfg.hydra.job, "num"):  # a job that has run; this is another
-            cfg = known[words] = compose(master_config, sweep_overrides)
+            with deadline_of_its_own():
+                cfg = known[words] = compose(master_config, sweep_overrides)
         return cfg
 
     loader.load_sweep_config = remembered  # type: ignore[method-assign]

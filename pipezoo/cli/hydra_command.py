@@ -7,6 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from pipezoo.cli.signals import arrived, interrupted
 from pipezoo.config.misread import check_words
 from pipezoo.config.overrides import config_dirs, is_hydras, key_of, parted
 from pipezoo.errors import ConfigError, OutputError, PipezooError
+from pipezoo.supervisor.start_deadline import DEFAULT, begin_deadline, end_deadline
 
 if TYPE_CHECKING:
     from pipezoo.cli.run import Request
@@ -42,6 +44,7 @@ def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
         return result
 
     try:
+        begin_deadline(_start_timeout(words))
         check_words(typed)
         trust = trusted_by(typed)
         words = resumed(*parted(words), config_dirs(typed))
@@ -52,12 +55,14 @@ def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
     except SweepRefused as refusal:
         return _tell(refusal.error, words)
     except Exception as error:
+        error = end_deadline() or error  # which somebody may have taken for an error of a config
         if (
             interrupt := arrived()
         ) is not None:  # what was raised when it came ended in the error of somebody's `finally`
             return _interrupted(interrupt, [sweep.folder for sweep in sweeps], typed)
         codes.append(_tell(error, words))
     finally:
+        end_deadline()
         for sweep in sweeps:
             sweep.let_go()
     if sweeps:
@@ -73,7 +78,19 @@ def _perform(request: Request) -> float:
     from pipezoo.cli.sweep_worker import run_in_worker
 
     print_line = partial(print, flush=True)
-    return run(request, print_line) if request.sweep is None else run_in_worker(request, print_line)
+    if request.sweep is None:
+        return run(request, print_line)
+    end_deadline()  # its process has one of its own
+    return run_in_worker(request, print_line)
+
+
+def _start_timeout(words: Sequence[str]) -> float:
+    """Seconds for all that is done before the first process starts, as they were typed; else the default."""
+    for word in reversed(words):
+        if key_of(word) == "launch.start_timeout":
+            with suppress(ValueError):
+                return max(0.0, float(word.partition("=")[2]))
+    return DEFAULT
 
 
 def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path], typed: Sequence[str]) -> int:
@@ -118,9 +135,11 @@ def _check_names(words: Sequence[str]) -> None:
 
     for folder in config_dirs(words):
         for file in sorted(folder.rglob("*.yaml")):
+            name = file.relative_to(folder)
+            if not file.is_file():
+                raise ConfigError(f"--config-dir={folder}: {name} is no regular file")
             ours = conf_dir() / file.relative_to(folder)
             if ours.is_file() and ours.read_bytes() != file.read_bytes():
-                name = file.relative_to(folder)
                 raise ConfigError(
                     f"--config-dir={folder}: {name} has the name of one of pipezoo's own files; rename it"
                 )

@@ -25,7 +25,7 @@ import yaml  # type: ignore[import-untyped]
 from pipezoo.cli.signals import begin, check, clear_away_with, interrupted
 from pipezoo.config.resolve import WITH_MODEL, ResolvedConfig, build, check_components
 from pipezoo.config.used_by import notes
-from pipezoo.errors import ConfigError, OutputError, PipezooError, RankError
+from pipezoo.errors import ConfigError, OutputError, PipezooError, RankError, no_room
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.foreign_code import foreign_code
 from pipezoo.installed import version
@@ -38,7 +38,6 @@ from pipezoo.supervisor.start_deadline import begin_deadline, end_deadline
 from pipezoo.tasks.terminal import PrintLine
 
 DEFECT = 1  # exit code of an error that nobody foresaw
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 TOO_FEW = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 Task = Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]
@@ -113,6 +112,8 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         print_line(_header(experiment.task))
         if experiment.task in WITH_MODEL:
             begin_deadline(experiment.launch.start_timeout)
+        else:
+            end_deadline()  # it starts no process
         check_components(experiment)
         task = task_of(experiment.task)
         check()  # an import may have caught what a signal raised
@@ -249,9 +250,9 @@ def ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, PipezooError):
         return error.exit_code, f"error: {text}"
     if isinstance(error, SystemExit):
-        return DEFECT, f"error: something in this run called sys.exit({text}) before its end"
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
-        return OutputError.exit_code, f"error: {error.filename or 'a file'}: cannot be written: {error.strerror}"
+        return ConfigError.exit_code, f"error: something in this run called sys.exit({text}) before its end"
+    if (why := no_room(error)) is not None:
+        return OutputError.exit_code, f"error: {getattr(error, 'filename', None) or 'a file'}: cannot be written: {why}"
     if isinstance(error, OSError) and error.errno in TOO_FEW:
         return RankError.exit_code, f"error: this system gives no more processes, files or memory: {error.strerror}"
     return DEFECT, f"error: {type(error).__name__}: {text}"

@@ -17,6 +17,7 @@ from pipezoo.experiment.allowlist import BASES, Allowlist
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
+from pipezoo.experiment.recipe import KEYS, recipe_of
 from pipezoo.experiment.registry import conf_dir
 from pipezoo.validators import unknown
 
@@ -90,6 +91,7 @@ def build(resolved: ResolvedConfig) -> Experiment:
         ConfigError: one line. What only the code of a model or an optimizer can refuse, :func:`check_components` finds.
     """
     plain = dict(resolved.values)
+    recipe, plain["optimizer"] = recipe_of(plain["optimizer"])
     exports = export_components(plain.pop("export", {}), resolved)
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
     components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
@@ -98,7 +100,8 @@ def build(resolved: ResolvedConfig) -> Experiment:
     values |= components | {
         "launch": launch(),
         "launch_name": launch.choice,
-        "config_hash": config_hash(plain, components),
+        "recipe": recipe,
+        "config_hash": config_hash(plain | ({"recipe": told} if (told := recipe.told()) else {}), components),
     }
     values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports}
     experiment = Experiment(**values)
@@ -119,6 +122,11 @@ def check_components(experiment: Experiment) -> None:
         for group in GIVEN:
             if isinstance(component := getattr(experiment, group), Component):
                 component.check()
+        if taken := [key for key in KEYS if experiment.optimizer.takes(key)]:
+            raise ConfigError(
+                f"optimizer._target_={experiment.optimizer.target}: has an argument {taken[0]}, which pipezoo reads "
+                "itself for every optimizer; valid: an argument of another name"
+            )
 
 
 def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:

@@ -15,14 +15,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from pipezoo.executors.skips import crossings
 from pipezoo.executors.split_backward import Later, input_gradient, weight_gradient
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.autograd_engine import run_backward
 from pipezoo.runtime.executor import RankProgram, RankStage, Tensors
 from pipezoo.runtime.microbatching import microbatches
 from pipezoo.runtime.pipeline import Pipeline
@@ -79,7 +81,7 @@ class StageSlots:
         ends, grads, leaves = self._graph(mb)
         began = self.watch.begin(self.index, Op.B)
         if ends:
-            torch.autograd.backward(ends, grads)
+            run_backward(ends, grads)
         if self.stage.weight_gradient is not None:
             self.stage.weight_gradient()
         self._hand_back([leaf.grad for leaf in leaves], leaves, mb)
@@ -90,7 +92,7 @@ class StageSlots:
         ends, grads, leaves = self._graph(mb)
         began = self.watch.begin(self.index, Op.I)
         if self.stage.weight_gradient is not None:
-            torch.autograd.backward(ends, grads)
+            run_backward(ends, grads)
             found: list[torch.Tensor | None] = [leaf.grad for leaf in leaves]
         else:
             found, self.later[mb] = input_gradient(ends, grads, leaves)
@@ -108,7 +110,7 @@ class StageSlots:
 
     def _graph(self, mb: int) -> tuple[list[torch.Tensor], list[torch.Tensor | None], list[torch.Tensor]]:
         """The ends of the graph that learn, the gradients that arrived for them, and the leaves; frees their slots."""
-        pairs = [(e, g) for e, g in zip(self.ends[mb], _taken(self.grads[mb]), strict=True) if e.requires_grad]
+        pairs = [(e, g) for e, g in zip(self.ends[mb], _taken(self.grads[mb]) or (), strict=True) if e.requires_grad]
         leaves = self.leaves[mb]
         self.ends[mb] = self.grads[mb] = self.leaves[mb] = None
         return [end for end, _ in pairs], [grad for _, grad in pairs], leaves
@@ -144,9 +146,9 @@ def _taken(slot: Any) -> Any:
 
 def _ends(program: RankProgram, stage: int) -> tuple[Send | None, Send | None, Receive | None, Receive | None]:
     """How a stage sends outputs and gradients, and receives inputs and gradients; None where no message goes."""
-    lanes = {(lane.boundary, lane.is_backward): lane for lane in program.lanes}
-    out, back = lanes.get((stage + 1, False)), lanes.get((stage, True))
-    into, returned = lanes.get((stage, False)), lanes.get((stage + 1, True))
+    lanes = {lane.way: lane for lane in program.lanes}
+    out, back = lanes.get((stage, stage + 1)), lanes.get((stage, stage - 1))
+    into, returned = lanes.get((stage - 1, stage)), lanes.get((stage + 1, stage))
     endpoint = program.endpoint
     return (
         endpoint.sender(out) if out else None,
@@ -177,13 +179,14 @@ class Watch:
 
 @dataclass(frozen=True)
 class Native:
-    """``executor=native``: pipezoo's own.
+    """``executor=native``: pipezoo's own. Skips go straight to where they are used.
 
     Args:
         transport_name: ``shared_memory``, ``distributed``, or ``auto``: shared memory where the ranks can share it.
     """
 
     transport_name: str = "auto"
+    relays: ClassVar[bool] = False
 
     def inspect(
         self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]
@@ -209,8 +212,10 @@ class NativeRank:
         self._note, self._size = program.note, program.num_microbatches
         self._watch, self._endpoint = Watch(), program.endpoint
         self._slots = {stage.index: StageSlots(stage, program, self._watch) for stage in program.stages}
+        self._crossings = crossings(list(self._slots.values()), program)
         for index, slots in self._slots.items():
-            slots.before, slots.after = self._slots.get(index - 1), self._slots.get(index + 1)
+            if not self._crossings:
+                slots.before, slots.after = self._slots.get(index - 1), self._slots.get(index + 1)
         self._first, self._last = self._slots.get(0), self._slots.get(program.num_stages - 1)
         self._run = self._compile(program)
 
@@ -220,6 +225,9 @@ class NativeRank:
         for action in program.actions:
             if action.op == Op.REDUCE_GRAD:  # tied parameters are summed by the rank, once all of its stages are done
                 calls.append(_nothing)
+                continue
+            if action.stage in self._crossings:
+                calls.append(self._crossings[action.stage].call(action))
                 continue
             slots = self._slots[action.stage]
             run = {

@@ -50,10 +50,11 @@ def input_gradient(
     if pieces is None:  # a parameter at several nodes
         found = torch.autograd.grad(outputs, inputs, arrived, retain_graph=True, allow_unused=True) if inputs else ()
         return list(found), [Later(ends, arrived, graph.parameters())]
-    kept = [edge for piece in pieces for edge in piece.edges]
+    own = {end: gradient for end, gradient in zip(ends, arrived, strict=True) if graph.is_beside(end)}
+    kept = [edge for piece in pieces for edge in piece.edges if edge not in own]
     wanted: list[Any] = [*inputs, *kept]
     found = torch.autograd.grad(outputs, wanted, arrived, retain_graph=True, allow_unused=True) if wanted else ()
-    reached = dict(zip(kept, found[len(inputs) :], strict=True))
+    reached = dict(zip(kept, found[len(inputs) :], strict=True)) | own  # one of these may lead to another
     later = []
     for piece in pieces:
         known = [(edge, reached[edge]) for edge in piece.edges if reached[edge] is not None]
@@ -102,6 +103,10 @@ class _Graph:
                     self._seen.setdefault(child, set()).add(place)
                     if child not in self._leads:
                         stack.append((child, False))
+
+    def is_beside(self, end: GradientEdge) -> bool:
+        """Whether this end leads to no input, so that W begins with what arrived there."""
+        return not self._leads[end.node]
 
     def parameters(self) -> list[torch.Tensor]:
         """Every leaf behind the ends that is no input."""

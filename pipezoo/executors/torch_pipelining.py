@@ -19,7 +19,12 @@ INSTEAD = "valid: executor=native, or a schedule of full backwards"
 
 
 class TorchPipelining:
-    """``executor=torch``: torch's action-list runtime. It sends and receives by itself, over torch.distributed."""
+    """``executor=torch``: torch's action-list runtime. It sends and receives by itself, over torch.distributed.
+
+    Its stages talk to their neighbours alone, so every stage between hands a skip on.
+    """
+
+    relays = True
 
     def inspect(
         self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]

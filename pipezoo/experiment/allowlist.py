@@ -29,9 +29,14 @@ from pipezoo.validators import unknown
 
 OURS, TORCH = "pipezoo", "torch"
 MODULE, OPTIMIZER = "torch.nn.modules.module.Module", "torch.optim.optimizer.Optimizer"
+LOADER = "torch.utils.data.dataloader.DataLoader"
 BASES = {"model": MODULE, "loss": MODULE, "optimizer": OPTIMIZER}  # what these must be subclasses of
-NESTED_BASES = {"model": MODULE, "loss": MODULE}  # and what stands inside of them, where it is ours or torch's
-HOMES = {MODULE: ("torch.nn", "pipezoo.models", "pipezoo.losses"), OPTIMIZER: ("torch.optim",)}
+NESTED_BASES = {"model": MODULE, "loss": MODULE, "data": LOADER}  # and inside of them, where it is ours or torch's
+HOMES = {
+    MODULE: ("torch.nn", "pipezoo.models", "pipezoo.losses"),
+    OPTIMIZER: ("torch.optim",),
+    LOADER: ("torch.utils.data",),
+}
 OF_TORCH = ("torch.nn", "torch.optim")
 NEVER = {
     TORCH: "torch beyond its modules and optimizers",

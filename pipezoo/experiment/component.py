@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -185,16 +186,23 @@ class Component:
         return None
 
     def _built(self) -> dict[str, Any]:
-        """The arguments, those that are parts themselves (a dict with ``_target_``) called."""
+        """The arguments, those that are parts themselves (a dict with ``_target_``) called.
+
+        Where a function without arguments is asked for, it is the part itself, to be called as often as one likes.
+        """
         hints = hints_of(self.function)
-        built = {name: self._build(name, value) for name, value in self.arguments.items()}
+        built = {
+            name: self._build(name, value, uncalled=typing.get_args(hints.get(name))[:1] == ([],))
+            for name, value in self.arguments.items()
+        }
         return {name: tuple(value) if _wants_tuple(hints.get(name), value) else value for name, value in built.items()}
 
-    def _build(self, name: str, value: Any) -> Any:
+    def _build(self, name: str, value: Any, uncalled: bool = False) -> Any:
         if not _is_component(value):
             return value
         inner = {key: item for key, item in value.items() if key != "_target_"}
-        return Component(f"{self.group}.{name}", self.choice, value["_target_"], inner, trust=self.trust)()
+        part = Component(f"{self.group}.{name}", self.choice, value["_target_"], inner, trust=self.trust)
+        return part if uncalled else part()
 
 
 def _is_component(value: Any) -> bool:

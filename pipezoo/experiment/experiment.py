@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.component import Component
+from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
 from pipezoo.validators import check_bool, check_int, check_number, check_word
 
@@ -56,6 +57,7 @@ class Experiment:
         tolerance: largest relative difference that counts as *close*; None: by dtype.
         weight_grad: who splits the backward into halves, ``autograd`` or the model itself (``module``).
         record_steps: how many of the last steps are recorded in the timeline.
+        recipe: what is done around the optimizer's step.
         objective: the key of ``result.json`` that sweepers see; dots lead into it.
         checkpoint: what is kept to go on from.
         resume: the folder of a run or of a checkpoint to go on from.
@@ -94,6 +96,7 @@ class Experiment:
     on_nonfinite: str = "stop"
     objective: str = "step_seconds"
     debug: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
     checkpoint: CheckpointOptions = CheckpointOptions()
     resume: str | None = None
     fault: Any = None

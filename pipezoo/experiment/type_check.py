@@ -72,6 +72,8 @@ def expected_by(hint: Any) -> str:
         return " or ".join(dict.fromkeys(map(expected_by, plain)))
     if origin is typing.Literal:
         return f"one of these; valid: {', '.join(map(str, inner))}"
+    if origin is Callable:
+        return "a part, {_target_: the dotted name of what makes it, its arguments ...}"
     if hint in WORDS:
         return WORDS[hint]
     if origin is tuple and Ellipsis not in inner:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.results.newest_run import newest_run
 from pipezoo.results.run_dir import RESULT, read_result, whole_file, write_text
 from pipezoo.results.sanitize import is_terminal, printable
 
@@ -24,7 +25,8 @@ SUFFIXES = (".html", ".svg", ".png")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipezoo.report", description=ABOUT, allow_abbrev=False)
-    parser.add_argument("folder", nargs="+", type=Path, help="folder of a run or a sweep; of several runs to compare")
+    of_what = "folder of a run or a sweep; of several runs to compare; default: the newest run of outputs/"
+    parser.add_argument("folder", nargs="*", type=Path, help=of_what)
     output = (
         "file to write: .html a page, .svg or .png the timelines; default: report.html in the folder of one run or "
     )
@@ -33,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=int, help="columns of the text; default: as wide as the terminal")
     options = parser.parse_args(arguments)
     try:
-        _report(options.folder, options.output, options.width or shutil.get_terminal_size((100, 24)).columns)
+        width = options.width or shutil.get_terminal_size((100, 24)).columns
+        _report(options.folder or [newest_run()], options.output, width)
     except PipezooError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return error.exit_code

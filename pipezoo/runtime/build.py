@@ -22,6 +22,7 @@ from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, check_model_fits
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
+from pipezoo.runtime.feed import source_of
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.randomness import drawing_module
@@ -29,6 +30,7 @@ from pipezoo.runtime.restore import check_origin, restore_model, restore_optimiz
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
 from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
+from pipezoo.runtime.try_reference import try_reference
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.lowering import lower, receives_first
 from pipezoo.schedule.nccl_order import check_queues
@@ -56,7 +58,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     dtype = getattr(torch, experiment.dtype)
     check_model_fits(experiment, dtype)
     with AllocationGuard():
-        data = experiment.data(batch_size=asked.batch_size, seed=experiment.seed)
+        data = source_of(experiment.data, asked.batch_size, experiment.seed)
         loss = experiment.loss()
         saved = None if experiment.resume is None else read(experiment.resume)
         origin = _origin(experiment, asked.batch_size)
@@ -74,7 +76,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     pipeline = Pipeline(
         stages=stages,
         schedule=schedule,
-        actions=_actions(experiment, schedule, placed),
+        actions=_actions(experiment, schedule, placed, stages),
         stage_to_rank=placed,
         fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
@@ -96,6 +98,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         identity=_identity(experiment, schedule),
         emulated=_emulated(experiment, sizes),
         fault=experiment.fault,
+        recipe=experiment.recipe,
         saved=saved,
         origin=origin,
         checkpoints=checkpoints if experiment.checkpoint.every else None,
@@ -111,6 +114,10 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
     if not pipeline.steps_to_do:
         done = pipeline.steps_to_do.start
         raise ConfigError(f"steps={pipeline.steps}: the checkpoint has {done} behind it already; valid: > {done}")
+    batches = getattr(pipeline.batch, "num_steps", pipeline.steps)
+    if batches < pipeline.steps:
+        why = f"data={experiment.data_name} ends after {batches} batches"
+        raise ConfigError(f"steps={pipeline.steps}: {why}; valid: steps<={batches}, or data.repeat=true")
     if pipeline.fault is not None:
         pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
     model = pipeline.stages.model
@@ -164,13 +171,13 @@ def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None)
     return model if saved is None else restore_model(model, saved)
 
 
-def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...]) -> list[list[Action]]:
+def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...], stages: Stages) -> list[list[Action]]:
     """What each process executes. Who writes messages out has them where they are written.
 
     Measured over gloo (``benchmarks/step.py``): receives posted first shorten the step of a rank with several stages by
     3 to 10 %, and lengthen that of 1F1B, whose neighbours then write to each other at the same moment.
     """
-    actions = lower(schedule, placed)
+    actions = lower(schedule, placed, [(hop.before, hop.after) for hop in stages.wiring.skips])
     has_several = schedule.num_stages > schedule.num_ranks
     if experiment.device == "cpu" and has_several and not schedule.has_messages:
         return [receives_first(of_process) for of_process in actions]
@@ -198,7 +205,8 @@ def _split(
                 raise ValueError(f"the target is {type(tensor).__name__}; valid: a tensor")
             if not tensor.dim() or tensor.shape[0] != asked.batch_size:
                 raise ValueError(
-                    f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch"
+                    f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch as its "
+                    "first dimension; valid: rows first, which the data turn and the model's forward turns back"
                 )
     except ValueError as error:
         raise experiment.data.reword(error) from error
@@ -216,8 +224,12 @@ def _split(
     try:
         target = to_dtype(batch.target[: asked.rows], dtype)
         split_backward = _split_backwards(experiment, sizes.schedule)
-        trial = try_out(modules, example, target, scale, split_backward, experiment.executor().inspect)
-        stages = Stages.of(model, modules, trial.boundaries)
+        executor = experiment.executor()
+        relay = executor.relays or sizes.schedule.has_messages
+        trial = try_out(modules, example, target, scale, split_backward, executor.inspect, relay)
+        stages = Stages.of(model, modules, trial.wiring)
+        if experiment.verify:
+            try_reference(model, example, target, scale)
     except ValueError as error:
         raise experiment.model.reword(error) from error
     _check_random(experiment, model, example)

@@ -13,6 +13,7 @@ from pipezoo.runtime.action_timer import Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.microbatching import LossFunction
 from pipezoo.runtime.transport import Endpoint, Lane
+from pipezoo.runtime.wiring import Hop
 from pipezoo.schedule.action import Action
 
 Tensors = tuple[torch.Tensor, ...]
@@ -23,7 +24,7 @@ class RankStage:
     """One stage of this rank.
 
     Args:
-        module: takes the previous stage's outputs positionally and returns a tensor or a tuple, on the rank's device.
+        module: takes ``inputs`` positionally and returns ``outputs``, a tensor or a tuple, on the rank's device.
         index: its place in the pipeline.
         inputs, outputs: examples of one microbatch, without memory, with the ``requires_grad`` they will have.
         weight_gradient: what W runs in place of autograd's (``compute_dW`` of the stage), or None.
@@ -45,6 +46,7 @@ class RankProgram:
         actions: lowered, messages included (:func:`pipezoo.schedule.lowering.lower`).
         stage_to_rank: where every stage of the pipeline is.
         loss: takes output and target of one microbatch; already scaled.
+        hops: what the stages of the pipeline hand to each other.
         lanes, endpoint: how tensors get to other ranks, and from them.
         note: called with the index of each action before it runs, and with their number after the last.
     """
@@ -56,6 +58,7 @@ class RankProgram:
     num_microbatches: int
     device: torch.device
     loss: LossFunction
+    hops: Sequence[Hop]
     lanes: Sequence[Lane]
     endpoint: Endpoint
     note: Callable[[int], None]

@@ -8,6 +8,7 @@ One norm over all tensors of a rank tells that all is well. Where it is not fini
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -44,6 +45,12 @@ class FiniteCheck:
         """The same for gradients, before the optimizer's step."""
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         self._tensors(step, "gradient", gradients, moved=step > self._first_step)
+
+    def norm(self, step: int, norm: float) -> None:
+        """The same for the norm of all gradients, which may overflow where each of them is finite."""
+        if self._what_to_do != "ignore" and not math.isfinite(norm):
+            what = f"the norm of all gradients is {norm}, so clipping would make them zero or nan"
+            self._found(step, what, 1 + self._last_stage + len(self._stage_of), moved=step > self._first_step)
 
     def parameters(self, step: int, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         """The same for parameters, after it."""

@@ -21,15 +21,17 @@ class Steps:
     """The steps of a run, each put together once all processes have told their part.
 
     ``losses``: ``[steps][num_microbatches + 1]``, scaled losses of the microbatches and last their total.
+    ``numbers``: ``[steps]``, what else a step came to, by name (``grad_norm``).
     ``seconds``: ``[steps]``; a step takes from the end of the one before, where that ended last, to its own end there.
     """
 
-    def __init__(self, num_processes: int, on_progress: Callable[[int, float, float], None]) -> None:
-        """``tell(step, loss, seconds)`` is called at the end of each step."""
+    def __init__(self, num_processes: int, on_progress: Callable[[int, float, float, dict[str, float]], None]) -> None:
+        """``tell(step, loss, seconds, numbers)`` is called at the end of each step."""
         self._num_processes, self._tell = num_processes, on_progress
         self._heard: dict[int, list[dict[str, Any]]] = {}
         self._ended: float | None = None
         self.losses: list[list[float]] = []
+        self.numbers: list[dict[str, float]] = []
         self.seconds: list[float] = []
 
     def on_message(self, name: str, message: dict[str, Any]) -> None:
@@ -41,10 +43,11 @@ class Steps:
 
     def _complete(self, step: int, heard: list[dict[str, Any]]) -> None:
         self.losses += [message["losses"] for message in heard if message["losses"]]
+        self.numbers += [message["numbers"] for message in heard if message["losses"]]
         began = min(message["began"] for message in heard) if self._ended is None else self._ended
         self._ended = max(message["ended"] for message in heard)
         self.seconds.append(self._ended - began)
-        self._tell(step, self.losses[-1][-1], self.seconds[-1])
+        self._tell(step, self.losses[-1][-1], self.seconds[-1], self.numbers[-1])
 
     def steady(self) -> list[float]:
         """Seconds of all steps but the first, which also warms up."""

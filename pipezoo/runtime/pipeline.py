@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
+from pipezoo.experiment.recipe import Recipe
 from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.executor import RankExecutor, RankProgram
 from pipezoo.runtime.fault_injection import Fault
@@ -43,6 +44,7 @@ class Pipeline:
         identity: what all ranks must agree on: config and schedule, hashed.
         emulated: what actions take, whatever they compute (:mod:`pipezoo.runtime.emulation`); None: what they take.
         fault: what happens to a rank on purpose, if anything.
+        recipe: what is done around the optimizer's step.
         saved: the checkpoint to go on from, if any.
         origin: what made its numbers, for the manifests of its checkpoints.
         checkpoints: the folder of those that this run writes, one after every ``checkpoint_every`` steps and one at
@@ -73,6 +75,7 @@ class Pipeline:
     identity: str
     emulated: Cost | None = None
     fault: Fault | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     saved: Checkpoint | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: Path | None = None
@@ -83,6 +86,10 @@ class Pipeline:
     def steps_to_do(self) -> range:
         """The indices of the steps of this run; those before were done by the one whose checkpoint it goes on from."""
         return range(self.saved.step if self.saved else 0, self.steps)
+
+    def records(self, step: int) -> bool:
+        """Whether the timeline of this step is kept."""
+        return step >= self.steps - self.record_steps
 
     def saves_after(self, step: int) -> bool:
         return self.checkpoints is not None and ((step + 1) % self.checkpoint_every == 0 or step == self.steps - 1)
@@ -107,7 +114,14 @@ class Pipeline:
 
 
 class Executor(Protocol):
-    """A way to execute a pipeline, made before its ranks are."""
+    """A way to execute a pipeline, made before its ranks are.
+
+    Args:
+        relays: whether its stages exchange values with their neighbours alone, so that skips go through all between.
+    """
+
+    @property
+    def relays(self) -> bool: ...
 
     def inspect(
         self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]

@@ -20,7 +20,9 @@ from pipezoo.runtime.checkpoint import first_writer, write_part
 from pipezoo.runtime.emulation import Emulation
 from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
+from pipezoo.runtime.feed import Source, opened
 from pipezoo.runtime.finite_check import FiniteCheck
+from pipezoo.runtime.gradient_norm import GradientNorm
 from pipezoo.runtime.microbatching import scaled, total
 from pipezoo.runtime.optimizer_state import began, capture, names_of
 from pipezoo.runtime.pipeline import Pipeline
@@ -28,6 +30,7 @@ from pipezoo.runtime.restore import restore_optimizer, restore_random
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
 from pipezoo.runtime.transport import NoMessages, lanes_of
+from pipezoo.runtime.update import Numbers, Update
 from pipezoo.simulator.cost import Cost
 from pipezoo.supervisor.process_group import join_process_group
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
@@ -41,7 +44,7 @@ class Member:
     rank: int
     device: torch.device
     parameters: dict[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer | None
+    update: Update
     told: dict[str, Any] | None
     tied_parameters: list[TiedParameter]
     executor: RankExecutor
@@ -70,26 +73,8 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     channel.note(Phase.BUILD)
     member = _assemble(pipeline, rank, device, channel)
     meter, silent = _meter(member), member.recorder if pipeline.emulated else NoRecorder()
-    recorded, rest, before = [], [], time.perf_counter()
-    for step in pipeline.steps_to_do:
-        channel.begin_step(step)
-        is_recorded = step >= pipeline.steps - pipeline.record_steps
-        is_first = step == pipeline.steps_to_do.start
-        member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
-        inputs, target = _batch(pipeline, step, member.owned, device)
-        began = time.perf_counter()
-        losses = train_step(member, inputs, target, step, channel)
-        spans = member.recorder.take()
-        ended = time.perf_counter()
-        channel.end_step(step, began, ended, losses)
-        if is_recorded:
-            recorded.append(np.column_stack([np.full(len(spans), step), spans]))
-            fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
-            rest.append(ended - spans[-1, 4] + began - before + fill)
-        if pipeline.saves_after(step):
-            channel.note(Phase.SAVE)
-            channel.send("saved", **_save(member, step + 1))
-        before = ended
+    with opened(pipeline.batch, pipeline.steps_to_do if _eats(member) else range(0)) as feed:
+        recorded, rest = _steps(member, feed, meter, silent, channel)
     channel.note(Phase.LEAVE)
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if pipeline.verify:
@@ -98,17 +83,45 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     return {"memory": meter.read(), "rest": float(np.median(rest))}
 
 
+def _steps(
+    member: Member, feed: Source, meter: ActivationMeter, silent: Recorder, channel: WorkerChannel
+) -> tuple[list[Any], list[float]]:
+    """All steps. The recorded spans, and the seconds of the recorded steps outside their actions."""
+    pipeline, device = member.pipeline, member.device
+    recorded, rest, before = [], [], time.perf_counter()
+    for step in pipeline.steps_to_do:
+        channel.begin_step(step)
+        is_recorded = pipeline.records(step)
+        is_first = step == pipeline.steps_to_do.start
+        member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
+        inputs, target = _batch(pipeline, feed, step, member.owned, device)
+        began = time.perf_counter()
+        losses, numbers = train_step(member, inputs, target, step, channel)
+        spans = member.recorder.take()
+        ended = time.perf_counter()
+        channel.end_step(step, began, ended, losses, numbers)
+        if is_recorded:
+            recorded.append(np.column_stack([np.full(len(spans), step), spans]))
+            fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
+            rest.append(ended - spans[-1, 4] + began - before + fill)
+        if pipeline.saves_after(step):
+            channel.note(Phase.SAVE)
+            channel.send("saved", **_save(member, step + 1))
+        before = ended
+    return recorded, rest
+
+
 def train_step(
     member: Member, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, step: int, channel: WorkerChannel
-) -> list[float] | None:
+) -> tuple[list[float] | None, Numbers]:
     """One step on this rank.
 
     Returns:
-        The scaled losses of the microbatches and last their total, where the last stage is; else None.
+        The scaled losses of the microbatches and last their total, where the last stage is, else None; and what the
+        update came to, by name.
     """
-    pipeline, optimizer = member.pipeline, member.optimizer
-    if optimizer is not None:
-        optimizer.zero_grad(set_to_none=True)
+    pipeline, update = member.pipeline, member.update
+    update.begin()
     losses = member.executor.step(inputs, target)
     channel.note(Phase.UPDATE)
     member.finite.losses(step, losses)
@@ -116,10 +129,8 @@ def train_step(
     member.finite.gradients(step, member.parameters)
     if pipeline.verify and step == pipeline.steps_to_do.start:
         _leave_values(pipeline, member.rank, "first", member.owned)
-    if optimizer is not None:
-        optimizer.step()
-        member.finite.parameters(step, member.parameters)
-    return [value.item() for value in (*losses, total(losses))] if losses else None
+    numbers = update.finish(step)
+    return [value.item() for value in (*losses, total(losses))] if losses else None, numbers
 
 
 def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: WorkerChannel) -> Member:
@@ -138,6 +149,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         restore_random(rank, pipeline.num_processes, pipeline.saved)
         if optimizer is not None:
             restore_optimizer(optimizer, parameters.items(), pipeline.saved)
+    finite = _finite_check(pipeline)
     all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
     num_microbatches = pipeline.schedule.num_microbatches
     loss = scaled(pipeline.loss.to(device), num_microbatches)
@@ -146,7 +158,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         rank=rank,
         device=device,
         parameters=parameters,
-        optimizer=optimizer,
+        update=Update(pipeline.recipe, device, parameters, optimizer, finite, _norm(pipeline, rank)),
         told=told,
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
         executor=pipeline.executor.of_rank(
@@ -158,14 +170,24 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
                 num_microbatches=num_microbatches,
                 device=device,
                 loss=loss,
-                lanes=lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank),
+                hops=pipeline.stages.wiring.hops,
+                lanes=lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank),
                 endpoint=pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages(),
                 note=note,
             )
         ),
         recorder=recorder,
-        finite=_finite_check(pipeline),
+        finite=finite,
     )
+
+
+def _norm(pipeline: Pipeline, rank: int) -> GradientNorm | None:
+    """Each parameter is told by the process with the first stage that holds it."""
+    if pipeline.recipe.clip is None:
+        return None
+    learning = {name: p for name, p in pipeline.stages.model.named_parameters() if p.requires_grad}
+    held = [pipeline.stages.parameters(stage) for stage in range(pipeline.stages.num_stages)]
+    return GradientNorm(learning, first_writer(held, pipeline.stage_to_rank.__getitem__), rank, pipeline.num_processes)
 
 
 def _finite_check(pipeline: Pipeline) -> FiniteCheck:
@@ -222,18 +244,25 @@ def _stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
     if pipeline.own_weight_gradient:
         module.toggle()  # type: ignore[operator]
         weight_gradient = module.compute_dW
-    inputs, outputs = pipeline.stages.boundaries[index : index + 2]
-    return RankStage(module, index, inputs, outputs, weight_gradient)  # type: ignore[arg-type]
+    wiring = pipeline.stages.wiring
+    wired = wiring.stage_module(index, module, copies=pipeline.executor.relays)
+    plan = wiring.stages[index]
+    return RankStage(wired, index, plan.inputs, plan.outputs, weight_gradient)  # type: ignore[arg-type]
+
+
+def _eats(member: Member) -> bool:
+    """Whether this rank needs any of the data: it has the first stage or the last."""
+    return 0 in member.owned or member.pipeline.stages.num_stages - 1 in member.owned
 
 
 def _batch(
-    pipeline: Pipeline, step: int, owned: list[int], device: torch.device
+    pipeline: Pipeline, feed: Source, step: int, owned: list[int], device: torch.device
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
     """What this rank needs of the batch: the inputs for the first stage, the target for the last."""
     first, last = 0 in owned, pipeline.stages.num_stages - 1 in owned
     if not (first or last):
         return (), None
-    batch = pipeline.batch(step)
+    batch = feed(step)
     inputs, target = inputs_of(pipeline.stages.model, batch, pipeline.dtype), to_dtype(batch.target, pipeline.dtype)
     num_microbatches = pipeline.schedule.num_microbatches
     check_batch(step, (*inputs, target), pipeline.first_batch, pipeline.num_processes, num_microbatches)
@@ -249,7 +278,7 @@ def _save(member: Member, steps: int) -> dict[str, Any]:
     for stage in member.owned:
         locked |= {**stages.parameters(stage), **stages.buffers(stage)}
     own = {name: tensor for name, tensor in locked.items() if writer.get(name, 0) == member.rank}
-    optimizer, names = member.optimizer, names_of(member.parameters.items())
+    optimizer, names = member.update.optimizer, names_of(member.parameters.items())
     state = None if optimizer is None else capture(optimizer, names, member.told)
     return write_part(pipeline.checkpoints, steps, member.rank, own, state)
 

@@ -3,15 +3,13 @@
     model --split--> [module, module, module]          every module holds the model's own parameters
     module 0 --> boundary 1 --> module 1 --> boundary 2 --> module 2
 
-The boundaries are the static metadata that every message is received with; ``try_out.py`` finds them.
+The wiring is the static metadata that every message is received with; ``try_out.py`` finds it.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +17,7 @@ import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
-from pipezoo.splitters._dry_run import handles_of
+from pipezoo.runtime.wiring import Wiring
 
 Tensors = tuple[torch.Tensor, ...]
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -31,20 +29,19 @@ class Stages:
 
     Args:
         model: the unsplit model, which owns every parameter.
-        modules: ``[num_stages]``; stage ``i`` takes what stage ``i - 1`` returns, positionally.
-        boundaries: ``[num_stages + 1]``; empty tensors with shape, dtype and ``requires_grad`` of what enters each
-            stage, and of what the last one returns, for one microbatch.
+        modules: ``[num_stages]``; stage ``i`` takes what stage ``i - 1`` returns, and skips of earlier ones.
+        wiring: what enters and leaves each of them, for one microbatch.
         names: ``[num_stages]``; for each stage the name in the unsplit model of every parameter and buffer, by its
             name in the stage.
     """
 
     model: nn.Module
     modules: tuple[nn.Module, ...]
-    boundaries: tuple[Tensors, ...]
+    wiring: Wiring
     names: tuple[dict[str, str], ...]
 
     @classmethod
-    def of(cls, model: nn.Module, modules: Sequence[nn.Module], boundaries: Sequence[Tensors]) -> Stages:
+    def of(cls, model: nn.Module, modules: Sequence[nn.Module], wiring: Wiring) -> Stages:
         """Finds the names by identity; a parameter that the model holds twice has its first name."""
         owned = {id(parameter) for parameter in model.parameters()}
         for index, module in enumerate(modules):
@@ -57,7 +54,7 @@ class Stages:
         names = [
             {name: known[id(tensor)] for name, tensor in _tensors(module) if id(tensor) in known} for module in modules
         ]
-        return cls(model, tuple(modules), tuple(boundaries), tuple(names))
+        return cls(model, tuple(modules), wiring, tuple(names))
 
     @property
     def num_stages(self) -> int:
@@ -74,8 +71,11 @@ class Stages:
         return {names[name]: buffer for name, buffer in self.modules[stage].named_buffers() if name in names}
 
     def message_bytes(self, stage: int) -> int:
-        """What crosses the boundary into ``stage`` for one microbatch, one way."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.boundaries[stage])
+        """What enters ``stage`` from the one before, for one microbatch, one way; the model's own at its ends."""
+        plans = self.wiring.stages
+        ends = {0: plans[0].inputs, self.num_stages: plans[-1].outputs}
+        hops = {hop.after: hop.forms for hop in self.wiring.hops if hop.after == hop.before + 1}
+        return sum(form.numel() * form.element_size() for form in (ends | hops)[stage])
 
     def digest(self) -> str:
         """A hash of every parameter and buffer of the whole model."""
@@ -149,13 +149,6 @@ def to_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def first_rows(tensors: Sequence[torch.Tensor], rows: int) -> Tensors:
     return tuple(tensor[:rows] for tensor in tensors)
-
-
-def copies(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    """Copies of the modules; what they share among each other, the copies share."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own tree specs
-        return copy.deepcopy(list(modules), handles_of(modules))
 
 
 def as_sent(tensor: torch.Tensor) -> torch.Tensor:

@@ -7,43 +7,50 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from pipezoo.runtime.wiring import Hop
+
 Tensors = tuple[torch.Tensor, ...]
 Send = Callable[[int, Sequence[torch.Tensor]], None]
 Receive = Callable[[int], Callable[[], Tensors]]
 
 
 class Lane(NamedTuple):
-    """One direction of one boundary between two stages on different ranks.
+    """One direction of one hop between two stages on different ranks.
 
-        stage boundary-1 ── outputs ──►  stage boundary        forward
-        stage boundary-1 ◄── gradients ──  stage boundary      backward
+        stage before ── outputs ──►  stage after        forward
+        stage before ◄── gradients ──  stage after      backward
 
     ``forms`` are examples without memory of the tensors of one microbatch: shape, dtype and memory layout.
     """
 
-    boundary: int
+    before: int
+    after: int
     is_backward: bool
     source: int
     target: int
     forms: Tensors
 
+    @property
+    def way(self) -> tuple[int, int]:
+        """From which stage to which its messages go."""
+        return (self.after, self.before) if self.is_backward else (self.before, self.after)
 
-def lanes_of(boundaries: Sequence[Tensors], stage_to_rank: Sequence[int]) -> list[Lane]:
+
+def lanes_of(hops: Sequence[Hop], stage_to_rank: Sequence[int]) -> list[Lane]:
     """Every lane of a pipeline.
 
     Args:
-        boundaries: ``[num_stages + 1]``, what enters each stage, and what the last one returns.
+        hops: what the stages hand to each other.
         stage_to_rank: where every stage is.
     """
     lanes = []
-    for boundary in range(1, len(stage_to_rank)):
-        before, after = stage_to_rank[boundary - 1], stage_to_rank[boundary]
-        if before != after:
-            forms = boundaries[boundary]
-            lanes.append(Lane(boundary, False, before, after, forms))
-            learned = tuple(form for form in forms if form.requires_grad)
+    for hop in hops:
+        source, target = stage_to_rank[hop.before], stage_to_rank[hop.after]
+        if source != target:
+            lanes.append(Lane(hop.before, hop.after, False, source, target, hop.forms))
+            learned = tuple(form for form in hop.forms if form.requires_grad)
             if learned:
-                lanes.append(Lane(boundary, True, after, before, learned))
+                lanes.append(Lane(hop.before, hop.after, True, target, source, learned))
     return lanes
 
 
@@ -83,10 +90,10 @@ class NoMessages:
     """The end of a rank that has all stages: there is nobody to write to."""
 
     def sender(self, lane: Lane) -> Send:
-        raise AssertionError(f"nothing carries what crosses into stage {lane.boundary}")
+        raise AssertionError(f"nothing carries what crosses into stage {lane.after}")
 
     def receiver(self, lane: Lane) -> Receive:
-        raise AssertionError(f"nothing carries what crosses into stage {lane.boundary}")
+        raise AssertionError(f"nothing carries what crosses into stage {lane.after}")
 
     def begin_step(self) -> None:
         pass
@@ -98,7 +105,7 @@ class NoMessages:
 def check_form(lane: Lane, tensor: torch.Tensor, form: torch.Tensor) -> None:
     """Raises ValueError for a tensor that is not what the lane was made for."""
     if tensor.shape != form.shape or tensor.dtype != form.dtype:
-        what = f"{'the gradient for ' * lane.is_backward}stage {lane.boundary - 1}"
+        what = f"{'the gradient for ' * lane.is_backward}stage {lane.before}"
         raise ValueError(f"{what}: {_words(tensor)} came out, where the first microbatch had {_words(form)}")
 
 

@@ -17,8 +17,9 @@ from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.optimizer_state import began, capture, names_of, restore, same
 from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.restore import restore_optimizer
-from pipezoo.runtime.stages import Tensors, copies
+from pipezoo.runtime.stages import Tensors
 from pipezoo.runtime.try_out import Trial
+from pipezoo.splitters._copies import copies
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 STEPS = 2  # before the checkpoint, and after it

@@ -22,12 +22,15 @@ from torch import nn
 
 from pipezoo.errors import ArgumentError, first_line
 from pipezoo.runtime.randomness import leaving_no_trace
-from pipezoo.runtime.stages import LossFunction, Tensors, as_sent, copies, empty
+from pipezoo.runtime.stages import LossFunction
+from pipezoo.runtime.trees import LEAF
+from pipezoo.runtime.try_forward import Ran, Value, try_forward
+from pipezoo.runtime.wiring import Wiring
+from pipezoo.splitters._copies import copies
 from pipezoo.supervisor.processes import unsafe_to_fork
 
 Inspect = Callable[[int, nn.Module, nn.Module, list[torch.Tensor], list[torch.Tensor]], None]
 RE_ENTRANT = "use_reentrant=True"
-CHANGED_LEAF = "leaf Variable that requires grad"
 
 
 @dataclass(frozen=True)
@@ -35,46 +38,63 @@ class Trial:
     """What one microbatch showed.
 
     Args:
-        boundaries: those of :class:`~pipezoo.runtime.stages.Stages`.
+        wiring: that of :class:`~pipezoo.runtime.stages.Stages`.
         copied: by the ``id`` of a parameter that learns, its copy with the gradient that it got.
     """
 
-    boundaries: tuple[Tensors, ...]
+    wiring: Wiring
     copied: dict[int, nn.Parameter]
 
 
 def try_out(
     modules: Sequence[nn.Module],
-    example: Tensors,
+    example: Sequence[Any],
     target: torch.Tensor,
     loss: LossFunction,
     split_backward: Collection[int] = (),
     inspect: Inspect | None = None,
+    relay: bool = False,
 ) -> Trial:
     """Run one microbatch forwards and backwards through copies of the stages.
 
     Args:
         split_backward: the stages whose backward the schedule splits.
         inspect: looks at each of these before its backward, and raises ValueError for what the executor cannot split.
+        relay: whether skips go through every stage in between.
 
     Raises:
-        ValueError: a stage fails or returns no tensors, the loss does not fit the output, or a gradient is sparse.
+        ValueError: a stage fails or returns what cannot cross, the loss does not fit, or a gradient is sparse.
     """
     copied = copies(modules)
     with leaving_no_trace():
-        graph, boundaries = _forward(modules, copied, example)
-        value = _loss_of(graph[-1][1], target, loss)
+        ran, wiring = try_forward(modules, copied, example, relay)
+        value = _loss_of(ran[-1], target, loss)
         if inspect is not None:
             for index in sorted(split_backward):
-                leaves, ends = ([tensor for tensor in side if tensor.requires_grad] for side in graph[index])
+                out = [tensor for _, tensor in ran[index].sent()] if index < len(modules) - 1 else ran[index].leaves
+                ends, leaves = (
+                    [tensor for tensor in side if tensor.requires_grad] for side in (out, ran[index].arrived)
+                )
                 inspect(index, modules[index], copied[index], ends, leaves)
-        _in_a_fork_beside_gpus(lambda: _backward(copied, graph, value, split_backward))
+        in_a_fork_beside_gpus(lambda: _backward(copied, ran, value, split_backward))
+        _check_parameters(modules, copied)
     pairs = [
         (parameter, copy)
         for original, module in zip(modules, copied, strict=True)
         for parameter, copy in zip(original.parameters(), module.parameters(), strict=True)
     ]
-    return Trial(boundaries, {id(parameter): copy for parameter, copy in pairs if copy.requires_grad})
+    return Trial(wiring, {id(parameter): copy for parameter, copy in pairs if copy.requires_grad})
+
+
+def _check_parameters(modules: Sequence[nn.Module], copied: Sequence[nn.Module]) -> None:
+    """Raises ValueError where a forward has made a parameter, or taken one away: no optimizer would know."""
+    for index, (original, module) in enumerate(zip(modules, copied, strict=True)):
+        before, after = ({name for name, _ in each.named_parameters()} for each in (original, module))
+        for name in sorted(before ^ after):
+            raise ValueError(
+                f"stage {index}: its forward {'adds' if name in after else 'removes'} the parameter {name}; "
+                "valid: parameters of the constructor"
+            )
 
 
 def try_optimizer(
@@ -110,68 +130,17 @@ def try_optimizer(
     return optimizer
 
 
-def _forward(
-    originals: Sequence[nn.Module], modules: Sequence[nn.Module], example: Tensors
-) -> tuple[list[tuple[Tensors, Tensors]], tuple[Tensors, ...]]:
-    """Inputs and outputs of every stage, and the boundaries."""
-    values, boundaries, graph = example, [empty(example)], []
-    for index, (original, module) in enumerate(zip(originals, modules, strict=True)):
-        try:
-            output = _output(original, module, values)
-        except Exception as error:
-            shapes = ", ".join(f"{tuple(value.shape)} {str(value.dtype)[6:]}" for value in values)
-            raise ValueError(f"stage {index} fails on inputs {shapes}: {first_line(error)}") from error
-        outputs = output if isinstance(output, tuple) else (output,)
-        if not outputs or not all(isinstance(value, torch.Tensor) for value in outputs):
-            raise ValueError(
-                f"stage {index} returns {type(output).__name__}; a stage returns a tensor or a tuple of tensors"
-            )
-        graph.append((values, outputs))
-        values = outputs
-        if index < len(modules) - 1:
-            # Where nothing before this boundary learns, the gradient still has to flow to it: torch's input gradient of
-            # the next stage leaves out the weights' gradients otherwise.
-            learns = any(value.requires_grad for value in values)
-            values = tuple(
-                as_sent(value).requires_grad_(value.requires_grad if learns else value.is_floating_point())
-                for value in values
-            )
-        boundaries.append(empty(values))
-    return graph, tuple(boundaries)
-
-
-def _output(original: nn.Module, module: nn.Module, values: Tensors) -> Any:
-    """What a stage returns. One that changes what it receives in place is given a copy, here and in the run.
-
-    What crossed a cut is a leaf, which autograd lets nobody change; on one device it is none.
-    """
-    try:
-        return module(*values)
-    except RuntimeError as error:
-        if CHANGED_LEAF not in str(error):
-            raise
-        original.register_forward_pre_hook(_no_leaves)
-        module.register_forward_pre_hook(_no_leaves)
-        return module(*values)
-
-
-def _no_leaves(module: nn.Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(
-        value.clone() if isinstance(value, torch.Tensor) and value.is_leaf and value.requires_grad else value
-        for value in values
-    )
-
-
 def _backward(
-    modules: Sequence[nn.Module],
-    graph: Sequence[tuple[Tensors, Tensors]],
-    loss: torch.Tensor,
-    split_backward: Collection[int],
+    modules: Sequence[nn.Module], ran: Sequence[Ran], loss: torch.Tensor, split_backward: Collection[int]
 ) -> None:
     """Stage after stage, the last one first; each as the schedule has it."""
+    returned: dict[Value, torch.Tensor] = {}
     ends, grads = [loss], [torch.ones_like(loss)]
     for index in reversed(range(len(modules))):
-        leaves = [value for value in graph[index][0] if value.requires_grad]
+        if index < len(modules) - 1:
+            pairs = [(out, returned[v]) for v, out in ran[index].sent() if v in returned and out.requires_grad]
+            ends, grads = [out for out, _ in pairs], [grad for _, grad in pairs]
+        leaves = [leaf for leaf in ran[index].arrived if leaf.requires_grad]
         try:
             if not ends:
                 found: Sequence[torch.Tensor | None] = [None] * len(leaves)
@@ -182,19 +151,16 @@ def _backward(
                 found = [leaf.grad for leaf in leaves]
         except Exception as error:
             raise ValueError(f"stage {index} fails in its backward: {_cause(error)}") from error
-        if index:
-            arrived = [
-                torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, found, strict=True)
-            ]
-            sent = [out for value, out in zip(graph[index][0], graph[index - 1][1], strict=True) if value.requires_grad]
-            pairs = [(out, grad) for out, grad in zip(sent, arrived, strict=True) if out.requires_grad]
-            ends, grads = [out for out, _ in pairs], [grad for _, grad in pairs]
+        arrived = [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, found, strict=True)]
+        learning = [v for v, leaf in zip(ran[index].values, ran[index].arrived, strict=True) if leaf.requires_grad]
+        returned = {v: grad for v, grad in returned.items() if v not in ran[index].values}
+        returned |= dict(zip(learning, arrived, strict=True))
         for name, parameter in modules[index].named_parameters():
             if parameter.grad is not None and parameter.grad.layout != torch.strided:
                 raise ValueError(f"stage {index}: the gradient of {name} is sparse; valid: sparse=False")
 
 
-def _in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
+def in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
     """Do ``work``, which raises ValueError.
 
     A backward starts the driver of every GPU. Where torch is built for GPUs it also starts autograd's threads, on
@@ -209,7 +175,7 @@ def _in_a_fork_beside_gpus(work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as error:
-            text = str(error) or type(error).__name__
+            text = str(error) if type(error) is ValueError else first_line(error)
         os.write(writing, text.encode()[:4000])
         os._exit(0)
     os.close(writing)
@@ -247,10 +213,13 @@ def _cause(error: Exception) -> str:
     return first_line(error)
 
 
-def _loss_of(outputs: Tensors, target: torch.Tensor, loss: LossFunction) -> torch.Tensor:
-    if len(outputs) != 1:
-        raise ValueError(f"the last stage returns {len(outputs)} tensors; the loss takes one")
-    output = outputs[0]
+def _loss_of(last: Ran, target: torch.Tensor, loss: LossFunction) -> torch.Tensor:
+    if len(last.leaves) != 1:
+        raise ValueError(f"the last stage returns {len(last.leaves)} values; the loss takes one tensor")
+    if last.structure.children != (LEAF,):
+        kind = last.structure.children[0].kind
+        raise ValueError(f"the last stage returns a {kind.__name__ if kind else 'skip'}; the loss takes one tensor")
+    output = last.leaves[0]
     if not output.requires_grad:
         raise ValueError("no parameter of the model learns: its output does not require a gradient")
     same_kind = target.is_floating_point() == output.is_floating_point()

@@ -5,6 +5,7 @@
 2I0  2W0                input gradient, weight gradient
 2SEND_F0  3RECV_F0      the output of 2F0 leaves its rank, and arrives as the input of 3F0
 3SEND_B0  2RECV_B0      the input gradient of stage 3 leaves, and arrives at stage 2
+0SEND_F0to3  3RECV_F0from0  a skip: what stage 0 hands to stage 3 leaves, and arrives (what ranks execute, no table)
 2REDUCE_GRAD            the gradients of stage 2 are complete
 2UNSHARD  2RESHARD      parameters gathered, and freed again (sharded data parallelism)
 (0F4;7B2)OVERLAP_F_B    two actions that may run at the same time
@@ -40,17 +41,19 @@ OF_A_STAGE = (Op.UNSHARD, Op.RESHARD, Op.REDUCE_GRAD)  # these name no microbatc
 
 
 class Action(NamedTuple):
-    """``parts`` is set for ``OVERLAP_F_B`` alone, whose own stage is -1."""
+    """``parts`` is set for ``OVERLAP_F_B`` alone, whose own stage is -1; ``peer`` for a message of a skip alone."""
 
     stage: int
     op: Op
     microbatch: int | None = None
     parts: tuple[Any, ...] = ()
+    peer: int | None = None
 
     def __str__(self) -> str:
         if self.parts:
             return f"({';'.join(map(str, self.parts))}){self.op.name}"
-        return f"{self.stage}{self.op.name}{'' if self.microbatch is None else self.microbatch}"
+        way = "" if self.peer is None else f"{'to' if self.op in (Op.SEND_F, Op.SEND_B) else 'from'}{self.peer}"
+        return f"{self.stage}{self.op.name}{'' if self.microbatch is None else self.microbatch}{way}"
 
     def __repr__(self) -> str:
         return str(self)

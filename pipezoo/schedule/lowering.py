@@ -36,9 +36,35 @@ class _Rows(NamedTuple):
     microbatch: Ints
 
 
-def lower(schedule: Schedule, stage_to_rank: tuple[int, ...] | None = None) -> list[list[Action]]:
-    """The actions that each rank executes: :func:`with_messages` as one list per executing rank."""
-    return list(with_messages(schedule, stage_to_rank).order)
+def lower(
+    schedule: Schedule, stage_to_rank: tuple[int, ...] | None = None, skips: Sequence[tuple[int, int]] = ()
+) -> list[list[Action]]:
+    """The actions that each rank executes: :func:`with_messages` as one list per executing rank.
+
+    Args:
+        skips: from which stage to which tensors go beside those between neighbours. Their messages come right behind
+            what makes them, as those do. No order becomes illegal by them: a later stage waits for all before it.
+    """
+    placed = np.array(stage_to_rank or schedule.stage_to_rank, dtype=np.int32)
+    crossing = [(before, after) for before, after in skips if placed[before] != placed[after]]
+    if not crossing:
+        return list(with_messages(schedule, stage_to_rank).order)
+    schedule = schedule.compute_only()
+    moment = _moments(schedule)
+    rows = _all_rows(schedule, moment, placed)
+    peers = [np.full(len(row.rank), -1, np.int32) for row in rows]
+    for before, after in crossing:
+        for one, other, *made_by in ((before, after, Op.F), (after, before, Op.B, Op.I)):
+            for row, peer in zip(_skip(schedule, moment, placed, one, other, *made_by), (other, one), strict=True):
+                rows.append(row)
+                peers.append(np.full(len(row.rank), peer, np.int32))
+    columns = [np.concatenate(column) for column in (*zip(*rows, strict=True), peers)]
+    order = np.lexsort((columns[1], columns[0]))
+    actions: list[list[Action]] = [[] for _ in range(placed.max() + 1)]
+    for rank, _, op, stage, microbatch, peer in zip(*(column[order].tolist() for column in columns), strict=True):
+        action = Action.of_row(stage, op, microbatch)
+        actions[rank].append(action if peer < 0 else action._replace(peer=peer))
+    return actions
 
 
 def receives_first(actions: Sequence[Action]) -> list[Action]:
@@ -71,17 +97,49 @@ def with_messages(schedule: Schedule, stage_to_rank: tuple[int, ...] | None = No
         messages = []
     else:
         schedule = schedule.compute_only()
-        moment = np.empty(schedule.num_actions, dtype=np.int64)
-        moment[np.argsort(run_event_loop(schedule.offsets, schedule.source, 1.0), kind="stable")] = np.arange(
-            len(moment)
-        )
-        messages = [*_messages(schedule, moment, placed, Op.F), *_messages(schedule, moment, placed, Op.B, Op.I)]
-    own = _Rows(placed[schedule.stage], 4 * moment, schedule.op, schedule.stage, schedule.microbatch)
-    rows = [own, *messages, _reductions(schedule, moment, placed)]
+        moment = _moments(schedule)
+        messages = _neighbours(schedule, moment, placed)
+    rows = _all_rows(schedule, moment, placed, messages)
     rank, when, op, stage, microbatch = (np.concatenate(column) for column in zip(*rows, strict=True))
     order = np.lexsort((when, rank))
     offsets = np.searchsorted(rank[order], np.arange(placed.max() + 2))
     return Schedule(op[order], stage[order], microbatch[order], offsets, None, schedule.name)
+
+
+def _moments(schedule: Schedule) -> NDArray[np.int64]:
+    """``[num_actions]``: when each runs in a pipeline with equal costs, as its place in the order of all."""
+    moment = np.empty(schedule.num_actions, dtype=np.int64)
+    ends = run_event_loop(schedule.offsets, schedule.source, 1.0)
+    moment[np.argsort(ends, kind="stable")] = np.arange(len(moment))
+    return moment
+
+
+def _all_rows(
+    schedule: Schedule, moment: NDArray[np.int64], placed: Ints, messages: Sequence[_Rows] | None = None
+) -> list[_Rows]:
+    """Computations, messages between neighbours, reductions."""
+    own = _Rows(placed[schedule.stage], 4 * moment, schedule.op, schedule.stage, schedule.microbatch)
+    between = _neighbours(schedule, moment, placed) if messages is None else messages
+    return [own, *between, _reductions(schedule, moment, placed)]
+
+
+def _neighbours(schedule: Schedule, moment: NDArray[np.int64], placed: Ints) -> list[_Rows]:
+    return [*_messages(schedule, moment, placed, Op.F), *_messages(schedule, moment, placed, Op.B, Op.I)]
+
+
+def _skip(
+    schedule: Schedule, moment: NDArray[np.int64], placed: Ints, source: int, target: int, *made_by: Op
+) -> tuple[_Rows, _Rows]:
+    """Sends and receives of what stage ``source`` hands to stage ``target`` over the heads of others."""
+    send, receive = (Op.SEND_F, Op.RECV_F) if Op.F in made_by else (Op.SEND_B, Op.RECV_B)
+    at = np.flatnonzero(np.isin(schedule.op, made_by) & (schedule.stage == source))
+    microbatch, when = schedule.microbatch[at], 4 * moment[at] + 1
+
+    def ends(stage: int, op: Op) -> _Rows:
+        rank, kind = np.full(len(at), placed[stage], np.int32), np.full(len(at), op, np.int8)
+        return _Rows(rank, when, kind, np.full(len(at), stage, np.int32), microbatch)
+
+    return ends(source, send), ends(target, receive)
 
 
 def _messages(schedule: Schedule, moment: NDArray[np.int64], placed: Ints, *made_by: Op) -> tuple[_Rows, _Rows]:

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pipezoo.errors import ArgumentError, first_line
 from pipezoo.skips import arguments
-from pipezoo.splitters._dry_run import output_of, run, twin_of
+from pipezoo.splitters._copies import copies
+from pipezoo.splitters._dry_run import CHANGES_ITS_MIND, output_of, run, same_bits
 
 
 def stages_of(model: nn.Module, grouped: Sequence[Sequence[str]], example: tuple[Tensor, ...]) -> list[nn.Module]:
@@ -94,19 +94,13 @@ def _inputs_that_reproduce(
     reason = "one after the other they give another output"
     for takes in [None, 1] if len(example) > 1 else [None]:
         try:
-            if _identical(expected, run(_chain(twin_of(model, share_buffers=False), grouped, takes), example)):
+            if same_bits(expected, run(_chain(copies([model])[0], grouped, takes), example)):
                 return takes
         except Exception as error:
             reason = f"one after the other they fail: {first_line(error)}"
+    if not same_bits(expected, output_of(model, example)):
+        raise ArgumentError("model", type(model).__name__, CHANGES_ITS_MIND)
     raise ArgumentError("model", type(model).__name__, f"not the chain of its modules, {reason}; {_other(model)}")
-
-
-def _identical(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
-        return len(a) == len(b) and all(_identical(x, y) for x, y in zip(a, b, strict=True))
-    return False
 
 
 def _other(model: nn.Module) -> str:

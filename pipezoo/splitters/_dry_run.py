@@ -2,57 +2,81 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Sequence
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from pipezoo.errors import ArgumentError, first_line
 from pipezoo.skips import run_stages
+from pipezoo.splitters._copies import copies
+
+CHANGES_ITS_MIND = (
+    "its forward gives another output each time it is called with the same input and the same random numbers; "
+    "valid: one that asks no clock and no random numbers of the system, and counts in buffers alone"
+)
 
 
-def twin_of(model: nn.Module, share_buffers: bool = True) -> nn.Module:
-    """A copy of the modules of `model` and their attributes that shares its Parameters, and its buffers if wanted."""
+def twin_of(model: nn.Module) -> nn.Module:
+    """A copy of the modules of `model` and their attributes, to be traced: it shares Parameters and buffers."""
     locked = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    shared: list[Tensor] = [*model.parameters(), *(model.buffers() if share_buffers else ()), *locked]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own tree specs
-        return copy.deepcopy(model, {**{id(tensor): tensor for tensor in shared}, **handles_of([model])})
-
-
-def handles_of(modules: Sequence[nn.Module]) -> dict[int, Any]:
-    """What a copy of modules has to share: the handles of their hooks that they keep, of which torch fails to copy a
-    copy; by ``id``, as ``copy.deepcopy`` wants it."""
-    found: dict[int, Any] = {}
-    for module in (inner for outer in modules for inner in outer.modules()):
-        for value in vars(module).values():
-            for item in value if isinstance(value, (list, tuple)) else (value,):
-                if isinstance(item, RemovableHandle):
-                    found[id(item)] = item
-    return found
+    shared: list[Tensor] = [*model.parameters(), *model.buffers(), *locked]
+    return copies([model], shared)[0]
 
 
 def run(stages: Sequence[nn.Module], example: tuple[Tensor, ...]) -> Any:
     """The output of `stages`, each fed with what the ones before made for it; `example` is positional.
 
-    Every call draws the same random numbers, and the generators are left as they were.
+    Autograd records, as in training: a forward may put a hook on what it computes. Every call draws the same random
+    numbers of torch, numpy and Python, and their generators are left as they were.
     """
     inputs = tuple(tensor.clone() for tensor in example)
-    devices = {tensor.device for tensor in example if tensor.is_cuda}
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+    with state_kept({tensor.device for tensor in example if tensor.is_cuda}), torch.enable_grad():
         torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
         return run_stages(stages, inputs)
+
+
+@contextmanager
+def state_kept(devices: Collection[torch.device] = ()) -> Iterator[None]:
+    """Leave what the whole process shares as it was: generators of torch, numpy and Python, and torch's modes."""
+    ours, numpys = random.getstate(), np.random.get_state()
+    dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def output_of(model: nn.Module, example: tuple[Tensor, ...]) -> Any:
     """What `model` returns for `example`; raises ValueError with the cause in one line when it fails."""
     try:
-        return run([twin_of(model, share_buffers=False)], example)
+        return run(copies([model]), example)
     except Exception as error:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in example)
         name = type(model).__name__
         raise ArgumentError("example", shapes, f"the forward of {name} fails on it: {first_line(error)}") from error
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two outputs, nested as they may be, hold the same; NaN equals NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.dtype != b.dtype or a.shape != b.shape:
+            return False
+        return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return [*a] == [*b] and all(same_bits(a[key], b[key]) for key in a)
+    if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
+        return len(a) == len(b) and all(same_bits(x, y) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and (isinstance(a, Tensor) or bool(a == b))

@@ -117,16 +117,17 @@ def _wait_for_message(statuses: Sequence[RankStatus], who: int, action: Action) 
     if action.op not in NEEDS:
         return None
     receive, send, step = NEEDS[action.op]
-    received = Action(action.stage, receive, action.microbatch)
-    sent = Action(action.stage + step, send, action.microbatch)
-    if received not in statuses[who].index:
-        return None
-    for whom, other in enumerate(statuses):
-        if sent not in other.index:
-            continue
-        unsent = other.position <= (statuses[who].step, other.index[sent])
-        if unsent or other.state == "stopped":  # what a stopped process has sent may not have left it
-            return Wait(who, whom, str(received))
+    stage, mb = action.stage, action.microbatch
+    own = [other for other in statuses[who].index if (other.stage, other.op, other.microbatch) == (stage, receive, mb)]
+    for received in own:  # from the neighbour, and skips
+        source = stage + step if received.peer is None else received.peer
+        sent = Action(source, send, mb, (), None if received.peer is None else stage)
+        for whom, other in enumerate(statuses):
+            if sent not in other.index:
+                continue
+            unsent = other.position <= (statuses[who].step, other.index[sent])
+            if unsent or other.state == "stopped":  # what a stopped process has sent may not have left it
+                return Wait(who, whom, str(received))
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import io
 import os
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo import errors
-from pipezoo.supervisor.processes import die_with_parent, exit_now, let_signals_come
+from pipezoo.supervisor.processes import die_with_parent, exit_now, keep_freed_memory, let_signals_come
 from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
 
 WORKER_LOG = "-----"  # opens each entry of the log that is not what a process printed
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 LOST = (  # what a process says that fell over another one's end
     "Connection closed",
     "Connection reset",
@@ -43,6 +41,7 @@ def run_worker(
 ) -> None:
     """Run ``target`` as process ``name``, say what it returned or why it failed, and leave."""
     die_with_parent(parent)
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     let_signals_come()
@@ -84,9 +83,9 @@ def serialize_error(error: BaseException) -> dict[str, Any]:
         cause = cause.__cause__
     lines = str(cause).strip().splitlines() or [""]
     kind, text, known = type(cause).__name__, lines[0][:500], isinstance(cause, errors.PipezooError)
-    if isinstance(cause, OSError) and cause.errno in FULL:
+    if (why := errors.no_room(cause)) is not None:
         kind, known = errors.OutputError.__name__, True
-        text = f"{cause.filename or 'a file of the run'}: cannot be written: {cause.strerror}"
+        text = f"{getattr(cause, 'filename', None) or 'a file of the run'}: cannot be written: {why}"
     elif isinstance(cause, SystemExit):
         kind, text = "SystemExit", f"something called sys.exit({text}) before its end"
     return {

@@ -13,7 +13,9 @@ import marshal
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any
 
 HEARTBEAT = 3  # int64 per child on the page: nanoseconds of time.monotonic, step, action
@@ -70,9 +72,16 @@ class WorkerChannel:
         self.step = step
         self.note(Phase.BATCH)
 
-    def end_step(self, step: int, began: float, ended: float, losses: list[float] | None) -> None:
+    def end_step(
+        self,
+        step: int,
+        began: float,
+        ended: float,
+        losses: list[float] | None,
+        numbers: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """``began`` and ``ended`` in seconds of ``time.perf_counter``, which all processes of a machine share."""
-        self.send("step", step=step, began=began, ended=ended, losses=losses)
+        self.send("step", step=step, began=began, ended=ended, losses=losses, numbers=dict(numbers))
 
     def send(self, kind: str, **content: Any) -> None:
         """``content``: None, numbers, strings, and lists and dicts of them."""

@@ -188,7 +188,9 @@ def _experiment(experiment: Experiment, best: Plan, order: Path) -> str:
     }
     if experiment.batch_size is not None and experiment.batch_size % best.schedule.num_microbatches == 0:
         data["batch_size"] = experiment.batch_size
-    data |= {group: _arguments(component, best) for group, component in groups.items() if component.arguments}
+    arguments = {group: _arguments(component, best) for group, component in groups.items()}
+    arguments["optimizer"] |= experiment.recipe.told()
+    data |= {group: values for group, values in arguments.items() if values}
     text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=100)
     return f"# @package _global_\n# {best.name}: made by task=plan, predicted step {best.step:.6g}\n{text}"
 

@@ -111,8 +111,8 @@ def _train(
         metrics = stack.enter_context(MetricsFile(folder / METRICS))
         bar = progress(stack, pipeline.steps, print_line)
 
-        def on_progress(step: int, loss: float, seconds: float) -> None:
-            metrics.append({"step": step, "loss": loss, "seconds": seconds})
+        def on_progress(step: int, loss: float, seconds: float, numbers: dict[str, float]) -> None:
+            metrics.append({"step": step, "loss": loss, "seconds": seconds, **numbers})
             bar(step, loss)
 
         steps = Steps(pipeline.num_processes, on_progress)
@@ -200,7 +200,9 @@ def _compare(
 
 def _verify(experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path, method: str) -> dict[str, Any]:
     """The fields of the verdict."""
-    judged = target(partial(verify_run, steps.losses, experiment.tolerance), pipeline, experiment, method)
+    judged = target(
+        partial(verify_run, steps.losses, experiment.tolerance, numbers=steps.numbers), pipeline, experiment, method
+    )
     handlers = Handlers(failure=partial(write_json, folder / FAILURE))
     limits = _limits(experiment, pipeline.num_processes)
     verdict = launch({"the reference": judged}, limits, folder / LOG, handlers=handlers, start_method=method)

@@ -24,7 +24,7 @@ def transport_for(pipeline: Pipeline, start_method: str, asked: str = "auto") ->
         raise ArgumentError("transport", asked, why, "auto, distributed")
     if asked == "distributed" or why:
         return Distributed()
-    lanes = lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank)
+    lanes = lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank)
     may_spin = pipeline.num_processes <= num_cores()
     return SharedMemory(lanes, pipeline.actions, pipeline.schedule.num_microbatches, may_spin)
 
@@ -35,7 +35,7 @@ def _why_not_shared(pipeline: Pipeline, start_method: str) -> str:
         return f"device={pipeline.device}: GPUs do not share the memory of the machine"
     if start_method != "fork":
         return f"ranks that are started by {start_method} share no memory with this process"
-    lanes = lanes_of(pipeline.stages.boundaries, pipeline.stage_to_rank)
+    lanes = lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank)
     needed = bytes_needed(lanes, pipeline.schedule.num_microbatches)
     if needed > MOST_BYTES:
         return f"the messages of two steps take {needed / 2**30:.1f} GiB, of {MOST_BYTES / 2**30:.0f} GiB at most"

@@ -27,8 +27,8 @@ from pipezoo.schedule.action import Action, Op
 
 SPINS = 100  # tries of a semaphore, about 30 us, before a rank that has a core to itself goes to sleep
 ALIGNMENT = 64  # bytes: a cache line
-SENDS = {Op.SEND_F: False, Op.SEND_B: True}
-Key = tuple[int, bool, int]  # boundary, is_backward, microbatch
+SENDS = {Op.SEND_F: 1, Op.SEND_B: -1}  # to the stage so much further, where the action names no other
+Way = tuple[int, int]  # from which stage to which
 
 
 def bytes_needed(lanes: Sequence[Lane], num_microbatches: int) -> int:
@@ -52,10 +52,10 @@ class SharedMemory:
         self, lanes: Sequence[Lane], actions: Sequence[Sequence[Action]], num_microbatches: int, may_spin: bool
     ) -> None:
         self._num_microbatches, self._spins = num_microbatches, SPINS if may_spin else 0
-        self._offsets: dict[tuple[int, bool], int] = {}
+        self._offsets: dict[Way, int] = {}
         size = 0
         for lane in lanes:
-            self._offsets[lane.boundary, lane.is_backward] = size
+            self._offsets[lane.way] = size
             size += 2 * num_microbatches * _bytes_of(lane)
         self._values = mmap.mmap(-1, max(size, 1))
         self._steps_done = torch.frombuffer(mmap.mmap(-1, 8 * max(1, len(actions))), dtype=torch.int64)
@@ -69,7 +69,7 @@ class SharedMemory:
 
     def slots(self, lane: Lane) -> list[list[Tensors]]:
         """``[2][num_microbatches]`` tuples of tensors in the shared memory."""
-        start, size = self._offsets[lane.boundary, lane.is_backward], _bytes_of(lane)
+        start, size = self._offsets[lane.way], _bytes_of(lane)
         places = [start + number * size for number in range(2 * self._num_microbatches)]
         slots = [self._slot(lane, place) for place in places]
         return [slots[: self._num_microbatches], slots[self._num_microbatches :]]
@@ -84,7 +84,7 @@ class SharedMemory:
 
     def number(self, lane: Lane, microbatch: int) -> int:
         """Which message of a step this is among those from its sender to its receiver, from 1."""
-        return self._numbers[lane.boundary, lane.is_backward, microbatch]
+        return self._numbers[lane.way, microbatch]
 
     def per_step(self, lane: Lane) -> int:
         return self._per_step[lane.source, lane.target]
@@ -162,22 +162,22 @@ def _take(counter: Semaphore, spins: int) -> None:
 
 def _numbered(
     lanes: Sequence[Lane], actions: Sequence[Sequence[Action]]
-) -> tuple[dict[Key, int], dict[tuple[int, int], int]]:
+) -> tuple[dict[tuple[Way, int], int], dict[tuple[int, int], int]]:
     """The place of every message among those of its pair of ranks in a step, and how many those are."""
-    by_key = {(lane.boundary, lane.is_backward): lane for lane in lanes}
-    numbers: dict[Key, int] = {}
+    by_way = {lane.way: lane for lane in lanes}
+    numbers: dict[tuple[Way, int], int] = {}
     counts: dict[tuple[int, int], int] = {}
     for of_rank in actions:
         for action in of_rank:
             if action.op not in SENDS or action.microbatch is None:
                 continue
-            backward = SENDS[action.op]
-            lane = by_key.get((action.stage + (not backward), backward))
+            way = (action.stage, action.stage + SENDS[action.op] if action.peer is None else action.peer)
+            lane = by_way.get(way)
             if lane is None:  # a gradient that nothing before it learns from
                 continue
             pair = (lane.source, lane.target)
             counts[pair] = counts.get(pair, 0) + 1
-            numbers[lane.boundary, backward, action.microbatch] = counts[pair]
+            numbers[way, action.microbatch] = counts[pair]
     return numbers, counts
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pipezoo.runtime.feed import begin
 from pipezoo.runtime.microbatching import LossFunction, Tensors, microbatches, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.restore import restore_optimizer
@@ -34,12 +35,14 @@ class Reference:
         losses: ``[steps][num_microbatches + 1]``: the scaled loss of every microbatch, and last their total.
         gradients: of the first step, by the parameter's name; None where the model did not use it.
         last: parameters and buffers after the last step.
+        numbers: of each step, what it came to besides, by name: ``grad_norm``.
         tied_parameters: in each step, how far the gradient of each tied parameter is from the sum of its stages' parts.
     """
 
     losses: list[list[float]]
     gradients: Values
     last: Values
+    numbers: list[dict[str, float]]
     tied_parameters: list[Difference]
 
 
@@ -55,6 +58,8 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
     forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
     shares = TiedGradients(pipeline, device)
     history, gradients, tied_parameters = [], {}, []
+    numbers: list[dict[str, float]] = []
+    begin(pipeline.batch)
     for step in pipeline.steps_to_do:
         beat(step)
         optimizer.zero_grad(set_to_none=True)
@@ -73,9 +78,13 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
                 compare(f"gradient of {name} in step {step}, by stages", None, gradient, parameters[name].grad)
             )
             parameters[name].grad = gradient
+        numbers.append({})
+        if pipeline.recipe.clip is not None:
+            norm = nn.utils.clip_grad_norm_(model.parameters(), pipeline.recipe.clip, foreach=False)
+            numbers[-1]["grad_norm"] = norm.item()
         optimizer.step()
     last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    return Reference(history, gradients, last, tied_parameters)
+    return Reference(history, gradients, last, numbers, tied_parameters)
 
 
 def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:

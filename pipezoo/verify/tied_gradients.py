@@ -19,9 +19,9 @@ from torch import nn
 
 from pipezoo.runtime.microbatching import LossFunction, Tensors, total
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.stages import copies
 from pipezoo.schedule.action import Op
 from pipezoo.skips import run_stages
+from pipezoo.splitters._copies import copies
 
 
 class TiedGradients:

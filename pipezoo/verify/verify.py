@@ -15,7 +15,7 @@ answers it beside the verdict. One answer is a failure: a loss that does not red
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -57,12 +57,17 @@ class Verdict:
 
 
 def verify_run(
-    losses: list[list[float]], tolerance: float | None, pipeline: Pipeline, channel: WorkerChannel
+    losses: list[list[float]],
+    tolerance: float | None,
+    pipeline: Pipeline,
+    channel: WorkerChannel,
+    numbers: Sequence[Mapping[str, float]] = (),
 ) -> dict[str, Any]:
     """Train the reference, and hold the values that the ranks left in ``pipeline.scratch`` against it.
 
     Args:
         losses: ``[steps][num_microbatches + 1]`` of the pipeline, as in :class:`~pipezoo.verify.reference.Reference`.
+        numbers: what else each step came to, where somebody listened.
         tolerance: for *close*; None: by dtype, ten times the noise of a correct pipeline.
     """
     torch.set_num_threads(pipeline.threads)
@@ -72,7 +77,7 @@ def verify_run(
 
     reference = train_on_one_device(pipeline, beat)
     within = TOLERANCE[pipeline.dtype] if tolerance is None else tolerance
-    differences = list(_differences(pipeline, losses, reference))
+    differences = list(_differences(pipeline, losses, numbers, reference))
     whole = against_the_whole_batch(pipeline, reference.gradients)
     return compare_runs(differences, within, whole, reference.gradients).as_dict()
 
@@ -101,7 +106,9 @@ def compare_runs(differences: list[Difference], tolerance: float, whole: WholeBa
     )
 
 
-def _differences(pipeline: Pipeline, losses: list[list[float]], reference: Reference) -> Iterator[Difference]:
+def _differences(
+    pipeline: Pipeline, losses: list[list[float]], numbers: Sequence[Mapping[str, float]], reference: Reference
+) -> Iterator[Difference]:
     """In the order of time: the first loss, its gradients, the other losses, what is there after the last step."""
     if len(losses) != len(reference.losses):
         yield Difference("number of steps", None, math.inf, len(losses), len(reference.losses))
@@ -109,16 +116,33 @@ def _differences(pipeline: Pipeline, losses: list[list[float]], reference: Refer
         compare(
             f"loss of step {step}",
             pipeline.stages.num_stages - 1,
-            torch.tensor(ours).double(),
-            torch.tensor(theirs).double(),
+            torch.tensor(ours, dtype=torch.float64),
+            torch.tensor(theirs, dtype=torch.float64),
         )
         for step, (ours, theirs) in zip(pipeline.steps_to_do, zip(losses, reference.losses, strict=False), strict=False)
     ]
+    besides = list(_numbers(pipeline, numbers, reference))
     yield from by_step[:1]
     yield from _values(pipeline, "first", f"gradient of {{}} in step {pipeline.steps_to_do.start}", reference.gradients)
     yield from reference.tied_parameters
-    yield from by_step[1:]
+    yield from besides[0] if besides else ()
+    for at in range(1, len(by_step)):
+        yield by_step[at]
+        yield from besides[at] if at < len(besides) else ()
     yield from _values(pipeline, "last", f"{{}} after step {pipeline.steps - 1}", reference.last)
+
+
+def _numbers(
+    pipeline: Pipeline, ours: Sequence[Mapping[str, float]], reference: Reference
+) -> Iterator[list[Difference]]:
+    """Of each step, what it came to besides its losses: the norm of its gradients."""
+    for step, found, expected in zip(pipeline.steps_to_do, ours, reference.numbers, strict=False):
+        pairs = ((name, found.get(name), value) for name, value in expected.items())
+        yield [compare(f"{name} of step {step}", None, _number(mine), _number(value)) for name, mine, value in pairs]
+
+
+def _number(value: float | None) -> torch.Tensor | None:
+    return None if value is None else torch.tensor(value, dtype=torch.float64)
 
 
 def _values(pipeline: Pipeline, when: str, title: str, expected: Values) -> Iterator[Difference]:

@@ -36,7 +36,7 @@ def test_a_job_that_failed_has_no_objective(result):
     [
         (ConfigError("steps=0: must be an int"), 2, "error: steps=0: must be an int"),
         (OutputError("x: cannot be\x1b[31m written"), 6, "error: x: cannot be [31m written"),
-        (SystemExit(0), 1, "error: something in this run called sys.exit(0) before its end"),
+        (SystemExit(0), 2, "error: something in this run called sys.exit(0) before its end"),
         (OSError(28, "No space left on device", "metrics.jsonl"), 6, "error: metrics.jsonl: cannot be written: No space left on device"),
         (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError: division by zero"),
         (KeyboardInterrupt(), 130, "interrupted"),

@@ -43,7 +43,7 @@ class Net(nn.Sequential):
 ENDS = {
     "fine": (0, "ok", None),
     "raises": (2, "failed", "model=mine: RuntimeError: it cannot be built (their_net.py:10; debug=true shows the traceback)"),
-    "exits": (1, "failed", "something in this run called sys.exit(0) before its end"),
+    "exits": (2, "failed", "something in this run called sys.exit(0) before its end"),
     "leaves": (1, "failed", "the run left with exit code 0 before its end"),
     "killed": (4, "failed", "the run was killed by SIGKILL"),
     "leaks": (2, "failed", "model.kind=leaks: it changed the process"),

@@ -273,8 +273,8 @@ def test_a_stage_may_change_what_it_receives_in_place(tmp_path: Path, schedule: 
 def test_a_torch_that_is_built_for_gpus_runs_its_backward_in_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", "13.0")  # on a machine without a GPU, as PyPI's wheels for Linux
     where: list[int] = []
-    try_out._in_a_fork_beside_gpus(lambda: where.append(os.getpid()))
+    try_out.in_a_fork_beside_gpus(lambda: where.append(os.getpid()))
     assert where == []  # what the fork noted stayed there
     monkeypatch.setattr(torch.version, "cuda", None)
-    try_out._in_a_fork_beside_gpus(lambda: where.append(os.getpid()))
+    try_out.in_a_fork_beside_gpus(lambda: where.append(os.getpid()))
     assert where == [os.getpid()]

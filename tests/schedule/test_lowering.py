@@ -23,6 +23,9 @@ ENDS = {Op.SEND_F: (0, 1), Op.RECV_F: (-1, 0), Op.SEND_B: (0, -1), Op.RECV_B: (1
 def message(action):
     """What a send and its receive have in common: (from stage, to stage, microbatch)."""
     origin, to = ENDS[action.op]
+    if action.peer is not None:
+        ends = action.stage, action.peer
+        return (*(ends if action.op in (Op.SEND_F, Op.SEND_B) else ends[::-1]), action.microbatch)
     return action.stage + origin, action.stage + to, action.microbatch
 
 
@@ -31,7 +34,15 @@ def left_on_queues(lists):
     todo, queues, done = [deque(actions) for actions in lists], [deque() for _ in lists], set()
     owner = {action.stage: rank for rank, actions in enumerate(lists) for action in actions}
 
+    far = {}  # what a computation needs beside what its neighbour sends
+    for action in (action for actions in lists for action in actions if action.peer is not None):
+        if action.op in (Op.RECV_F, Op.RECV_B):
+            far.setdefault((action.stage, action.op == Op.RECV_F, action.microbatch), []).append(message(action))
+
     def may_go(action):
+        needs = far.get((action.stage, action.op == Op.F, action.microbatch), []) if action.op in FLOWS else []
+        if any((*needed, "arrived") not in done for needed in needs):
+            return False
         nearest_schedule = action.stage + FLOWS.get(action.op, 0)
         if action.op not in FLOWS or nearest_schedule not in owner:
             return True
@@ -59,8 +70,8 @@ def computations(order):
     return [part for action in order for part in action.parts or (action,) if part.op in COMPUTE]
 
 
-def check_lowered(schedule):
-    lists = lower(schedule)
+def check_lowered(schedule, skips=()):
+    lists = lower(schedule, skips=skips)
     assert [computations(actions) for actions in lists] == [computations(order) for order in schedule.order]
     between = {}
     for rank, actions in enumerate(lists):
@@ -71,7 +82,8 @@ def check_lowered(schedule):
                 side = "sent" if rank == way[0] and action.op in (Op.SEND_F, Op.SEND_B) else "received"
                 between.setdefault(way, {"sent": [], "received": []})[side].append((origin, to, microbatch))
     assert all(ends["sent"] == ends["received"] for ends in between.values())
-    crossings = sum(a != b for a, b in zip(schedule.stage_to_rank, schedule.stage_to_rank[1:], strict=False))
+    hops = [*zip(range(schedule.num_stages), range(1, schedule.num_stages), strict=False), *skips]
+    crossings = sum(schedule.stage_to_rank[a] != schedule.stage_to_rank[b] for a, b in hops)
     assert sum(len(ends["sent"]) for ends in between.values()) == 2 * crossings * schedule.num_microbatches
     assert left_on_queues(lists) == []
     for stage in range(schedule.num_stages):
@@ -91,6 +103,29 @@ def test_any_legal_order_is_lowered_to_messages_that_meet_and_never_wait_in_a_ci
 @pytest.mark.parametrize(("num_ranks", "num_microbatches"), [(1, 2), (2, 4), (3, 6), (4, 8), (5, 10), (4, 16)])
 def test_every_schedule_of_the_zoo_is(name, num_ranks, num_microbatches):
     check_lowered(zoo.function(name)(num_ranks, num_microbatches))
+
+
+@settings(deadline=None, max_examples=60)
+@given(schedules(), st.randoms(use_true_random=False))
+def test_any_legal_order_stays_one_whatever_skips_there_are(schedule, chance):
+    far = [(a, b) for a in range(schedule.num_stages) for b in range(a + 2, schedule.num_stages)]
+    check_lowered(schedule, chance.sample(far, min(3, len(far))))
+
+
+@pytest.mark.parametrize("name", zoo.GENERATED)
+def test_skips_are_lowered_on_every_schedule_of_the_zoo(name):
+    schedule = zoo.function(name)(3, 6)
+    if schedule.num_stages > 2:
+        check_lowered(schedule, [(0, schedule.num_stages - 1), (0, 2)][: schedule.num_stages - 2])
+
+
+def test_a_skip_goes_right_behind_what_makes_it():
+    schedule = Schedule.from_orders([["0F0", "0B0"], ["1F0", "1B0"], ["2F0", "2B0"]])
+    assert [" ".join(map(str, actions)) for actions in lower(schedule, skips=[(0, 2)])] == [
+        "0F0 0SEND_F0 0SEND_F0to2 0RECV_B0from2 0RECV_B0 0B0 0REDUCE_GRAD",
+        "1RECV_F0 1F0 1SEND_F0 1RECV_B0 1B0 1SEND_B0 1REDUCE_GRAD",
+        "2RECV_F0from0 2RECV_F0 2F0 2B0 2SEND_B0 2SEND_B0to0 2REDUCE_GRAD",
+    ]
 
 
 @pytest.mark.parametrize("name", zoo.FILES)

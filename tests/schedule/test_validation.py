@@ -239,7 +239,7 @@ def obviously_stuck(orders):
         before = len(done)
         for order in orders:
             while order:
-                stage, op, microbatch, _ = order[0]
+                stage, op, microbatch, *_ = order[0]
                 upstream = [(stage - 1, Op.F, microbatch)] if op == Op.F and stage else []
                 if op in (Op.B, Op.I) and stage < last:
                     upstream = [(stage + 1, Op.B, microbatch), (stage + 1, Op.I, microbatch)]

@@ -13,7 +13,8 @@ from torch.distributed.pipelining import pipe_split
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.randomness import drawing_module
 from pipezoo.runtime.try_out import try_out
-from pipezoo.splitters import annotated, balanced, marked, modules, replay
+from pipezoo.runtime.try_reference import try_reference
+from pipezoo.splitters import annotated, balanced, marked, modules
 from tests.splitters.test_exact import MODELS, build, example
 
 WIDTH = 16
@@ -33,6 +34,20 @@ class Counting(nn.Module):
         self.seen.append(tuple(x.shape))
         self.count += 1
         return self.lin(x) + 0.01 * torch.randn_like(x)
+
+
+class Hooks(nn.Linear):
+    """Counts in the module what its hooks see, through functions that remember it."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH, WIDTH)
+        self.calls = [0, 0, 0]
+        self.weight.register_hook(lambda grad: self.seen(0))
+        self.weight.register_post_accumulate_grad_hook(lambda parameter: self.seen(1))
+        self.register_forward_hook(lambda *_: self.seen(2))
+
+    def seen(self, place: int) -> None:
+        self.calls[place] += 1
 
 
 class Normalised(nn.Module):
@@ -57,8 +72,6 @@ SPLITS: dict[str, Callable[..., Any]] = {
     "annotated": annotated.split,
     "marked": marked.split,
     "modules": modules.split,
-    "replay": replay.split,
-    "replay by time": lambda *args: replay.split(*args, by="time", repeats=1),
     **{
         f"balanced by {by}": lambda *args, by=by: balanced.split(*args, by=by, repeats=1)
         for by in ("parameters", "flops", "time")
@@ -67,6 +80,7 @@ SPLITS: dict[str, Callable[..., Any]] = {
 ODD: dict[str, Callable[[], nn.Module]] = {
     "batch norm": Normalised,
     "batch norm, marked": lambda: Normalised(marks=True),
+    "hooks": lambda: nn.Sequential(Hooks(), Hooks(), Hooks()),
     "counting, drawing": lambda: nn.Sequential(Counting(), Counting(), Counting()),
 }
 
@@ -99,6 +113,7 @@ def test_splitting_and_trying_out_changes_nothing(name: str, split: str) -> None
     try:
         stages = SPLITS[split](model.train(), 2, inputs)
         try_out(stages, inputs, target, scaled(nn.MSELoss(), 1), split_backward=[1])
+        try_reference(model, inputs, target, scaled(nn.MSELoss(), 1))
         drawing_module(model, inputs)
     except ValueError:
         pass  # refused, which changes nothing either

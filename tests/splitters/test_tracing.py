@@ -259,3 +259,15 @@ def test_an_unknown_place_in_a_split_spec_is_named():
 def test_a_model_without_split_spec_is_told_the_ways_out():
     text = refusal(annotated.split, ModelWithKwargs(8, 3), None, (rows(), rows()))
     assert text.startswith("split_spec=None: ModelWithKwargs has none of its own; give one")
+
+
+def test_a_trace_runs_as_code_and_not_by_an_interpreter(monkeypatch):
+    model, x = MultiMLP(8, 4), torch.randn(2, 8)
+    stages = annotated.split(model, 2, (x,))
+
+    def interpreted(self, *args, **kwargs):
+        raise AssertionError("a stage interprets its graph")
+
+    monkeypatch.setattr(torch.fx.Interpreter, "run", interpreted)
+    assert torch.equal(stages[1](stages[0](x)), model(x))
+    assert torch.equal(copy.deepcopy(stages[1])(stages[0](x)), model(x))

@@ -6,7 +6,7 @@ import pytest
 
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.one_f_one_b import one_f_one_b as schedule
-from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall, waits
+from pipezoo.supervisor.stall_diagnosis import RankStatus, Wait, as_dict, explain_stall, first_to_stall, waits
 from pipezoo.supervisor.worker_channel import Phase
 
 ACTIONS = lower(schedule(3, 4))
@@ -79,3 +79,15 @@ def test_a_file_has_the_last_actions_of_everybody() -> None:
     assert found[0]["last_actions"] == ["0F0", "0SEND_F0", "0F1", "0SEND_F1", "0F2"]
     assert (found[1]["waits_at"], found[1]["waits_for"], found[1]["stage"]) == ("1RECV_F2", "rank 0", 1)
     assert (found[2]["at"], found[2]["last_actions"]) == ("fetching the batch", [])
+
+
+def test_a_rank_that_waits_for_a_skip_says_so() -> None:
+    lists = lower(schedule(3, 2), skips=[(0, 2)])
+    late = next(action for action in lists[0] if str(action) == "0SEND_F0to2")
+    at = [
+        [str(action) for action in actions].index(where)
+        for actions, where in zip(lists, ("0F1", "1B0", "2F0"), strict=True)
+    ]
+    lists[0] = [*(action for action in lists[0] if action != late), late]
+    statuses = [RankStatus(f"rank {rank}", lists[rank], 1, place, 60.0) for rank, place in enumerate(at)]
+    assert waits(statuses)[2] == Wait(2, 0, "2RECV_F0from0")

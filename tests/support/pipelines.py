@@ -30,9 +30,10 @@ WIDTH = 16
 
 @dataclass(frozen=True)
 class Trained:
-    """What a pipeline told of itself: the losses of its steps, the verdict on them, what each process returned."""
+    """What a pipeline told of itself: losses and numbers of its steps, the verdict, what each process returned."""
 
     losses: list[list[float]]
+    numbers: list[dict[str, float]]
     verdict: dict[str, Any]
     told: list[dict[str, Any]]
 
@@ -53,13 +54,18 @@ def build_pipeline(
     batch = data(0)
     example = first_rows(inputs_of(whole, batch, dtype), ROWS)
     modules = split(whole, schedule.num_stages, example)
-    boundaries = try_out(
-        modules, example, batch.target[:ROWS].to(dtype), scaled(loss, schedule.num_microbatches)
-    ).boundaries
+    executor = changes.get("executor", native())
+    wiring = try_out(
+        modules,
+        example,
+        batch.target[:ROWS].to(dtype),
+        scaled(loss, schedule.num_microbatches),
+        relay=executor.relays or schedule.has_messages,
+    ).wiring
     pipeline = Pipeline(
-        stages=Stages.of(whole, modules, boundaries),
+        stages=Stages.of(whole, modules, wiring),
         schedule=schedule,
-        actions=lower(schedule),
+        actions=lower(schedule, skips=[(hop.before, hop.after) for hop in wiring.skips]),
         stage_to_rank=schedule.stage_to_rank,
         fresh_model=partial(make_model, model, 0, dtype),
         batch=data,
@@ -85,13 +91,16 @@ def build_pipeline(
 
 def train(pipeline: Pipeline) -> Trained:
     losses: list[list[float]] = []
+    numbers: list[dict[str, float]] = []
 
     def on_step(name: str, message: dict[str, Any]) -> None:
         if message["losses"]:
             losses.append(message["losses"])
+            numbers.append(message["numbers"])
 
     limits, log = Limits(20.0, 20.0), pipeline.file("log")
     ranks = {f"rank {rank}": partial(run_rank, rank, pipeline) for rank in range(pipeline.num_processes)}
     told = launch(ranks, limits, log, handlers=Handlers(step=on_step))
-    verdict = launch({"reference": partial(verify_run, losses, None, pipeline)}, limits, log)["reference"]
-    return Trained(losses, verdict, list(told.values()))
+    judged = partial(verify_run, losses, None, pipeline, numbers=numbers)
+    verdict = launch({"reference": judged}, limits, log)["reference"]
+    return Trained(losses, numbers, verdict, list(told.values()))

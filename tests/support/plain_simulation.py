@@ -13,7 +13,7 @@ from pipezoo.simulator.cost import Cost
 
 def source(action, num_stages, split):
     """The action of the neighbouring stage whose result this one needs, or None."""
-    stage, op, microbatch, _ = action
+    stage, op, microbatch, *_ = action
     if op == Op.F and stage > 0:
         return Action(stage - 1, Op.F, microbatch)
     if op in (Op.B, Op.I) and stage < num_stages - 1:
@@ -99,7 +99,7 @@ def schedules(draw, pairs=True):
     done, orders = set(), [[] for _ in range(num_ranks)]
 
     def ready(action):
-        stage, op, microbatch, _ = action
+        stage, op, microbatch, *_ = action
         own = {Op.F: None, Op.B: Op.F, Op.I: Op.F, Op.W: Op.I}[op]
         needs = [source(action, num_stages, split), None if own is None else Action(stage, own, microbatch)]
         return all(need is None or need in done for need in needs)

@@ -12,6 +12,7 @@ import torch
 
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.transport import Lane, lanes_of
+from pipezoo.runtime.wiring import Hop
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
 from pipezoo.schedules.one_f_one_b import one_f_one_b
@@ -30,7 +31,7 @@ def form(*size: int, dtype: torch.dtype = torch.float32, learns: bool = True) ->
 
 
 def memory(*forms: torch.Tensor) -> tuple[SharedMemory, list[Lane]]:
-    lanes = lanes_of([(), forms, ()], (0, 1))
+    lanes = lanes_of([Hop(0, 1, forms)], (0, 1))
     return SharedMemory(lanes, lower(SCHEDULE), 4, may_spin=False), lanes
 
 

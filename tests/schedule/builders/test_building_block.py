@@ -12,7 +12,7 @@ def spelled(schedule):
     return [
         " ".join(
             (down[op] if stage < schedule.num_ranks else down[op].lower()) + str(microbatch)
-            for stage, op, microbatch, _ in order
+            for stage, op, microbatch, *_ in order
         )
         for order in schedule.order
     ]

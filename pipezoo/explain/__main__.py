@@ -1,0 +1,80 @@
+"""``python -m pipezoo.explain [FOLDER]``: why a run was as fast as it was, and what would make it faster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.explain.alternatives import Alternative, Measured, alternatives
+from pipezoo.explain.changes import of_alternative
+from pipezoo.explain.changes_worth import changes
+from pipezoo.explain.sentences import percent, sentences
+from pipezoo.results.newest_run import newest_run
+from pipezoo.results.result import Result
+from pipezoo.results.run import Run, read_run
+from pipezoo.results.sanitize import printable
+from pipezoo.results.schedule_file import schedule_file
+from pipezoo.results.units import bytes_text, time_text
+from pipezoo.schedule.schedule import Schedule
+
+ABOUT = "Say why a run was as fast as it was, what would make it faster, and what other orders are predicted to take."
+TOP = 8
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipezoo.explain", description=ABOUT, allow_abbrev=False)
+    parser.add_argument("folder", nargs="?", type=Path, help="folder of a run; default: the newest of outputs/")
+    parser.add_argument("--top", type=int, default=TOP, help=f"rows of the table of other orders; default: {TOP}")
+    options = parser.parse_args(arguments)
+    try:
+        for line in explain(options.folder or newest_run(), options.top):
+            print(printable(line))
+    except PipezooError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def explain(folder: Path, top: int = TOP) -> list[str]:
+    """The lines about the run in a folder.
+
+    Raises:
+        ConfigError: there is no run in it, or one that measured no step.
+    """
+    run = read_run(folder)
+    result, file = Result.from_dict(run.result), schedule_file(folder)
+    measured = Measured.of(result)
+    if measured is None or file is None:
+        raise ConfigError(f"folder={folder}: holds no measured step; task=train and task=verify measure them")
+    schedule = Schedule.from_csv(file, name=str(result.schedule)).compute_only()
+    found = alternatives(schedule, measured)
+    worth = changes(run, schedule, measured, found)
+    lines = [f"{run.title}: {folder}", "", *sentences(result, schedule, measured, worth)]
+    return [*lines, "", *table(run, measured, found, top)]
+
+
+def table(run: Run, measured: Measured, found: Sequence[Alternative], top: int) -> list[str]:
+    """Other orders at this run's costs, the fastest first, each with the command that trains it."""
+    if not found:
+        return ["No other fixed schedule fits these stages, ranks and microbatches."]
+    lines = [f"What if, predicted from this run's own costs; it took {time_text(measured.step)}:"]
+    for one in found[:top]:
+        share = f"{time_text(one.step)} +- {time_text(one.step * one.error)}"
+        memory = f", {bytes_text(one.peak_memory)}" if one.peak_memory else ""
+        note = f"; assumed: {one.assumed}" if one.assumed else ""
+        lines.append(f"  {one.name}, {one.num_stages} stages: {share}, bubble {percent(one.bubble)}{memory}{note}")
+        lines.append(f"      {of_alternative(run, one)}")
+    if len(found) > top:
+        lines.append(f"  and {len(found) - top} more (--top {len(found)})")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

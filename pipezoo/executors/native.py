@@ -67,7 +67,7 @@ class StageSlots:
             outputs = result if isinstance(result, tuple) else (result,)
             if self.is_last:
                 target, self.targets[mb] = self.targets[mb], None
-                loss = self.loss(outputs[0], target)
+                loss = self.loss(result, target)
         self.leaves[mb] = [tensor for tensor in received if tensor.requires_grad]
         if self.is_last:
             self.ends[mb], self.grads[mb], self.losses[mb] = (loss,), (None,), loss.detach()

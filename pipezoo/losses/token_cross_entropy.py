@@ -1,4 +1,4 @@
-"""Losses that torch.nn does not have in the shape a pipeline needs."""
+"""Cross entropy of a class per position, as language models have it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipezoo.errors import ArgumentError
+from pipezoo.validators import check_int
 
 
 class TokenCrossEntropy(nn.Module):
     """Cross entropy of a class per position, in nats.
 
     Args:
-        reduction: "mean" over all positions of all rows, or their "sum".
+        reduction: "mean" over all positions of all rows that count, or their "sum".
+        ignore_index: the target of positions that do not count, such as padding.
     """
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: str = "mean", ignore_index: int = -100) -> None:
         if reduction not in ("mean", "sum"):
             raise ArgumentError("reduction", reduction, "unknown", "mean, sum")
+        check_int("ignore_index", ignore_index, -(2**31))
         super().__init__()
-        self.reduction = reduction
+        self.reduction, self.ignore_index = reduction, ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """[rows, context, classes], [rows, context] int64 -> scalar
@@ -29,4 +32,6 @@ class TokenCrossEntropy(nn.Module):
         if logits.shape[:-1] != target.shape:
             shapes = f"logits have shape {list(logits.shape)}"
             raise ArgumentError("target", list(target.shape), shapes, str(list(logits.shape[:-1])))
-        return F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction=self.reduction)
+        return F.cross_entropy(
+            logits.flatten(0, -2), target.flatten(), reduction=self.reduction, ignore_index=self.ignore_index
+        )

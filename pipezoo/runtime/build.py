@@ -29,6 +29,7 @@ from pipezoo.runtime.randomness import drawing_module
 from pipezoo.runtime.restore import check_origin, restore_model, restore_optimizer
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
+from pipezoo.runtime.try_loss import check_counts
 from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
 from pipezoo.runtime.try_reference import try_reference
 from pipezoo.schedule.action import Action, Op
@@ -232,6 +233,10 @@ def _split(
             try_reference(model, example, target, scale)
     except ValueError as error:
         raise experiment.model.reword(error) from error
+    try:
+        check_counts(loss, trial.wiring.stages[-1].outputs, batch.target, asked.num_microbatches)
+    except ValueError as error:
+        raise experiment.loss.reword(error) from error
     _check_random(experiment, model, example)
     return stages, sizes, trial
 

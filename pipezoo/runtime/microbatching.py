@@ -2,32 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from pipezoo.errors import ArgumentError
+from pipezoo.losses.auxiliary import auxiliary_counts
 
 Tensors = tuple[torch.Tensor, ...]
-LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+LossFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
-def scaled(loss: nn.Module, num_microbatches: int) -> LossFunction:
+class ScaledLoss:
     """The loss of one microbatch such that the sum over all is the loss of the batch.
 
-    A mean over the batch is the mean of the means of equal microbatches, so each counts ``1 / num_microbatches``; a
-    sum counts whole.
+        sum                                   counts whole
+        mean over the rows                    counts 1 / num_microbatches: microbatches are equal slices
+        mean over what counts (padding)       counts (what counts in it) / (what counts in the batch)
+
+    What counts, a loss says by ``count(target)``, or by ``ignore_index`` as those of torch do.
+
+    Args:
+        loss: of a batch, with its ``reduction``.
+        num_microbatches: of a batch.
 
     Raises:
         ValueError: the loss has no ``reduction``, or one that is not ``mean`` or ``sum``.
     """
-    reduction = getattr(loss, "reduction", None)
-    if reduction not in ("mean", "sum"):
-        raise ArgumentError("reduction", reduction, "the loss must say how it reduces a batch", "mean, sum")
-    if reduction == "sum":
-        return loss
-    return lambda output, target: loss(output, target) / num_microbatches
+
+    def __init__(self, loss: nn.Module, num_microbatches: int) -> None:
+        reduction = getattr(loss, "reduction", None)
+        if reduction not in ("mean", "sum"):
+            raise ArgumentError("reduction", reduction, "the loss must say how it reduces a batch", "mean, sum")
+        self._loss, self._num_microbatches = loss, num_microbatches
+        self.is_mean = reduction == "mean"
+        self._count = count_of(loss) if self.is_mean else None
+        self._in_batch: float | None = None
+
+    @property
+    def auxiliary_scale(self) -> float:
+        """What an auxiliary loss of one microbatch counts."""
+        return 1 / self._num_microbatches if self.is_mean else 1.0
+
+    @contextmanager
+    def batch(self, target: torch.Tensor | None) -> Iterator[None]:
+        """The microbatches inside are of this batch; None: they are on another rank."""
+        if self._count is not None and target is not None:
+            self._in_batch = float(self._count(target))
+        with auxiliary_counts(self.auxiliary_scale):
+            yield
+        self._in_batch = None
+
+    def __call__(self, output: Any, target: torch.Tensor) -> torch.Tensor:
+        """``output``: what the model returns; a tuple of one tensor is that tensor."""
+        if isinstance(output, tuple) and len(output) == 1:
+            output = output[0]
+        if not self.is_mean:
+            return self._loss(output, target)  # type: ignore[no-any-return]
+        if self._count is None:
+            return self._loss(output, target) / self._num_microbatches  # type: ignore[no-any-return]
+        counted = float(self._count(target))
+        if not counted:  # a mean over nothing is not a number, and adds nothing
+            return (output if isinstance(output, torch.Tensor) else output[0]).sum() * 0.0
+        in_batch = counted * self._num_microbatches if self._in_batch is None else self._in_batch
+        if counted * self._num_microbatches == in_batch:
+            return self._loss(output, target) / self._num_microbatches  # type: ignore[no-any-return]
+        return self._loss(output, target) * (counted / in_batch)  # type: ignore[no-any-return]
+
+
+def count_of(loss: nn.Module) -> Callable[[torch.Tensor], Any] | None:
+    """What tells from a target how much of it a mean is over; None where that hangs on its shape alone."""
+    if callable(own := getattr(loss, "count", None)):
+        count: Callable[[torch.Tensor], Any] = own
+        return count
+    ignored, weight = getattr(loss, "ignore_index", None), getattr(loss, "weight", None)
+    if not isinstance(ignored, int):
+        return None
+
+    def counted(target: torch.Tensor) -> Any:
+        if target.is_floating_point():  # of each class a share: nothing is ignored
+            return len(target)
+        valid = target != ignored
+        return valid.sum() if weight is None else weight[target[valid]].sum()
+
+    return counted
+
+
+def scaled(loss: nn.Module, num_microbatches: int) -> ScaledLoss:
+    """The loss of one microbatch such that the sum over all is the loss of the batch. Raises ValueError."""
+    return ScaledLoss(loss, num_microbatches)
 
 
 def microbatches(tensors: Sequence[torch.Tensor], num_microbatches: int) -> list[Tensors]:

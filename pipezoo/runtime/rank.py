@@ -23,7 +23,7 @@ from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.feed import Source, opened
 from pipezoo.runtime.finite_check import FiniteCheck
 from pipezoo.runtime.gradient_norm import GradientNorm
-from pipezoo.runtime.microbatching import scaled, total
+from pipezoo.runtime.microbatching import ScaledLoss, scaled, total
 from pipezoo.runtime.optimizer_state import began, capture, names_of
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.restore import restore_optimizer, restore_random
@@ -48,6 +48,7 @@ class Member:
     told: dict[str, Any] | None
     tied_parameters: list[TiedParameter]
     executor: RankExecutor
+    loss: ScaledLoss
     finite: FiniteCheck
     recorder: Recorder
 
@@ -122,7 +123,8 @@ def train_step(
     """
     pipeline, update = member.pipeline, member.update
     update.begin()
-    losses = member.executor.step(inputs, target)
+    with member.loss.batch(target):
+        losses = member.executor.step(inputs, target)
     channel.note(Phase.UPDATE)
     member.finite.losses(step, losses)
     sum_tied_gradients(member.tied_parameters, member.parameters, member.rank)
@@ -176,6 +178,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
                 note=note,
             )
         ),
+        loss=loss,
         recorder=recorder,
         finite=finite,
     )

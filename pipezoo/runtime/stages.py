@@ -12,6 +12,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from pipezoo.data.batch import Batch
 from pipezoo.runtime.wiring import Wiring
 
 Tensors = tuple[torch.Tensor, ...]
-LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+LossFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.schedule.action import Action, Op
 
 Tensors = tuple[torch.Tensor, ...]
-LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+LossFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 # torch 2.11 waits for a gradient of every value that crossed, later versions only of those that want one.

@@ -214,24 +214,30 @@ def _cause(error: Exception) -> str:
 
 
 def _loss_of(last: Ran, target: torch.Tensor, loss: LossFunction) -> torch.Tensor:
-    if len(last.leaves) != 1:
-        raise ValueError(f"the last stage returns {len(last.leaves)} values; the loss takes one tensor")
-    if last.structure.children != (LEAF,):
-        kind = last.structure.children[0].kind
-        raise ValueError(f"the last stage returns a {kind.__name__ if kind else 'skip'}; the loss takes one tensor")
-    output = last.leaves[0]
-    if not output.requires_grad:
+    for child, leaf in zip(last.structure.children, last.leaves, strict=False):
+        if child != LEAF or not isinstance(leaf, torch.Tensor):
+            kind = child.kind if child != LEAF else type(leaf)
+            raise ValueError(
+                f"the last stage returns a {kind.__name__ if kind else 'skip'}; the loss takes a tensor or several"
+            )
+    outputs = tuple(last.leaves)
+    if not outputs:
+        raise ValueError("the last stage returns nothing; the loss takes a tensor or several")
+    output = outputs[0]
+    if not any(one.requires_grad for one in outputs):
         raise ValueError("no parameter of the model learns: its output does not require a gradient")
     same_kind = target.is_floating_point() == output.is_floating_point()
-    if same_kind and target.dim() == output.dim() and target.shape != output.shape:
+    if len(outputs) == 1 and same_kind and target.dim() == output.dim() and target.shape != output.shape:
         raise ValueError(
             f"the target has shape {tuple(target.shape)}, but the model returns {tuple(output.shape)} for it"
         )
     try:
-        value = loss(output, target)
+        value = loss(outputs if len(outputs) > 1 else output, target)
     except Exception as error:
+        shapes = ", ".join(str(tuple(one.shape)) for one in outputs)
+        several = f" (the model returns {len(outputs)} tensors, and the loss gets them all)" if len(outputs) > 1 else ""
         raise ValueError(
-            f"the loss fails on output {tuple(output.shape)}, target {tuple(target.shape)}: {first_line(error)}"
+            f"the loss fails on output {shapes}, target {tuple(target.shape)}: {first_line(error)}{several}"
         ) from error
     if not isinstance(value, torch.Tensor) or value.dim() or not value.requires_grad:
         raise ValueError("the loss must be one number that a gradient can flow from; valid reductions: mean, sum")

@@ -65,8 +65,9 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
         optimizer.zero_grad(set_to_none=True)
         inputs, target = batch_on(device, pipeline, model, step)
         cut = microbatches((*inputs, target), pipeline.schedule.num_microbatches)
-        tied = shares.gradients(model, cut, loss)
-        losses = _backward(model, loss, cut, forwards, groups)
+        with loss.batch(target):
+            tied = shares.gradients(model, cut, loss)
+            losses = _backward(model, loss, cut, forwards, groups)
         history.append([value.item() for value in (*losses, total(losses))])
         if step == pipeline.steps_to_do.start:
             gradients = {

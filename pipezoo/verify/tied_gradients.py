@@ -59,7 +59,7 @@ class TiedGradients:
 
     def _forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         output: torch.Tensor | Tensors = run_stages(self._untied, inputs)
-        return output[0] if isinstance(output, tuple) else output
+        return output  # type: ignore[return-value]
 
     def _sums_of(self, process: int, losses: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """What one process adds up, action after action, of what its stages use."""

@@ -51,6 +51,8 @@ def against_the_whole_batch(pipeline: Pipeline, by_microbatches: Values) -> Whol
     except Exception:
         return WholeBatch(None, None)
     difference = _difference(by_microbatches, {name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    if not isinstance(output, torch.Tensor):
+        return WholeBatch(difference, None)
     lie, known = _reduction(loss, output.detach(), target)
     return WholeBatch(difference, None if lie is None and not known else lie is None, lie)
 

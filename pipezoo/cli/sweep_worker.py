@@ -25,7 +25,7 @@ from pipezoo.cli.signals import begin, check
 from pipezoo.cli.streams import forgiving
 from pipezoo.config.resolve import WITH_MODEL
 from pipezoo.errors import ConfigError, NoProgressError, PipezooError, RankError
-from pipezoo.report.html import compile_templates
+from pipezoo.report.template import compile_templates
 from pipezoo.results.sanitize import printable
 from pipezoo.supervisor.garbage import pause_collection, resume_collection
 from pipezoo.supervisor.processes import die_with_parent, exit_now, is_stopped, let_signals_come, signals_held

@@ -97,7 +97,8 @@ def to_tables(runs: Sequence[Run]) -> list[Table]:
 def to_page(runs: Sequence[Run]) -> str:
     """The comparison as one self-contained page."""
     from pipezoo.report.chart import line_chart
-    from pipezoo.report.html import packed, render
+    from pipezoo.report.html import packed
+    from pipezoo.report.template import render
 
     lines = {f"{letter} {run.title}": list(enumerate(run.losses)) for letter, run in _named(runs)}
     return render(

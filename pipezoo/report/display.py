@@ -68,7 +68,8 @@ def save_timeline(timeline: Timeline, path: Path) -> str:
 
 def timelines_page(timelines: Sequence[Timeline], title: str) -> str:
     """A self-contained page on which one can zoom into timelines."""
-    from pipezoo.report.html import packed, render
+    from pipezoo.report.html import packed
+    from pipezoo.report.template import render
 
     data = packed([(timeline, Run(Path("."), _memory(timeline))) for timeline in timelines])
     return render("compare.html", title=title, data=data, runs=[], problems=[], tables=[], losses=None)

@@ -11,24 +11,20 @@ policy forbids every script but the one whose hash it names.
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from pipezoo.report.cause_bars import cause_bars
 from pipezoo.report.chart import line_chart
-from pipezoo.report.colors import MEANING
+from pipezoo.report.orders import orders_of
+from pipezoo.report.template import render
 from pipezoo.results.run import Run, flat, read_run
 from pipezoo.results.run_dir import REPORT, write_text
 from pipezoo.results.sanitize import printable
@@ -37,8 +33,6 @@ from pipezoo.results.units import bytes_text, time_text
 from pipezoo.simulator.timeline import Timeline
 
 MOST_SPANS = 1_000_000  # of one timeline on a page; of more, evenly chosen ranks are shown
-ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = {"lanes.js": ("waits.js", "lanes.js")}
 
 
 def write_report(folder: str | Path) -> Path:
@@ -55,11 +49,13 @@ def write_report(folder: str | Path) -> Path:
 
 def run_page(run: Run) -> str:
     """The page of one run."""
-    losses = {"loss": list(enumerate(run.losses))}
+    losses, editable = {"loss": list(enumerate(run.losses))}, orders_of(run)
     return render(
         "run.html",
         title=run.title,
         data=packed([(timeline, run) for timeline in numbered(run.timelines)]),
+        orders=editable,
+        script="editor" if editable else "lanes.js",
         verdict=_verdict(run.result),
         error=_error(run.result),
         problems=run.problems,
@@ -85,33 +81,6 @@ def numbered(timelines: Sequence[Timeline]) -> list[Timeline]:
         else line
         for i, line in enumerate(timelines)
     ]
-
-
-def render(template: str, title: str, data: Any = None, script: str = "lanes.js", **values: Any) -> str:
-    """A page from a template; ``data`` is for its script, and everything else is escaped unless it is ``Markup``."""
-    style, code = _asset("page.css"), "".join(map(_asset, SCRIPTS.get(script, (script,))))
-    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(code)}'; "
-    policy += "base-uri 'none'; form-action 'none'"
-    used = {op for line in (data or {}).get("timelines", ()) for op in line["ops"]}
-    return (
-        _templates()
-        .get_template(template)
-        .render(
-            title=title,
-            policy=policy,
-            style=Markup(style),
-            script=Markup(code),
-            data=_script_json(data),
-            has_timelines=bool(data),
-            unit_note="Times are in units of the cost." if data and data["unit"] != "s" else "",
-            **{"legend": legend(used)} | values,
-        )
-    )
-
-
-def legend(used: set[int]) -> list[dict[str, str]]:
-    """Letters and meanings of the ops that a picture shows."""
-    return [{"name": op.name, "meaning": meaning} for op, meaning in MEANING.items() if op in used]
 
 
 def packed(timelines: Sequence[tuple[Timeline, Run]]) -> dict[str, Any] | None:
@@ -266,31 +235,3 @@ def _memory(run: Run) -> list[tuple[str, str]]:
 def _commands(run: Run) -> str:
     """What to type to see the run again: its repetition from the folder, and the command as it was given."""
     return f"python -m pipezoo.rerun {shlex.quote(printable(run.folder))}\n{printable(run.command)}"
-
-
-@cache
-def compile_templates() -> None:
-    """Compile what pages are made from, so that processes that are forked from this one need not."""
-    for name in _templates().list_templates(extensions=["html"]):
-        _templates().get_template(name)
-
-
-@cache
-def _templates() -> Environment:
-    loader = PackageLoader("pipezoo.report", "assets")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-
-
-@cache
-def _asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}"
-
-
-def _script_json(data: Any) -> Markup:
-    """JSON that no HTML parser can take for markup."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

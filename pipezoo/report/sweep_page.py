@@ -20,8 +20,8 @@ from markupsafe import Markup
 from pipezoo.errors import ConfigError
 from pipezoo.report.chart import KINDS, line_chart
 from pipezoo.report.colors import COLOURS
-from pipezoo.report.html import legend, render
 from pipezoo.report.scales import ops_by_column, spans_by_rank
+from pipezoo.report.template import legend, render
 from pipezoo.results.run_dir import REPORT, write_text
 from pipezoo.results.sweep_table import cells, collect, errors, succeeded, swept_keys
 from pipezoo.results.timeline_file import load_timelines

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.pipelining import PipelineStage, schedules
 
+from pipezoo.data.batch import Batch
 from pipezoo.data.regression import batches
 from pipezoo.models import MultiMLP
 
@@ -32,9 +33,7 @@ def stages_of(schedule: str) -> list[int]:
     return [rank, 2 * world - 1 - rank] if schedule in ON_A_V else [rank]
 
 
-def build(
-    schedule: str, width: int, batch_size: int, microbatches: int, lr: float = 1e-4
-) -> Callable[[int], float | None]:
+def build(schedule: str, width: int, microbatches: int, lr: float = 1e-4) -> Callable[[Batch], float | None]:
     """The pipeline of this rank: a function that does one step, and returns its loss on the rank of the last stage."""
     own = stages_of(schedule)
     num_stages = len(own) * dist.get_world_size()
@@ -44,15 +43,13 @@ def build(
     kind = getattr(schedules, schedule)
     runtime = kind(stages if len(own) > 1 else stages[0], microbatches, loss_fn=nn.MSELoss())
     optimizer = torch.optim.SGD([p for stage in stages for p in stage.submod.parameters()], lr=lr)
-    data = batches(batch_size, 0, width)
     first, last = 0 in own, num_stages - 1 in own
 
-    def step(number: int) -> float | None:
-        batch = data(number) if first or last else None
-        optimizer.zero_grad(set_to_none=True)
+    def step(batch: Batch) -> float | None:
+        optimizer.zero_grad()
         losses: list[torch.Tensor] = []
-        inputs = batch.args if first and batch else ()
-        runtime.step(*inputs, **({"target": batch.target, "losses": losses} if last and batch else {}))
+        inputs = batch.args if first else ()
+        runtime.step(*inputs, **({"target": batch.target, "losses": losses} if last else {}))
         optimizer.step()
         return torch.stack(losses).mean().item() if losses else None
 
@@ -69,11 +66,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    step = build(options.schedule, options.width, options.batch_size, options.microbatches)
+    step = build(options.schedule, options.width, options.microbatches)
+    data = batches(options.batch_size, 0, options.width)
     seconds, loss = [], None
     for number in range(options.steps):
         began = time.perf_counter()
-        loss = step(number)
+        loss = step(data(number))
         seconds.append(time.perf_counter() - began)
     if loss is not None:
         print(f"loss {loss:.6g}, step {statistics.median(seconds) * 1e3:.2f} ms")

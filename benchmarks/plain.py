@@ -5,25 +5,24 @@ from __future__ import annotations
 import torch
 
 from benchmarks.turns import Step
-from pipezoo.data.regression import batches
+from pipezoo.data.batch import Batch
 from pipezoo.models import MultiMLP
 
 
-def build(width: int, layers: int, rows: int, microbatches: int, rank: int) -> Step:
-    """One step of the whole model on rank 0; the others wait."""
-    if rank:
-        return lambda number: None
+def build(width: int, layers: int, microbatches: int, process: int, batch: Batch) -> Step:
+    """A step of the whole model on process 0; others wait."""
+    if process:
+        return lambda: None
     torch.manual_seed(0)
     model, loss = MultiMLP(width, layers), torch.nn.MSELoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
-    data = batches(rows, 0, width)
 
-    def step(number: int) -> float:
-        (x,), _, target = data(number)
-        optimizer.zero_grad(set_to_none=True)
+    def step() -> float:
+        optimizer.zero_grad()
         total = torch.zeros(())
-        for part, wanted in zip(x.tensor_split(microbatches), target.tensor_split(microbatches), strict=True):
-            value = loss(model(part), wanted) / microbatches
+        parts = zip(batch.args[0].tensor_split(microbatches), batch.target.tensor_split(microbatches), strict=True)
+        for x, target in parts:
+            value = loss(model(x), target) / microbatches
             value.backward()
             total += value.detach()
         optimizer.step()

@@ -1,20 +1,23 @@
-"""Two ways to do a training step, in turn and in the same processes, so that what else the machine does meets both.
+"""Two ways to do a training step, in turn, so that what else the machine does meets both.
 
-    rank 0   | other | pipezoo | other | pipezoo, recording | other | pipezoo | ...
-    rank 1   | other | pipezoo | other | pipezoo, recording | other | pipezoo | ...      with a barrier between
+    other 0   | step |         | step |                    | step |            processes of their own,
+    other 1   | step |         | step |                    | step |            as one would start them
+    rank 0           | step |         | step, recorded |          | step |
+    rank 1           | step |         | step, recorded |          | step |     ranks of pipezoo
 
-A step takes from the last rank's start to the last rank's end. pipezoo's has all that it does beside the pipeline:
-batch, heartbeat, finite check, optimizer, loss, message to the parent. Ratios are medians over the turns of one step
-over its neighbour. CPU seconds are those of all ranks, user and system, threads included.
+While one side steps, the other sleeps. A step takes from its last process's start to its last process's end. pipezoo's
+has all that it does beside the pipeline: heartbeat, finite check, optimizer, losses, message to the parent. The batch
+is made once for both. Ratios are medians over the turns of one step over the other's just before. CPU seconds are those
+of all processes of a side, user and system, threads included.
 """
 
 from __future__ import annotations
 
-import statistics
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,70 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.config.compose import compose, load
+from pipezoo.data.batch import Batch
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.runtime.pipeline import Pipeline
 
-WARM = 6  # turns that are not counted
-Step = Callable[[int], float | None]  # does the step of this number, and returns its loss on one of the ranks
-Build = Callable[[int], Step]  # for a rank, in its process
+WARM = 4  # turns that are not counted
+Step = Callable[[], float | None]  # does a step, and returns its loss on one of the processes
+Build = Callable[[int, Batch], Step]  # for a process, in this process, with the batch of all steps
 Span = tuple[float, float, float]  # began, ended, CPU seconds of this process in between
+
+
+class Other:
+    """The other way, in as many processes as the pipeline has. Each steps when the rank beside it says so."""
+
+    def __init__(self, build: Build, size: int, batch: Batch, scratch: Path) -> None:
+        self._build, self._size, self._batch, self._scratch = build, size, batch, scratch
+        context = multiprocessing.get_context("fork")
+        self._go, self._done = ([context.Semaphore(0) for _ in range(size)] for _ in range(2))
+        self._told = [context.Pipe(duplex=False) for _ in range(size)]
+        self._processes = [context.Process(target=self._run, args=(place,), daemon=True) for place in range(size)]
+
+    def start(self) -> None:
+        for process in self._processes:
+            process.start()
+
+    def step(self, place: int) -> None:
+        """Have the process at ``place`` do a step; returns when it is done."""
+        self._go[place].release()
+        self._done[place].acquire()
+
+    def end(self) -> list[list[tuple[Span, float | None]]]:
+        """What each process measured, and the loss it found, step by step."""
+        told = []
+        for go in self._go:
+            go.release()  # a step too many: nobody counts it
+        for (reader, _), process in zip(self._told, self._processes, strict=True):
+            told.append(reader.recv())
+            process.join(5.0)
+        return told
+
+    def kill(self) -> None:
+        for process in self._processes:
+            process.kill()
+
+    def _run(self, place: int) -> None:
+        import torch
+
+        from pipezoo.supervisor.process_group import join_process_group
+
+        torch.set_num_threads(1)
+        join_process_group(place, self._size, self._scratch / "others", torch.device("cpu"), 600.0)
+        step = self._build(place, self._batch)
+        measured: list[tuple[Span, float | None]] = []
+        while True:
+            self._go[place].acquire()
+            if len(measured) == self.steps:
+                break
+            torch.distributed.barrier()
+            began, used = time.perf_counter(), time.process_time()
+            loss = step()
+            measured.append(((began, time.perf_counter(), time.process_time() - used), loss))
+            self._done[place].release()
+        self._told[place][1].send(measured)
+
+    steps = 0
 
 
 class Alternating(Pipeline):
@@ -40,14 +100,12 @@ class Alternating(Pipeline):
 
 
 class TurnTaking:
-    """A channel that has the other step done before each of pipezoo's, and times both."""
+    """A channel that has the other step done before each of pipezoo's, and times pipezoo's."""
 
-    def __init__(self, channel: Any, step: Step) -> None:
-        self._link, self._other_step = channel, step
-        self.other: list[Span] = []
-        self.ours: list[Span] = []
-        self.losses: list[tuple[float | None, float | None]] = []
-        self._loss: float | None = None
+    def __init__(self, channel: Any, rank: int, other: Other) -> None:
+        self._link, self._rank, self._other = channel, rank, other
+        self.spans: list[Span] = []
+        self.losses: list[float | None] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._link, name)
@@ -56,70 +114,56 @@ class TurnTaking:
         import torch.distributed as dist
 
         dist.barrier()
-        self._begin()
-        self._loss = self._other_step(step)
-        self.other.append(self._end())
+        self._other.step(self._rank)
         dist.barrier()
-        self._begin()
+        self._began = time.perf_counter(), time.process_time()
         self._link.begin_step(step)
 
-    def end_step(self, step: int, began: float, ended: float, losses: list[float] | None) -> None:
-        self._link.end_step(step, began, ended, losses)
-        self.ours.append(self._end())
-        self.losses.append((self._loss, losses[-1] if losses else None))
-
-    def _begin(self) -> None:
-        self._began = time.perf_counter(), time.process_time()
-
-    def _end(self) -> Span:
+    def end_step(self, *told: Any) -> None:
+        self._link.end_step(*told)
         began, used = self._began
-        return began, time.perf_counter(), time.process_time() - used
+        self.spans.append((began, time.perf_counter(), time.process_time() - used))
+        losses = told[3]
+        self.losses.append(losses[-1] if losses else None)
 
 
-class LateBuild:
-    """A step that is built when the ranks have met, for it may want their process group."""
-
-    def __init__(self, build: Build, rank: int) -> None:
-        self._build, self._rank = build, rank
-        self._step: Step | None = None
-
-    def __call__(self, number: int) -> float | None:
-        self._step = self._step or self._build(self._rank)
-        return self._step(number)
-
-
-def run_in_turn(build: Build, rank: int, pipeline: Pipeline, channel: Any) -> dict[str, Any]:
+def run_in_turn(other: Other, rank: int, pipeline: Pipeline, channel: Any) -> dict[str, Any]:
     """What ``run_rank`` does, with another step before each of its own."""
     from pipezoo.runtime.rank import run_rank
 
-    turns = TurnTaking(channel, LateBuild(build, rank))
+    turns = TurnTaking(channel, rank, other)
     run_rank(rank, Alternating(**vars(pipeline)), turns)  # type: ignore[arg-type]
-    return {"other": turns.other, "ours": turns.ours, "losses": turns.losses}
+    return {"spans": turns.spans, "losses": turns.losses}
 
 
 @dataclass(frozen=True)
 class Turns:
-    """``[turns, 2]``: seconds and CPU seconds of each step, of the other way, of pipezoo, of pipezoo recording."""
+    """``[turns, 2]``: seconds and CPU seconds of each step. Those of the other way come twice: before a step of pipezoo
+    that is not recorded, and before one that is."""
 
     other: NDArray[np.float64]
     ours: NDArray[np.float64]
-    recording: NDArray[np.float64]
-    other_beside_recording: NDArray[np.float64]
+    other_then: NDArray[np.float64]
+    recorded: NDArray[np.float64]
 
     def ratio(self, what: int = 0) -> float:
         """pipezoo's step over the other; ``what``: 0 for seconds, 1 for CPU seconds."""
         return float(np.median(self.ours[:, what] / self.other[:, what]))
 
-    def recording_ratio(self, what: int = 0) -> float:
-        return float(np.median(self.recording[:, what] / self.other_beside_recording[:, what]))
+    def recorded_ratio(self, what: int = 0) -> float:
+        return float(np.median(self.recorded[:, what] / self.other_then[:, what]))
 
     def recording_adds(self) -> float:
-        """What recording adds to a step's CPU seconds, as a share of them."""
-        return float(np.median(self.recording[:, 1] / self.ours[:, 1])) - 1.0
+        """The share of a step's CPU seconds by which recording makes it longer."""
+        return float(np.median(self.recorded[:, 1] / self.ours[:, 1])) - 1.0
 
-    def milliseconds(self) -> tuple[float, float]:
-        """Medians: of the other way, of pipezoo."""
-        return float(np.median(self.other[:, 0])) * 1e3, float(np.median(self.ours[:, 0])) * 1e3
+    def cpu_over_other(self, pieces: int) -> float:
+        """CPU microseconds that pipezoo takes more, a piece of the step."""
+        return float(np.median(self.ours[:, 1] - self.other[:, 1])) / pieces * 1e6
+
+    def milliseconds(self) -> float:
+        """Median of the other way."""
+        return float(np.median(self.other[:, 0])) * 1e3
 
 
 def alternate(words: Sequence[str], build: Build, turns: int) -> Turns:
@@ -135,18 +179,29 @@ def alternate(words: Sequence[str], build: Build, turns: int) -> Turns:
     steps = 2 * (turns + WARM)
     always = [f"steps={steps}", "record_steps=1", "launch.threads=1", "verify=false"]
     experiment = load(*compose([*words, *always]), Allowlist())
-    with tempfile.TemporaryDirectory() as scratch:
-        pipeline = with_transport(build_pipeline(experiment, Path(scratch))[0], experiment, "fork")
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        pipeline = with_transport(build_pipeline(experiment, scratch)[0], experiment, "fork")
+        batch = pipeline.batch(0)
+        pipeline = replace(pipeline, batch=lambda step: batch)
+        other = Other(build, pipeline.num_processes, batch, scratch)
+        other.steps = steps
         names = experiment.launch.names(pipeline.num_processes)
-        targets = {name: partial(run_in_turn, build, rank, pipeline) for rank, name in enumerate(names)}
-        told = list(launch(targets, Limits(120.0, 120.0), Path(scratch) / "log").values())
-    _check_losses(words, [rank["losses"] for rank in told])
-    other, ours = (_steps([rank[who] for rank in told])[2 * WARM :] for who in ("other", "ours"))
-    return Turns(other[::2], ours[::2], ours[1::2], other[1::2])
+        targets = {name: partial(run_in_turn, other, rank, pipeline) for rank, name in enumerate(names)}
+        other.start()
+        try:
+            told = list(launch(targets, Limits(300.0, 300.0), scratch / "log").values())
+            measured = other.end()
+        finally:
+            other.kill()
+    _check_losses(words, [[loss for _, loss in place] for place in measured], [rank["losses"] for rank in told])
+    others = _steps([[span for span, _ in place] for place in measured])[2 * WARM :]
+    ours = _steps([rank["spans"] for rank in told])[2 * WARM :]
+    return Turns(others[::2], ours[::2], others[1::2], ours[1::2])
 
 
 def _steps(spans: Sequence[Sequence[Span]]) -> NDArray[np.float64]:
-    """From the last rank's start to the last rank's end, and the CPU of all."""
+    """From the last process's start to the last one's end, and the CPU of all."""
     return np.array(
         [
             (max(end for _, end, _ in step) - max(began for began, _, _ in step), sum(used for _, _, used in step))
@@ -155,13 +210,8 @@ def _steps(spans: Sequence[Sequence[Span]]) -> NDArray[np.float64]:
     )
 
 
-def _check_losses(words: Sequence[str], losses: Sequence[Sequence[tuple[float | None, float | None]]]) -> None:
-    for step in zip(*losses, strict=True):
-        other = next(loss for loss, _ in step if loss is not None)
-        ours = next(loss for _, loss in step if loss is not None)
-        if abs(other - ours) > 1e-5 * abs(other):
-            raise SystemExit(f"{' '.join(words)}: the losses differ: {other} the other way, {ours} by pipezoo")
-
-
-def median(values: Sequence[float]) -> float:
-    return float(statistics.median(values))
+def _check_losses(words: Sequence[str], other: Sequence[Sequence[Any]], ours: Sequence[Sequence[Any]]) -> None:
+    for theirs, own in zip(zip(*other, strict=True), zip(*ours, strict=True), strict=True):
+        a, b = (next(loss for loss in losses if loss is not None) for losses in (theirs, own))
+        if abs(a - b) > 1e-5 * abs(a):
+            raise SystemExit(f"{' '.join(words)}: the losses differ: {a} the other way, {b} by pipezoo")

@@ -12,7 +12,6 @@ needs them. A neighbour on the same rank is handed the tensors themselves; any o
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -29,7 +28,7 @@ from pipezoo.runtime.executor import RankProgram, RankStage, Tensors
 from pipezoo.runtime.microbatching import microbatches
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.transport import Receive, Send, Transport
-from pipezoo.schedule.action import Op
+from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.transports.choose import TRANSPORTS, transport_for
 from pipezoo.validators import check_word
 
@@ -37,8 +36,12 @@ from pipezoo.validators import check_word
 class StageSlots:
     """One stage at work: its module, and a slot a microbatch for everything that is alive between two actions."""
 
-    def __init__(self, stage: RankStage, program: RankProgram, watch: Watch) -> None:
-        self.stage, self.watch, self.loss, self.index = stage, watch, program.loss, stage.index
+    def __init__(self, stage: RankStage, program: RankProgram) -> None:
+        self.stage, self.loss, self.index = stage, program.loss, stage.index
+        self.input_learns = [like.requires_grad for like in stage.inputs]
+        self.output_learns = [like.requires_grad for like in stage.outputs]
+        self.recorder: Recorder = NoRecorder()
+        self.meter: ActivationMeter | None = None
         self.is_last = stage.index == program.num_stages - 1
         self.send_output, self.send_gradient, self.receive_input, self.receive_gradient = _ends(program, stage.index)
         self.before: StageSlots | None = None  # the neighbours, where they are on this rank
@@ -57,56 +60,61 @@ class StageSlots:
     def forward(self, mb: int) -> None:
         """F: from what arrived to the outputs; on the last stage to the loss."""
         values, self.inputs[mb] = _taken(self.inputs[mb]), None
-        began = self.watch.begin(self.index, Op.F)
+        began = self.recorder.begin()
         received = [
-            tensor.detach().requires_grad_() if like.requires_grad else tensor.detach()
-            for tensor, like in zip(values, self.stage.inputs, strict=True)
+            value.detach().requires_grad_() if learns else value.detach()
+            for value, learns in zip(values, self.input_learns, strict=True)
         ]
-        with self.watch.saving(self.index):
-            result = self.stage.module(*received)
-            outputs = result if isinstance(result, tuple) else (result,)
-            if self.is_last:
-                target, self.targets[mb] = self.targets[mb], None
-                loss = self.loss(result, target)
         self.leaves[mb] = [tensor for tensor in received if tensor.requires_grad]
+        if self.meter is None:
+            self._compute(received, mb)
+        else:
+            with self.meter.saving(self.index):
+                self._compute(received, mb)
+        self.recorder.end(self.index, Op.F, mb, began)
+
+    def _compute(self, received: list[torch.Tensor], mb: int) -> None:
+        result = self.stage.module(*received)
+        outputs = result if isinstance(result, tuple) else (result,)
         if self.is_last:
+            target, self.targets[mb] = self.targets[mb], None
+            loss = self.loss(result, target)
             self.ends[mb], self.grads[mb], self.losses[mb] = (loss,), (None,), loss.detach()
         else:
-            self.ends[mb] = tuple(o for o, like in zip(outputs, self.stage.outputs, strict=True) if like.requires_grad)
+            self.ends[mb] = [out for out, learns in zip(outputs, self.output_learns, strict=True) if learns]
             (self.outputs if self.after is None else self.after.inputs)[mb] = outputs
-        self.watch.end(self.index, Op.F, mb, began)
 
     def backward(self, mb: int) -> None:
         """B: the gradients of parameters and of what arrived."""
         ends, grads, leaves = self._graph(mb)
-        began = self.watch.begin(self.index, Op.B)
+        began = self.recorder.begin()
         if ends:
             run_backward(ends, grads)
         if self.stage.weight_gradient is not None:
             self.stage.weight_gradient()
         self._hand_back([leaf.grad for leaf in leaves], leaves, mb)
-        self.watch.end(self.index, Op.B, mb, began)
+        self.recorder.end(self.index, Op.B, mb, began)
 
     def input_gradient(self, mb: int) -> None:
         """I: the gradients of what arrived alone. A module that splits its backward itself runs all of autograd's."""
         ends, grads, leaves = self._graph(mb)
-        began = self.watch.begin(self.index, Op.I)
+        began = self.recorder.begin()
         if self.stage.weight_gradient is not None:
             run_backward(ends, grads)
             found: list[torch.Tensor | None] = [leaf.grad for leaf in leaves]
         else:
             found, self.later[mb] = input_gradient(ends, grads, leaves)
         self._hand_back(found, leaves, mb)
-        self.watch.end(self.index, Op.I, mb, began)
+        self.recorder.end(self.index, Op.I, mb, began)
 
     def weight_gradient(self, mb: int) -> None:
         """W: the rest."""
-        began = self.watch.begin(self.index, Op.W)
+        began = self.recorder.begin()
         if self.stage.weight_gradient is not None:
             self.stage.weight_gradient()
         else:
             weight_gradient(self.later[mb])
-        self.watch.end(self.index, Op.W, mb, began)
+        self.recorder.end(self.index, Op.W, mb, began)
 
     def _graph(self, mb: int) -> tuple[list[torch.Tensor], list[torch.Tensor | None], list[torch.Tensor]]:
         """The ends of the graph that learn, the gradients that arrived for them, and the leaves; frees their slots."""
@@ -158,25 +166,6 @@ def _ends(program: RankProgram, stage: int) -> tuple[Send | None, Send | None, R
     )
 
 
-class Watch:
-    """Who looks on: the clock of actions, and the meter of what autograd keeps."""
-
-    def __init__(self) -> None:
-        self.recorder: Recorder = NoRecorder()
-        self.meter: ActivationMeter | None = None
-
-    def begin(self, stage: int, op: Op) -> object:
-        if self.meter:
-            self.meter.turn(stage, op)
-        return self.recorder.begin()
-
-    def end(self, stage: int, op: Op, microbatch: int, began: object) -> None:
-        self.recorder.end(stage, op, microbatch, began)
-
-    def saving(self, stage: int) -> Any:
-        return self.meter.saving(stage) if self.meter else nullcontext()
-
-
 @dataclass(frozen=True)
 class Native:
     """``executor=native``: pipezoo's own. Skips go straight to where they are used.
@@ -210,8 +199,8 @@ class NativeRank:
 
     def __init__(self, program: RankProgram) -> None:
         self._note, self._size = program.note, program.num_microbatches
-        self._watch, self._endpoint = Watch(), program.endpoint
-        self._slots = {stage.index: StageSlots(stage, program, self._watch) for stage in program.stages}
+        self._program, self._endpoint = program, program.endpoint
+        self._slots = {stage.index: StageSlots(stage, program) for stage in program.stages}
         self._crossings = crossings(list(self._slots.values()), program)
         for index, slots in self._slots.items():
             if not self._crossings:
@@ -245,7 +234,15 @@ class NativeRank:
         return calls
 
     def observe(self, recorder: Recorder, meter: ActivationMeter | None) -> None:
-        self._watch.recorder, self._watch.meter = recorder, meter
+        for slots in self._slots.values():
+            slots.recorder, slots.meter = recorder, meter
+        self._note = self._program.note if meter is None else partial(self._turn, meter)
+
+    def _turn(self, meter: ActivationMeter, index: int) -> None:
+        """Note an action, and tell the meter whose turn it is."""
+        self._program.note(index)
+        if index < len(self._run) and (action := self._program.actions[index]).op in COMPUTE:
+            meter.turn(action.stage, action.op)
 
     def step(self, inputs: Tensors, target: torch.Tensor | None) -> list[torch.Tensor]:
         if self._first is not None:

@@ -13,8 +13,8 @@ _engine: Any = getattr(torch.autograd.Variable, "_execution_engine", None)
 
 
 def _run(ends: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> None:
-    given = tuple(torch.ones_like(end) if grad is None else grad for end, grad in zip(ends, gradients, strict=True))
-    _engine.run_backward(tuple(ends), given, False, False, (), allow_unreachable=True, accumulate_grad=True)
+    given = [torch.ones_like(end) if grad is None else grad for end, grad in zip(ends, gradients, strict=True)]
+    _engine.run_backward(tuple(ends), tuple(given), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 run_backward = _run if _engine is not None else torch.autograd.backward

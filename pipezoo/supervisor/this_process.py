@@ -20,7 +20,8 @@ class DirectChannel(WorkerChannel):
     """A worker's channel to handlers in the same process: what it sends, they hear at once."""
 
     def __init__(self, name: str, handlers: Handlers) -> None:
-        self._name, self._handlers, self._beats, self._at, self.step = name, handlers, [0] * HEARTBEAT, 0, 0
+        self._name, self._handlers, self.step = name, handlers, 0
+        self._beats: Any = [0] * HEARTBEAT
 
     def send(self, kind: str, **content: Any) -> None:
         if kind == "step":

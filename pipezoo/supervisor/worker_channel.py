@@ -12,9 +12,9 @@ from __future__ import annotations
 import marshal
 import socket
 import struct
-import time
 from collections.abc import Mapping
 from enum import IntEnum
+from time import monotonic_ns
 from types import MappingProxyType
 from typing import Any
 
@@ -60,16 +60,18 @@ class WorkerChannel:
     """
 
     def __init__(self, line: socket.socket, heartbeats: Any, place: int) -> None:
-        self._line, self._beats, self._at, self.step = line, heartbeats, place * HEARTBEAT, 0
+        page = memoryview(heartbeats).cast("B").cast("q")
+        self._line, self.step = line, 0
+        self._beats: Any = page[place * HEARTBEAT : place * HEARTBEAT + HEARTBEAT]
         self.note(Phase.START)
 
     def note(self, action: int) -> None:
         """Say that this process is alive, and before which action."""
-        at = self._at
-        self._beats[at : at + HEARTBEAT] = (time.monotonic_ns(), self.step, action)
+        beats = self._beats
+        beats[0], beats[2] = monotonic_ns(), action
 
     def begin_step(self, step: int) -> None:
-        self.step = step
+        self.step = self._beats[1] = step
         self.note(Phase.BATCH)
 
     def end_step(

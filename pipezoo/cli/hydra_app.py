@@ -18,6 +18,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -118,9 +119,10 @@ def _nodes_held(typed: frozenset[str]) -> Iterator[None]:
     """Hold Hydra's callbacks, launcher, sweeper and loggers against what conf/ says and what was typed."""
     load = ConfigLoaderImpl.load_configuration
     token = HELD.set(typed)
+    once = _Once()
 
     def held(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
-        return _Held(partial(load, self), typed)(*args, **kwargs)
+        return once(self, _Held(partial(load, self), typed), *args, **kwargs)
 
     ConfigLoaderImpl.load_configuration = held  # type: ignore[method-assign]
     try:
@@ -128,6 +130,43 @@ def _nodes_held(typed: frozenset[str]) -> Iterator[None]:
     finally:
         ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
         HELD.reset(token)
+
+
+class _Once:
+    """Hydra composes all of a config to learn its mode, and then all of it again; what it composed first is what runs.
+
+    The two differ where an option of a group is missing, which only a sweep may have: then there are two, as ever.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[list[str], DictConfig] | None = None
+
+    def __call__(
+        self,
+        loader: ConfigLoaderImpl,
+        compose: Callable[..., DictConfig],
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        known, self._known = self._known, None
+        if not validate_sweep_overrides:  # Hydra asks for the mode
+            with suppress(Exception):  # which is raised again below, or when it is composed to run
+                cfg = compose(config_name, overrides, RunMode.RUN, from_shell, False)
+                self._known = [*overrides], cfg
+                return cfg
+        elif known is not None and overrides in (known[0], [*known[0], f"hydra.mode={run_mode.name}"]):
+            words, cfg = known
+            if any("," in word or "(" in word for word in words):
+                parsed = OverridesParser.create().parse_overrides(overrides)
+                loader.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
+            if len(overrides) > len(words):
+                cfg.hydra.mode = run_mode
+                cfg.hydra.overrides.hydra.append(overrides[-1])
+            return cfg
+        return compose(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
 
 
 class NoteSweep(Callback):

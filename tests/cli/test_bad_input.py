@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipezoo.config.compose import compose, load
+from pipezoo.config.compose import load
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
+from tests.support.configs import compose
 
 WITHOUT_A_MODEL = [
     # the row of the list of faults, the command line, the whole message

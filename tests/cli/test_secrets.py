@@ -7,9 +7,10 @@ import json
 import pytest
 
 from pipezoo.cli.words_of_run import words_of
-from pipezoo.config.compose import compose, resolved_config
+from pipezoo.config.compose import resolved_config
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
+from tests.support.configs import compose
 
 SMALL = ("model=multi_mlp", "model.d_hid=8", "split=modules", "stages=1", "steps=2", "verify=false")
 

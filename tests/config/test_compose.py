@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from pipezoo.config import compose as config
 from pipezoo.config.compose import compose, load, plain_config
@@ -15,6 +16,7 @@ from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.registry import conf_dir
 from pipezoo.launch import Processes
+from tests.support import configs
 
 OPTIONS = [
     f"{folder.name}={file.stem}"
@@ -27,7 +29,7 @@ NEEDS = {"schedule=csv": "schedule.file=order.csv", "cost=file": "cost.file=cost
 
 
 def experiment(*words: str, config_dir: Path | None = None, trust: Allowlist | None = None) -> Experiment:
-    cfg, choices = compose(words, config_dir)
+    cfg, choices = configs.compose(words, config_dir)
     return load(cfg, choices, trust or Allowlist(folders=(str(config_dir),) if config_dir else ()))
 
 
@@ -39,6 +41,21 @@ def test_the_defaults_are_those_of_the_readme():
     assert (default.num_stages, default.num_ranks, default.num_microbatches, default.batch_size) == (None,) * 4
     assert (default.steps, default.seed, default.dtype, default.device) == (10, 0, "float32", "cpu")
     assert default.launch == Processes(threads=None, start_method=None, step_timeout=60.0, first_step_timeout=120.0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=gpt", "model.width=16", "steps=3"),
+        ("task=simulate", "ranks=4", "schedule=zbv"),
+        ("optimizer=adamw", "optimizer.betas=[0.9,0.8]", "+loss.x=1", "launch=virtual"),
+        ("experiment=schedules", "batch_size=8", "batch_size=16"),
+    ],
+)
+def test_what_tests_lay_over_chosen_options_is_what_hydra_composes(words):
+    (quick, quick_choices), (whole, choices) = configs.compose(words), compose(words)
+    assert OmegaConf.to_container(quick) == OmegaConf.to_container(whole)
+    assert quick_choices == choices
 
 
 def test_an_experiment_cannot_be_changed():

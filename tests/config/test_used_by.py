@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pipezoo.config.compose import compose, keys, load
+from pipezoo.config.compose import keys, load
 from pipezoo.config.resolve import conf_dir
 from pipezoo.config.used_by import USED_BY, notes
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.experiment import TASKS
+from tests.support.configs import compose
 
 GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-from pipezoo.config.compose import compose, load
+from pipezoo.config.compose import load
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from tests.support import zoo
+from tests.support.configs import compose
 
 
 def asked(words: str) -> Experiment:

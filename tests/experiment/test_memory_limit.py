@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipezoo.config.compose import compose, load
+from pipezoo.config.compose import load
 from pipezoo.errors import ConfigError
 from pipezoo.experiment import memory_limit
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import Sizes, derive, resolve
 from pipezoo.experiment.memory_limit import available_bytes, check_schedule_fits
+from tests.support.configs import compose
 
 GIB = 2.0**30
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from pipezoo.config.compose import compose
 from pipezoo.config.compose import load as experiment_of
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import derive
 from pipezoo.runtime.stages import make_model
+from tests.support.configs import compose
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("model", "data", "split", "loss", "optimizer")

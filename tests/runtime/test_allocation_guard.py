@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipezoo.config.compose import compose, load
+from pipezoo.config.compose import load
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.runtime import allocation_guard
 from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError
 from pipezoo.runtime.build import build_pipeline
+from tests.support.configs import compose
 
 
 @pytest.fixture

@@ -10,13 +10,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch  # noqa: F401 - all of these: before the fork
-
 import pipezoo.cli.main
-import pipezoo.config.compose
-import pipezoo.models
-import pipezoo.splitters.modules
-import pipezoo.tasks.train
+from tests.support.warm_up import warm_up
 
 SMALL = ("model=multi_mlp", "model.d_hid=16", "split=modules", "microbatches=4", "steps=4", "verify=false")
 
@@ -34,6 +29,7 @@ class Command:
 
     def start(self) -> Command:
         self.folder.mkdir(parents=True, exist_ok=True)
+        warm_up()
         gc.freeze()
         self.pid = os.fork()
         if self.pid == 0:

@@ -1,4 +1,4 @@
-"""A process that has imported torch and computed nothing, and forks command lines, their start-up paid.
+"""A process that has imported torch, composed a config and traced a model, and forks command lines: start-up paid.
 
     pytest ──spawn──> warm parent ──fork──> keeper ──fork──> the command ──> its ranks
               │                               │
@@ -11,7 +11,6 @@ signals. Processes that lose their parent become the keeper's, whatever session 
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import json
 import os
@@ -23,17 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.warm_up import warm_up
+
 PR_SET_CHILD_SUBREAPER = 36
-WARM = (
-    "pipezoo.cli.hydra_app",
-    "pipezoo.cli.main",
-    "pipezoo.cli.run",
-    "pipezoo.cli.sweep_worker",
-    "pipezoo.models",
-    "pipezoo.splitters.modules",
-    "pipezoo.tasks.train",
-    "torch.distributed.pipelining",
-)
 GRACE = 0.5  # seconds that what a command started has to end after it
 
 
@@ -42,10 +33,7 @@ def serve(path: str) -> None:
     from pipezoo.supervisor.processes import die_with_parent
 
     die_with_parent(os.getppid())
-    for module in WARM:
-        importlib.import_module(module)
-    gc.collect()
-    gc.freeze()
+    warm_up()
     signal.signal(signal.SIGCHLD, lambda number, frame: children())  # buries keepers
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

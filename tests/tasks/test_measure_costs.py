@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from pipezoo.config.compose import compose, load
+from pipezoo.config.compose import load
 from pipezoo.costs.file import read
 from pipezoo.costs.profiled import measured
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.tasks.measure_costs import check_rows, costs_of
+from tests.support.configs import compose
 
 
 def experiment_of(*words):

@@ -9,12 +9,13 @@ import sys
 import pytest
 import yaml
 
-from pipezoo.config.compose import compose, load
+from pipezoo.config.compose import load
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.results.run_dir import read_result
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.tasks.plan import run
+from tests.support.configs import compose
 
 WORDS = ["task=plan", "ranks=4", "plan.time_limit_s=1", "plan.iterations=5"]
 REAL = ["microbatches=12", "cost.F=29.7", "cost.I=29.4", "cost.W=19.9", "cost.p2p=0.5", "cost.freed_by_input_grad=0.57"]

@@ -9,29 +9,42 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 OWN_TENSORS = ("_parameters", "_buffers", "_modules")  # of a module, which deepcopy has copied
 
 
-def copies(modules: Sequence[nn.Module], shared: Sequence[Tensor] = ()) -> list[nn.Module]:
-    """Copies of the modules; what they share among each other, the copies share. ``shared`` are not copied at all."""
+def copies(
+    modules: Sequence[nn.Module], shared: Sequence[Tensor] = (), instead: Mapping[int, Any] | None = None
+) -> list[nn.Module]:
+    """Copies of the modules; what they share among each other, the copies share. ``shared`` are not copied at all.
+
+    Args:
+        instead: what stands in the copies for a module or a tensor, wherever it is referred to; by the ``id`` of the
+            original.
+    """
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _computed(modules)}
-    memo |= {id(tensor): tensor for tensor in shared}
+    memo |= {id(handle): handle for handle in _handles(modules)}
+    memo |= {id(tensor): tensor for tensor in shared} | dict(instead or {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's own, about its own tree specs
         copied = copy.deepcopy(list(modules), memo)
-    twins = [*_each(copied)]
+    foreign = {
+        id(inner) for outer in (instead or {}).values() if isinstance(outer, nn.Module) for inner in outer.modules()
+    }
+    twins = [module for module in _each(copied) if id(module) not in foreign]
     memo |= {id(twin): twin for module in twins for twin in (module, *module.parameters(False), *module.buffers(False))}
     for module in twins:
         _rebind(vars(module), memo)
     for parameter in {id(p): p for module in modules for p in module.parameters()}.values():
-        if (twin := memo[id(parameter)]) is parameter:
+        twin = memo.get(id(parameter), parameter)
+        if twin is parameter or id(parameter) in (instead or {}):
             continue
         for hook in (parameter._backward_hooks or {}).values():
             twin.register_hook(_own(hook, memo))
@@ -44,6 +57,15 @@ def _computed(modules: Sequence[nn.Module]) -> Iterator[Tensor]:
     """Attributes that are results of a computation, which deepcopy refuses."""
     for module in _each(modules):
         yield from (value for value in vars(module).values() if isinstance(value, Tensor) and not value.is_leaf)
+
+
+def _handles(modules: Sequence[nn.Module]) -> Iterator[RemovableHandle]:
+    """Handles of hooks among attributes: torch fails to copy a copy of one."""
+    for module in _each(modules):
+        for value in vars(module).values():
+            for item in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(item, RemovableHandle):
+                    yield item
 
 
 def _each(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from pipezoo.splitters._chain import ModuleStage
 from pipezoo.splitters._names import chain_of
+from pipezoo.splitters._replay_stage import ReplayStage
 
 
 def names_by_stage(model: nn.Module, stages: Sequence[nn.Module]) -> tuple[tuple[str, ...], ...]:
@@ -25,6 +26,8 @@ def names_by_stage(model: nn.Module, stages: Sequence[nn.Module]) -> tuple[tuple
     """
     if all(isinstance(stage, ModuleStage) for stage in stages):
         return _by_identity(model, stages)
+    if all(isinstance(stage, ReplayStage) for stage in stages):
+        return _by_calls(model, stages)
     return _by_parameters(model, stages)
 
 
@@ -46,6 +49,17 @@ def _shape(module: nn.Module) -> tuple[object, ...]:
 def _by_identity(model: nn.Module, stages: Sequence[nn.Module]) -> tuple[tuple[str, ...], ...]:
     known = {id(module): name for name, module in reversed([*model.named_modules(remove_duplicate=False)])}
     return tuple(tuple(known[id(module)] for module in stage.chain) for stage in stages)  # type: ignore[union-attr,arg-type]
+
+
+def _by_calls(model: nn.Module, stages: Sequence[nn.Module]) -> tuple[tuple[str, ...], ...]:
+    """A replayed stage knows the modules that it runs."""
+    names = [stage.names for stage in stages if isinstance(stage, ReplayStage)]
+    for first, own in enumerate(names):
+        for second in range(first + 1, len(names)):
+            if shared := [name for name in own if name in names[second]]:
+                raise ValueError(f"module {shared[0]} runs on stages {first} and {second}")
+    _check_complete(model, names, stages)
+    return tuple(names)
 
 
 def _by_parameters(model: nn.Module, stages: Sequence[nn.Module]) -> tuple[tuple[str, ...], ...]:

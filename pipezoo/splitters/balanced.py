@@ -11,14 +11,11 @@ everything else is; the loss is not part of the model, and not weighed.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipezoo.errors import ArgumentError
 from pipezoo.splitters._chain import check_covered, stages_of
@@ -26,10 +23,7 @@ from pipezoo.splitters._copies import copies
 from pipezoo.splitters._names import chain_of
 from pipezoo.splitters._partition import group_balanced
 from pipezoo.splitters._tracing import join, trace
-from pipezoo.validators import check_int
-
-MEASURES = ("parameters", "flops", "time")
-WARM_UP = 2  # runs before those that count
+from pipezoo.splitters._weigh import check_measure, flops_of, num_parameters, seconds_of
 
 
 def split(
@@ -47,9 +41,7 @@ def split(
 
     Raises ValueError for an unknown measure, or where the model has too few places to cut.
     """
-    if by not in MEASURES:
-        raise ArgumentError("by", by, "unknown measure", MEASURES)
-    check_int("repeats", repeats, 1)
+    check_measure(by, repeats)
     names = _chain_of(model, example)
     if names is not None:
         twin = copies([model])[0]
@@ -85,50 +77,16 @@ def _groups(weights: Sequence[float], num_stages: int | None, what: str) -> list
 def _weights(pieces: Sequence[nn.Module], example: tuple[Tensor, ...], by: str, repeats: int) -> list[float]:
     """Measures pieces that are copies: what a forward does to them, and to random numbers, is nobody's."""
     if by == "parameters":
-        return [float(sum(p.numel() for p in piece.parameters())) for piece in pieces]
+        return [num_parameters(piece) for piece in pieces]
     weights = []
     value: Any = tuple(tensor.clone() for tensor in example)
-    measure = _flops if by == "flops" else _seconds
     with torch.random.fork_rng(devices={tensor.device for tensor in example if tensor.is_cuda}):
         for piece in pieces:
             inputs = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-            weights.append(measure(piece, inputs, repeats))
+            if by == "time":
+                weights.append(seconds_of(piece, piece.parameters(), (inputs, {}), repeats))
             with torch.no_grad():
-                value = piece(*inputs)
+                flops, value = flops_of(lambda piece=piece, inputs=inputs: piece(*inputs))  # type: ignore[misc]
+            if by == "flops":
+                weights.append(flops)
     return weights
-
-
-def _flops(piece: nn.Module, inputs: tuple[Any, ...], repeats: int) -> float:
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        piece(*inputs)
-    return float(counter.get_total_flops())
-
-
-def _seconds(piece: nn.Module, inputs: tuple[Any, ...], repeats: int) -> float:
-    """The median time of a forward and a backward; gradients are computed, and thrown away."""
-    times = []
-    for _ in range(WARM_UP + repeats):
-        fresh = tuple(_leaf(value) for value in inputs)
-        begin = _now(fresh)
-        output = piece(*fresh)
-        results = [value for value in (output if isinstance(output, tuple) else (output,)) if value.requires_grad]
-        wanted = [*piece.parameters(), *(v for v in fresh if isinstance(v, Tensor) and v.requires_grad)]
-        if results and wanted:
-            seeds = [torch.ones_like(value) for value in results]
-            torch.autograd.grad(results, [p for p in wanted if p.requires_grad], seeds, allow_unused=True)
-        times.append(_now(fresh) - begin)
-    return statistics.median(times[WARM_UP:])
-
-
-def _leaf(value: Any) -> Any:
-    """A fresh input that asks for its gradient, as a stage's input does."""
-    if isinstance(value, Tensor):
-        return value.detach().clone().requires_grad_(value.is_floating_point())
-    return value
-
-
-def _now(values: Sequence[Any]) -> float:
-    if any(isinstance(value, Tensor) and value.is_cuda for value in values):
-        torch.cuda.synchronize()
-    return time.perf_counter()

@@ -14,7 +14,7 @@ from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.randomness import drawing_module
 from pipezoo.runtime.try_out import try_out
 from pipezoo.runtime.try_reference import try_reference
-from pipezoo.splitters import annotated, balanced, marked, modules
+from pipezoo.splitters import annotated, balanced, marked, modules, replay
 from tests.splitters.test_exact import MODELS, build, example
 
 WIDTH = 16
@@ -72,6 +72,8 @@ SPLITS: dict[str, Callable[..., Any]] = {
     "annotated": annotated.split,
     "marked": marked.split,
     "modules": modules.split,
+    "replay": replay.split,
+    "replay by time": lambda *args: replay.split(*args, by="time", repeats=1),
     **{
         f"balanced by {by}": lambda *args, by=by: balanced.split(*args, by=by, repeats=1)
         for by in ("parameters", "flops", "time")

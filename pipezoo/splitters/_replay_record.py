@@ -214,7 +214,8 @@ class _Recorder:
                 alone = map_tensors(Tensor.detach, (args, kwargs))  # the counter is at odds with checkpoints in a graph
                 return flops_of(lambda: atom(*alone[0], **alone[1]))
         if self.by == "time":
-            weight = seconds_of(atom, atom.parameters(), (args, kwargs), self.repeats)
+            copied = copies([atom])[0]  # a backward runs the hooks of parameters
+            weight = seconds_of(copied, copied.parameters(), (args, kwargs), self.repeats)
             return weight, atom(*args, **kwargs)
         return num_parameters(atom), atom(*args, **kwargs)
 

@@ -230,7 +230,10 @@ class NativeRank:
                 Op.RECV_B: slots.receive_backward,
             }[action.op]
             assert action.microbatch is not None
-            calls.append(partial(run, action.microbatch))
+            call: Callable[[], None] = partial(run, action.microbatch)
+            if program.draws is not None and action.op in COMPUTE:
+                call = program.draws.around(call, action.op, action.stage, action.microbatch)
+            calls.append(call)
         return calls
 
     def observe(self, recorder: Recorder, meter: ActivationMeter | None) -> None:

@@ -62,6 +62,8 @@ class TorchRank:
             )
             for s in program.stages
         ]
+        for stage in self._stages:
+            stage.draws = program.draws
         self._schedule = TorchSchedule(
             self._stages,
             program.rank,

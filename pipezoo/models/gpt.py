@@ -3,7 +3,7 @@
     ids -> embedding -> blocks.0 -> ... -> blocks.{depth-1} -> norm -> head -> logits
 
 Pre-norm transformer blocks, learned positions and the initialisation of GPT-2 (Radford et al., Language Models are
-Unsupervised Multitask Learners, 2019). There is no dropout, so that a step is a function of its batch.
+Unsupervised Multitask Learners, 2019). With `dropout` it drops where GPT-2 does: embeddings, attention, both branches.
 """
 
 from __future__ import annotations
@@ -16,37 +16,44 @@ from torch.nn import functional as F
 
 from pipezoo.errors import ArgumentError
 from pipezoo.models._split_spec import CutBeforeEach
-from pipezoo.validators import check_int
+from pipezoo.validators import check_int, check_number
+
+
+def _dropout(chance: float) -> nn.Module:
+    return nn.Dropout(chance) if chance else nn.Identity()
 
 
 class TokenAndPosition(nn.Module):
     """Embedding of a token plus embedding of its place: [rows, context] int64 -> [rows, context, width]."""
 
-    def __init__(self, vocab_size: int, context: int, width: int) -> None:
+    def __init__(self, vocab_size: int, context: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.context = context
         self.token = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(context, width)
+        self.drop = _dropout(dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         if ids.shape[1] > self.context:
             raise ArgumentError("context", self.context, f"the input has {ids.shape[1]} positions")
         tokens: Tensor = self.token(ids)
-        return tokens + self.position.weight[: ids.shape[1]]
+        output: Tensor = self.drop(tokens + self.position.weight[: ids.shape[1]])
+        return output
 
 
 class CausalAttention(nn.Module):
     """Multi-head self-attention to this place and those before it: [rows, context, width] -> the same."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
         output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return output
 
@@ -54,17 +61,18 @@ class CausalAttention(nn.Module):
 class Block(nn.Module):
     """Attention and a perceptron four times as wide, each on a residual branch: [rows, context, width] -> the same."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = CausalAttention(width, heads)
+        self.attention = CausalAttention(width, heads, dropout)
         self.norm2 = nn.LayerNorm(width)
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
+        self.drop = _dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
-        output: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        x = x + self.drop(self.attention(self.norm1(x)))
+        output: Tensor = x + self.drop(self.down(F.gelu(self.up(self.norm2(x)))))
         return output
 
 
@@ -78,6 +86,7 @@ class GPT(nn.Module):
         heads: attention heads, >= 1.
         context: most positions of one row, >= 1.
         tied: whether `head.weight` is the token embedding's Parameter.
+        dropout: the chance that a value is dropped, 0 to below 1.
     """
 
     split_spec = CutBeforeEach("blocks")
@@ -90,15 +99,19 @@ class GPT(nn.Module):
         heads: int = 4,
         context: int = 64,
         tied: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         arguments = {"vocab_size": vocab_size, "width": width, "depth": depth, "heads": heads, "context": context}
         for name, value in arguments.items():
             check_int(name, value, 1)
         if width % heads:
             raise ArgumentError("width", width, f"must be a multiple of heads={heads}")
+        dropout = check_number("dropout", dropout)
+        if dropout >= 1:
+            raise ArgumentError("dropout", dropout, "must leave something", ">= 0, < 1")
         super().__init__()
-        self.embedding = TokenAndPosition(vocab_size, context, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.embedding = TokenAndPosition(vocab_size, context, width, dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
         self._initialise(depth)

@@ -22,10 +22,11 @@ from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, check_model_fits
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
+from pipezoo.runtime.draws import Drawing
 from pipezoo.runtime.feed import source_of
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.randomness import drawing_module
+from pipezoo.runtime.randomness import find_drawing
 from pipezoo.runtime.restore import check_origin, restore_model, restore_optimizer
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
@@ -38,6 +39,7 @@ from pipezoo.schedule.nccl_order import check_queues
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import simulate
+from pipezoo.splitters._addresses import write_addresses
 from pipezoo.splitters._dry_run import output_of
 
 LONGEST = 1e6  # seconds that torch's own deadlines can be; ours have no end
@@ -66,7 +68,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         if saved is not None:
             check_origin(saved, origin)
         model = _fresh(experiment, dtype, saved)
-    stages, sizes, trial = _split(experiment, asked, model, data, loss, dtype)
+    stages, sizes, trial, drawing = _split(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
     placed = experiment.launch.placement(schedule)
     num_processes = max(placed) + 1
@@ -85,6 +87,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
         executor=experiment.executor(),
+        drawing=drawing,
         scratch=scratch,
         steps=experiment.steps,
         seed=experiment.seed,
@@ -197,7 +200,7 @@ def _split(
     data: Callable[[int], Batch],
     loss: nn.Module,
     dtype: torch.dtype,
-) -> tuple[Stages, Sizes, Trial]:
+) -> tuple[Stages, Sizes, Trial, Drawing | None]:
     batch = _first_batch(experiment, asked, data)
     try:
         inputs = inputs_of(model, batch, dtype)
@@ -212,6 +215,7 @@ def _split(
     except ValueError as error:
         raise experiment.data.reword(error) from error
     example = first_rows(inputs, asked.rows)
+    write_addresses(model)
     try:
         modules = experiment.split(model=model, num_stages=asked.num_stages, example=example)
     except ConfigError:
@@ -237,8 +241,13 @@ def _split(
         check_counts(loss, trial.wiring.stages[-1].outputs, batch.target, asked.num_microbatches)
     except ValueError as error:
         raise experiment.loss.reword(error) from error
-    _check_random(experiment, model, example)
-    return stages, sizes, trial
+    drawing, uncounted = find_drawing(model, modules, example, trial.moved)
+    if uncounted is not None and experiment.verify:
+        raise ConfigError(
+            f"verify=true: model={experiment.model_name}, split={experiment.split_name}: {uncounted}, so one device "
+            "draws other numbers; valid: functions of torch that draw without a generator=, or verify=false"
+        )
+    return stages, sizes, trial, drawing
 
 
 def _first_batch(experiment: Experiment, asked: Asked, data: Callable[[int], Batch]) -> Batch:
@@ -298,16 +307,6 @@ def _check_weight_gradient(experiment: Experiment, stages: Stages, schedule: Sch
                 f"schedule={experiment.schedule_name} has {weights} after {inputs} on stage {index}; "
                 "valid: weight_grad=autograd"
             )
-
-
-def _check_random(experiment: Experiment, model: nn.Module, example: Tensors) -> None:
-    if experiment.verify and (found := drawing_module(model, example)) is not None:
-        name, kind = found
-        what = f"its module {name} ({kind})" if name else f"{kind}.forward"
-        raise ConfigError(
-            f"verify=true: model={experiment.model_name}: {what} draws random numbers, in another order on ranks than "
-            "on one device; valid: dropout and noise off, or verify=false"
-        )
 
 
 def _emulated(experiment: Experiment, sizes: Sizes) -> Cost | None:

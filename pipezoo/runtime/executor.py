@@ -11,6 +11,7 @@ from torch import nn
 
 from pipezoo.runtime.action_timer import Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.draws import StageDraws
 from pipezoo.runtime.microbatching import LossFunction
 from pipezoo.runtime.transport import Endpoint, Lane
 from pipezoo.runtime.wiring import Hop
@@ -48,6 +49,7 @@ class RankProgram:
         loss: takes output and target of one microbatch; already scaled.
         hops: what the stages of the pipeline hand to each other.
         lanes, endpoint: how tensors get to other ranks, and from them.
+        draws: has the model draw its random numbers by counter; None where it draws none.
         note: called with the index of each action before it runs, and with their number after the last.
     """
 
@@ -62,6 +64,7 @@ class RankProgram:
     lanes: Sequence[Lane]
     endpoint: Endpoint
     note: Callable[[int], None]
+    draws: StageDraws | None = None
 
     @property
     def num_stages(self) -> int:

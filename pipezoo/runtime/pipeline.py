@@ -14,6 +14,7 @@ from torch import nn
 from pipezoo.data.batch import Batch
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.runtime.checkpoint import Checkpoint
+from pipezoo.runtime.draws import Drawing
 from pipezoo.runtime.executor import RankExecutor, RankProgram
 from pipezoo.runtime.fault_injection import Fault
 from pipezoo.runtime.stages import Stages
@@ -38,6 +39,7 @@ class Pipeline:
         loss: of the whole batch, with its ``reduction``.
         optimizer: given parameters.
         executor: what runs the actions of a rank.
+        drawing: what is random in the model, so that it can be drawn by counter; None: nothing.
         transport: carries tensors between ranks; None: all stages are in one process.
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
@@ -81,6 +83,7 @@ class Pipeline:
     checkpoints: Path | None = None
     checkpoint_every: int = 1
     transport: Transport | None = None
+    drawing: Drawing | None = None
 
     @property
     def steps_to_do(self) -> range:

@@ -17,6 +17,7 @@ from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.batch_shapes import check_batch
 from pipezoo.runtime.checkpoint import first_writer, write_part
+from pipezoo.runtime.draws import StageDraws
 from pipezoo.runtime.emulation import Emulation
 from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
@@ -51,6 +52,7 @@ class Member:
     loss: ScaledLoss
     finite: FiniteCheck
     recorder: Recorder
+    draws: StageDraws | None
 
     @property
     def owned(self) -> list[int]:
@@ -123,6 +125,8 @@ def train_step(
     """
     pipeline, update = member.pipeline, member.update
     update.begin()
+    if member.draws is not None:
+        member.draws.begin_step(step)
     with member.loss.batch(target):
         losses = member.executor.step(inputs, target)
     channel.note(Phase.UPDATE)
@@ -155,6 +159,9 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
     all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
     num_microbatches = pipeline.schedule.num_microbatches
     loss = scaled(pipeline.loss.to(device), num_microbatches)
+    draws = None
+    if pipeline.drawing is not None:
+        draws = pipeline.drawing.in_stages(pipeline.seed, [stage.module for stage in stages], pipeline.loss)
     return Member(
         pipeline=pipeline,
         rank=rank,
@@ -176,11 +183,13 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
                 lanes=lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank),
                 endpoint=pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages(),
                 note=note,
+                draws=draws,
             )
         ),
         loss=loss,
         recorder=recorder,
         finite=finite,
+        draws=draws,
     )
 
 

@@ -23,6 +23,7 @@ from torch.distributed.pipelining.schedules import (
 
 from pipezoo.runtime.action_timer import Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.draws import StageDraws
 from pipezoo.schedule.action import Action, Op
 
 Tensors = tuple[torch.Tensor, ...]
@@ -65,6 +66,7 @@ class Stage(PipelineStage):
         )
         self.recorder = recorder
         self.meter: ActivationMeter | None = None
+        self.draws: StageDraws | None = None
         self._wants_gradient = [tensor.requires_grad for tensor in inputs]
 
     def _retrieve_recv_activations(self, fwd_chunk_id: int) -> tuple[Any, ...]:
@@ -78,7 +80,7 @@ class Stage(PipelineStage):
 
     def forward_one_chunk(self, fwd_chunk_id: int, *args: Any, **kwargs: Any) -> Any:
         began = self._begin(Op.F)
-        with self.saving():
+        with self.saving(), self.drawing(fwd_chunk_id):
             output = super().forward_one_chunk(fwd_chunk_id, *args, **kwargs)
         self.recorder.end(self.stage_index, Op.F, fwd_chunk_id, began)
         return output
@@ -89,14 +91,16 @@ class Stage(PipelineStage):
         op = Op.B if full_backward else Op.I
         began = self._begin(op)
         inputs = self.fwd_cache[bwd_chunk_id][1]
-        super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
+        with self.drawing_again(bwd_chunk_id):
+            super().backward_one_chunk(bwd_chunk_id, loss, full_backward, last_backward)
         if not self.is_first:
             self.bwd_cache[bwd_chunk_id] = self._sendable(self.bwd_cache[bwd_chunk_id], inputs)
         self.recorder.end(self.stage_index, op, bwd_chunk_id, began)
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
         began = self._begin(Op.W)
-        super().backward_weight_one_chunk(bwd_chunk_id, last_backward)
+        with self.drawing_again(bwd_chunk_id):
+            super().backward_weight_one_chunk(bwd_chunk_id, last_backward)
         self.recorder.end(self.stage_index, Op.W, bwd_chunk_id, began)
 
     def _get_init_p2p_neighbors_ops(self) -> list[Any]:
@@ -106,6 +110,14 @@ class Stage(PipelineStage):
     def saving(self) -> AbstractContextManager[Any]:
         """What is saved in here counts as this stage's activations, while a meter is set."""
         return self.meter.saving(self.stage_index) if self.meter else nullcontext()
+
+    def drawing(self, microbatch: int) -> AbstractContextManager[Any]:
+        """What is drawn in here is drawn for this microbatch."""
+        return self.draws.at(self.stage_index, microbatch) if self.draws else nullcontext()
+
+    def drawing_again(self, microbatch: int) -> AbstractContextManager[Any]:
+        """What is recomputed in here draws what its forward drew."""
+        return self.draws.draws.again(microbatch) if self.draws else nullcontext()
 
     def _begin(self, op: Op) -> object:
         if self.meter:
@@ -183,7 +195,7 @@ class TorchSchedule(_PipelineScheduleRuntime):
 
     def _maybe_compute_loss(self, stage: Any, output: Any, target_mbs: Any, mb_index: int, *_: Any) -> None:
         if stage.is_last and self._loss_fn is not None:
-            with stage.saving():
+            with stage.saving(), stage.drawing(mb_index):
                 self._losses[mb_index] = self._loss_fn(output, target_mbs[mb_index])
             stage.recorder.extend()
 

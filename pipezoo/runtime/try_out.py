@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from pipezoo.errors import ArgumentError, first_line
-from pipezoo.runtime.randomness import leaving_no_trace
+from pipezoo.runtime.randomness import generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.stages import LossFunction
 from pipezoo.runtime.trees import LEAF
 from pipezoo.runtime.try_forward import Ran, Value, try_forward
@@ -40,10 +40,12 @@ class Trial:
     Args:
         wiring: that of :class:`~pipezoo.runtime.stages.Stages`.
         copied: by the ``id`` of a parameter that learns, its copy with the gradient that it got.
+        moved: the generators that stages and loss moved (:func:`~pipezoo.runtime.randomness.generators_moved_since`).
     """
 
     wiring: Wiring
     copied: dict[int, nn.Parameter]
+    moved: set[str]
 
 
 def try_out(
@@ -67,8 +69,10 @@ def try_out(
     """
     copied = copies(modules)
     with leaving_no_trace():
+        before = generators()
         ran, wiring = try_forward(modules, copied, example, relay)
         value = _loss_of(ran[-1], target, loss)
+        moved = generators_moved_since(before)
         if inspect is not None:
             for index in sorted(split_backward):
                 out = [tensor for _, tensor in ran[index].sent()] if index < len(modules) - 1 else ran[index].leaves
@@ -83,7 +87,7 @@ def try_out(
         for original, module in zip(modules, copied, strict=True)
         for parameter, copy in zip(original.parameters(), module.parameters(), strict=True)
     ]
-    return Trial(wiring, {id(parameter): copy for parameter, copy in pairs if copy.requires_grad})
+    return Trial(wiring, {id(parameter): copy for parameter, copy in pairs if copy.requires_grad}, moved)
 
 
 def _check_parameters(modules: Sequence[nn.Module], copied: Sequence[nn.Module]) -> None:

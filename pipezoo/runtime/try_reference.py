@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipezoo.errors import first_line
-from pipezoo.runtime.randomness import generators, leaving_no_trace, same_numbers
+from pipezoo.runtime.randomness import generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.stages import LossFunction, Tensors
 from pipezoo.runtime.try_out import in_a_fork_beside_gpus
 from pipezoo.splitters._copies import copies
@@ -42,5 +42,5 @@ def try_reference(model: nn.Module, example: Tensors, target: torch.Tensor, loss
 def _backward(loss: torch.Tensor) -> None:
     before = generators()
     loss.backward()
-    if not same_numbers(before, generators()):
+    if generators_moved_since(before):
         raise ValueError(DRAWS)

@@ -17,7 +17,7 @@ from pipezoo.splitters._copies import copies
 
 CHANGES_ITS_MIND = (
     "its forward gives another output each time it is called with the same input and the same random numbers; "
-    "valid: one that asks no clock and no random numbers of the system, and counts in buffers alone"
+    "valid: one that asks no clock, no generator of its own and no random numbers of the system, and counts in buffers"
 )
 
 

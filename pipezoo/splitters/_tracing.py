@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import logging
 import operator
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -25,6 +24,7 @@ from torch import Tensor, fx, nn
 from torch.distributed.pipelining import pipeline
 
 from pipezoo.errors import ArgumentError, first_line
+from pipezoo.splitters._addresses import first_names, of_trace
 from pipezoo.splitters._dry_run import output_of, twin_of
 from pipezoo.splitters._partition import group_evenly
 
@@ -44,11 +44,12 @@ class Piece(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A traced model: its pieces in order, and the names of the values it takes and returns."""
+    """A traced model: its pieces in order, the names of the values it takes and returns, and of its modules."""
 
     pieces: list[Piece]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    addresses: dict[str, str]
 
 
 def trace(model: nn.Module, example: tuple[Tensor, ...]) -> Trace:
@@ -68,7 +69,7 @@ def trace(model: nn.Module, example: tuple[Tensor, ...]) -> Trace:
         cause = first_line(error.__cause__ or error)
         name = type(model).__name__
         raise ArgumentError("model", name, f"cannot be traced: {cause}; split=modules cuts without a trace") from error
-    result = _read(pipe.split_gm)
+    result = _read(pipe.split_gm)._replace(addresses=first_names(twin))
     for piece in result.pieces:
         _reattach(piece.module, twin)
     return result
@@ -94,7 +95,7 @@ def join(trace: Trace, grouping: Sequence[range]) -> list[nn.Module]:
     reversed_stages: list[nn.Module] = []
     for group in reversed(groups):
         inputs = trace.inputs if len(reversed_stages) == len(groups) - 1 else _live_before(group, crossing)
-        reversed_stages.append(TracedStage(group, inputs, crossing))
+        reversed_stages.append(TracedStage(group, inputs, crossing, trace.addresses))
         crossing = inputs
     return reversed_stages[::-1]
 
@@ -106,12 +107,22 @@ class TracedStage(nn.Module):
     is one, else a tuple. An input passed on unread leaves as a copy: the stage before owns the original.
     """
 
-    def __init__(self, pieces: Sequence[Piece], inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    def __init__(
+        self, pieces: Sequence[Piece], inputs: tuple[str, ...], outputs: tuple[str, ...], addresses: dict[str, str]
+    ) -> None:
         super().__init__()
+        self._addresses = addresses
         self.pieces = nn.ModuleList(piece.module for piece in pieces)
         self.inputs = inputs
         self.outputs = outputs
         self._wiring = [(piece.inputs, piece.outputs, piece.returns_tuple) for piece in pieces]
+
+    def addresses_in_model(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules of the trace, each with the address of the model's module that it stands for."""
+        for piece in self.pieces:
+            for path, module in piece.named_modules():
+                name = of_trace(path)
+                yield self._addresses.get(name, name), module
 
     def forward(self, *args: Tensor) -> Any:
         if len(args) != len(self.inputs):
@@ -143,7 +154,7 @@ def _read(graph_module: fx.GraphModule) -> Trace:
         names = tuple(parts.get(i) for i in range(size)) if parts else (node.name,)
         module = graph_module.get_submodule(str(node.target))
         pieces.append(Piece(module, tuple(value.name for value in node.all_input_nodes), names, bool(parts)))
-    return Trace(pieces, inputs, tuple(outputs))
+    return Trace(pieces, inputs, tuple(outputs), {})
 
 
 def _number(node: fx.Node) -> int:
@@ -170,7 +181,7 @@ def _reattach(piece: nn.Module, model: nn.Module) -> None:
     }
     for path, module in list(piece.named_modules(remove_duplicate=False)):
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-            qualified = re.sub(r"@\d+", "", f"{path}.{name}" if path else name)
+            qualified = of_trace(f"{path}.{name}" if path else name)
             original = originals.get(qualified)
             if original is not None:
                 setattr(module, name, original)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -38,6 +38,10 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
     )
     if derived := (*sizes.lines, *sizes.batch_lines):
         print_line(f"derived   {', '.join(derived)}")
+    if pipeline.drawing is not None:
+        print_line(
+            f"random    {_drawn(pipeline.drawing.modules)} by counter: the same for every split, schedule and launch"
+        )
     emulated = "" if pipeline.emulated is None else f"cost={experiment.cost.choice}"
     machine = Machine(
         sizes.num_ranks,
@@ -50,6 +54,12 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
     )
     steps = f"{experiment.steps} steps of {experiment.optimizer_name}, executor={experiment.executor_name}"
     print_line(f"launch    {experiment.launch.describe(machine)}; {steps}")
+
+
+def _drawn(modules: Sequence[tuple[str, str]]) -> str:
+    """Who draws: ``blocks.0.drop (Dropout) and 3 more draw``"""
+    names = [f"{name} ({kind})" if name and kind else kind or name for name, kind in modules]
+    return f"{names[0]} and {len(names) - 1} more draw" if len(names) > 1 else f"{names[0]} draws"
 
 
 def progress(stack: ExitStack, total: int, print_line: PrintLine) -> Callable[[int, float], None]:

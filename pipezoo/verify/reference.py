@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from pipezoo.runtime.draws import Draws, NoDraws
 from pipezoo.runtime.feed import begin
 from pipezoo.runtime.microbatching import LossFunction, Tensors, microbatches, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
@@ -56,6 +58,7 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
         restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
     groups = _accumulation_orders(pipeline, model)
     forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
+    draws = pipeline.drawing.in_model(pipeline.seed, model, pipeline.loss) if pipeline.drawing else NoDraws()
     shares = TiedGradients(pipeline, device)
     history, gradients, tied_parameters = [], {}, []
     numbers: list[dict[str, float]] = []
@@ -65,9 +68,10 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
         optimizer.zero_grad(set_to_none=True)
         inputs, target = batch_on(device, pipeline, model, step)
         cut = microbatches((*inputs, target), pipeline.schedule.num_microbatches)
+        draws.step = step
         with loss.batch(target):
-            tied = shares.gradients(model, cut, loss)
-            losses = _backward(model, loss, cut, forwards, groups)
+            tied = shares.gradients(model, cut, loss, step)
+            losses = _backward(model, loss, cut, forwards, groups, draws)
         history.append([value.item() for value in (*losses, total(losses))])
         if step == pipeline.steps_to_do.start:
             gradients = {
@@ -107,20 +111,28 @@ def _backward(
     cut: Sequence[Tensors],
     forwards: list[int],
     groups: list[tuple[list[int], list[nn.Parameter]]],
+    draws: Draws | NoDraws,
 ) -> list[torch.Tensor]:
-    """All microbatches forwards and backwards; the scaled losses by microbatch, detached."""
+    """All microbatches forwards and backwards, each with its random numbers; the scaled losses by microbatch."""
+
+    def forward(index: int) -> torch.Tensor:
+        with draws.at(index):
+            return loss(model(*cut[index][:-1]), cut[index][-1])
+
+    def backward(index: int, **more: Any) -> None:
+        with draws.again(index):
+            losses[index].backward(**more)  # type: ignore[no-untyped-call]
+
     if [order for order, _ in groups] == [forwards]:
         losses = {}
         for index in forwards:
-            *inputs, target = cut[index]
-            value = loss(model(*inputs), target)
-            value.backward()  # type: ignore[no-untyped-call]
-            losses[index] = value
+            losses[index] = forward(index)
+            backward(index)
     else:
-        losses = {index: loss(model(*cut[index][:-1]), cut[index][-1]) for index in forwards}
+        losses = {index: forward(index) for index in forwards}
         for number, (order, parameters) in enumerate(groups, start=1):
             for index in order:
-                losses[index].backward(inputs=parameters, retain_graph=number < len(groups))  # type: ignore[no-untyped-call]
+                backward(index, inputs=parameters, retain_graph=number < len(groups))
     return [losses[index].detach() for index in sorted(losses)]
 
 

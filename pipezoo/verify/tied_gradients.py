@@ -13,10 +13,12 @@ the sum was found close to the unsplit model's. To tell the shares apart, each s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
+from pipezoo.runtime.draws import StageDraws
 from pipezoo.runtime.microbatching import LossFunction, Tensors, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import Op
@@ -31,14 +33,21 @@ class TiedGradients:
         self._pipeline = pipeline
         self._holders = _stages_of_tied(pipeline)
         self._untied = [copies([module])[0].to(device) for module in pipeline.stages.modules if self._holders]
+        self._draws: StageDraws | None = None
+        if pipeline.drawing is not None:
+            self._draws = pipeline.drawing.in_stages(pipeline.seed, self._untied, pipeline.loss)
 
-    def gradients(self, model: nn.Module, cut: Sequence[Tensors], loss: LossFunction) -> dict[str, torch.Tensor]:
-        """The gradient of every tied parameter that is used, by its name, for these microbatches and the values in
-        ``model``."""
+    def gradients(
+        self, model: nn.Module, cut: Sequence[Tensors], loss: LossFunction, step: int
+    ) -> dict[str, torch.Tensor]:
+        """The gradient of every tied parameter that is used, by its name, for these microbatches of a step and the
+        values in ``model``."""
         if not self._holders:
             return {}
         self._load(model)
-        losses = [loss(self._forward(inputs), target) for *inputs, target in cut]
+        if self._draws is not None:
+            self._draws.begin_step(step)
+        losses = [self._loss(microbatch, loss, *tensors) for microbatch, tensors in enumerate(cut)]
         of_processes = [self._sums_of(process, losses) for process in range(self._pipeline.num_processes)]
         used = [name for name in self._holders if any(name in sums for sums in of_processes)]
         return {name: total(self._by_process(name, of_processes)) for name in used}
@@ -57,9 +66,14 @@ class TiedGradients:
                     if name in names:
                         tensor.copy_(values[names[name]])
 
-    def _forward(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        output: torch.Tensor | Tensors = run_stages(self._untied, inputs)
-        return output  # type: ignore[return-value]
+    def _loss(self, microbatch: int, loss: LossFunction, *tensors: torch.Tensor) -> torch.Tensor:
+        *inputs, target = tensors
+        if self._draws is None:
+            output = run_stages(self._untied, inputs)
+        else:
+            output = run_stages(self._draws.callables(self._untied, microbatch), inputs)
+        with self._draws.at(-1, microbatch) if self._draws is not None else nullcontext():
+            return loss(output, target)
 
     def _sums_of(self, process: int, losses: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """What one process adds up, action after action, of what its stages use."""
@@ -70,9 +84,10 @@ class TiedGradients:
             own = {n: p for n, p in self._parameters(action.stage).items() if action.stage in self._holders.get(n, ())}
             if not own:
                 continue
-            shares = torch.autograd.grad(
-                losses[action.microbatch], list(own.values()), retain_graph=True, allow_unused=True
-            )
+            with self._draws.draws.again(action.microbatch) if self._draws is not None else nullcontext():
+                shares = torch.autograd.grad(
+                    losses[action.microbatch], list(own.values()), retain_graph=True, allow_unused=True
+                )
             for name, share in zip(own, shares, strict=True):
                 if share is not None:
                     sums[name] = share if name not in sums else sums[name] + share

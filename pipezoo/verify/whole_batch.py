@@ -50,7 +50,8 @@ def against_the_whole_batch(pipeline: Pipeline, by_microbatches: Values) -> Whol
         value.backward()
     except Exception:
         return WholeBatch(None, None)
-    difference = _difference(by_microbatches, {name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    whole = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    difference = None if pipeline.drawing is not None else _difference(by_microbatches, whole)  # it draws other numbers
     if not isinstance(output, torch.Tensor):
         return WholeBatch(difference, None)
     lie, known = _reduction(loss, output.detach(), target)
@@ -71,9 +72,8 @@ def _reduction(loss: nn.Module, output: torch.Tensor, target: torch.Tensor) -> t
     """What the loss does other than its ``reduction`` says, if anything; and whether that could be told."""
     says = getattr(loss, "reduction", None)
     try:
-        with torch.no_grad():
-            once, again = float(loss(output, target)), float(loss(output, target))
-            doubled = float(loss(torch.cat([output, output]), torch.cat([target, target])))
+        once, again = _value(loss, output, target), _value(loss, output, target)
+        doubled = _value(loss, torch.cat([output, output]), torch.cat([target, target]))
     except Exception:
         return None, False
     if not all(map(math.isfinite, (once, again, doubled))) or once == 0.0:
@@ -85,6 +85,13 @@ def _reduction(loss: nn.Module, output: torch.Tensor, target: torch.Tensor) -> t
     if says == "sum" and _same(doubled, once):
         return "the loss says reduction=sum, but it stays with twice the rows of a batch; valid: reduction=mean", True
     return None, _same(doubled, once if says == "mean" else 2 * once)
+
+
+def _value(loss: nn.Module, output: torch.Tensor, target: torch.Tensor) -> float:
+    """With the same random numbers each time."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[output.device] if output.is_cuda else []):
+        torch.manual_seed(0)
+        return float(loss(output, target))
 
 
 def _same(one: float, other: float) -> bool:

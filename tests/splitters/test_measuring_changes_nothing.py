@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.pipelining import pipe_split
 
 from pipezoo.runtime.microbatching import scaled
-from pipezoo.runtime.randomness import drawing_module
+from pipezoo.runtime.randomness import find_drawing
 from pipezoo.runtime.try_out import try_out
 from pipezoo.runtime.try_reference import try_reference
 from pipezoo.splitters import annotated, balanced, marked, modules, replay
@@ -114,9 +114,9 @@ def test_splitting_and_trying_out_changes_nothing(name: str, split: str) -> None
     before = state(model)
     try:
         stages = SPLITS[split](model.train(), 2, inputs)
-        try_out(stages, inputs, target, scaled(nn.MSELoss(), 1), split_backward=[1])
+        trial = try_out(stages, inputs, target, scaled(nn.MSELoss(), 1), split_backward=[1])
         try_reference(model, inputs, target, scaled(nn.MSELoss(), 1))
-        drawing_module(model, inputs)
+        find_drawing(model, stages, inputs, trial.moved)
     except ValueError:
         pass  # refused, which changes nothing either
     after = state(model)

@@ -17,7 +17,7 @@ from pipezoo.experiment.allowlist import BASES, Allowlist
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
-from pipezoo.experiment.recipe import KEYS, recipe_of
+from pipezoo.experiment.recipe import KEYS, Recipe, recipe_of
 from pipezoo.experiment.registry import conf_dir
 from pipezoo.validators import unknown
 
@@ -92,6 +92,7 @@ def build(resolved: ResolvedConfig) -> Experiment:
     """
     plain = dict(resolved.values)
     recipe, plain["optimizer"] = recipe_of(plain["optimizer"])
+    weights = weights_of(plain)
     exports = export_components(plain.pop("export", {}), resolved)
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
     components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
@@ -101,7 +102,8 @@ def build(resolved: ResolvedConfig) -> Experiment:
         "launch": launch(),
         "launch_name": launch.choice,
         "recipe": recipe,
-        "config_hash": config_hash(plain | ({"recipe": told} if (told := recipe.told()) else {}), components),
+        "weights": weights,
+        "config_hash": config_hash(plain | _besides(recipe, weights), components),
     }
     values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports}
     experiment = Experiment(**values)
@@ -127,6 +129,23 @@ def check_components(experiment: Experiment) -> None:
                 f"optimizer._target_={experiment.optimizer.target}: has an argument {taken[0]}, which pipezoo reads "
                 "itself for every optimizer; valid: an argument of another name"
             )
+
+
+def _besides(recipe: Recipe, weights: str | None) -> dict[str, Any]:
+    """What else determines the numbers; nothing where it is as it is by default, so that old hashes hold."""
+    found = {"recipe": recipe.told(), "weights": weights}
+    return {key: value for key, value in found.items() if value}
+
+
+def weights_of(plain: dict[str, Any]) -> str | None:
+    """The file at ``model.weights``, taken out of the model's node. What is no text is the model's own argument."""
+    node = plain.get("model")
+    if not isinstance(node, dict) or not isinstance(weights := node.get("weights"), (str, type(None))):
+        return None
+    plain["model"] = {key: value for key, value in node.items() if key != "weights"}
+    if weights == "":
+        raise ConfigError("model.weights='': must be a file or a folder, or null")
+    return weights
 
 
 def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:

@@ -61,6 +61,7 @@ class Experiment:
         objective: the key of ``result.json`` that sweepers see; dots lead into it.
         checkpoint: what is kept to go on from.
         resume: the folder of a run or of a checkpoint to go on from.
+        weights: a file of weights that the model starts from; None: those of its constructor and the seed.
         exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a spec of it.
         fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.fault_injection`), or None.
         config_hash: of everything that determines the numbers.
@@ -99,6 +100,7 @@ class Experiment:
     recipe: Recipe = field(default_factory=Recipe)
     checkpoint: CheckpointOptions = CheckpointOptions()
     resume: str | None = None
+    weights: str | None = None
     fault: Any = None
     exports: tuple[Component, ...] = ()
     config_hash: str = ""

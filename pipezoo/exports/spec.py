@@ -20,6 +20,7 @@ class ExportSpec:
         rows: of a microbatch; None where no batch was made.
         modules: for each stage the names of the model's modules that it runs, in their order; None: unknown.
         unnamed: why they are unknown, in one line; "" where they are known.
+        trains: whether a training follows, whose weights can be had.
         blocks: names of those modules that are equal blocks in a row, as the layers of a transformer; may be empty.
     """
 
@@ -28,6 +29,7 @@ class ExportSpec:
     modules: tuple[tuple[str, ...], ...] | None = None
     unnamed: str = ""
     blocks: tuple[str, ...] = ()
+    trains: bool = False
 
     @property
     def stages_per_rank(self) -> int | None:
@@ -60,7 +62,9 @@ def _count(number: int, noun: str, plural: str = "s") -> str:
 
 @dataclass(frozen=True)
 class Export:
-    """``files``: text by name. ``notes``: what the reader should know of them, a line each."""
+    """``files``: text by name. ``notes``: what the reader should know of them, a line each. ``weights``: the file that
+    gets the trained weights, or ""."""
 
     files: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    weights: str = ""

@@ -33,6 +33,7 @@ from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_savin
 from pipezoo.runtime.try_loss import check_counts
 from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
 from pipezoo.runtime.try_reference import try_reference
+from pipezoo.runtime.weights import load_weights
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.lowering import lower, receives_first
 from pipezoo.schedule.nccl_order import check_queues
@@ -107,6 +108,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         origin=origin,
         checkpoints=checkpoints if experiment.checkpoint.every else None,
         checkpoint_every=experiment.checkpoint.every or 1,
+        leaves_weights=any(getattr(part.function, "wants_weights", False) for part in experiment.exports),
     )
     _check_start(experiment, pipeline, trial)
     pipeline = _check_checkpoints(experiment, pipeline, trial)
@@ -172,6 +174,8 @@ def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None)
                 f"model={experiment.model_name}: {name} has no shape before the first forward (a lazy module); "
                 "valid: modules that are told their sizes"
             )
+    if experiment.weights is not None:
+        load_weights(model, experiment.weights)
     return model if saved is None else restore_model(model, saved)
 
 

@@ -41,6 +41,7 @@ class Pipeline:
         executor: what runs the actions of a rank.
         drawing: what is random in the model, so that it can be drawn by counter; None: nothing.
         transport: carries tensors between ranks; None: all stages are in one process.
+        leaves_weights: whether ranks leave their parameters and buffers after the last step, verified or not.
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
         identity: what all ranks must agree on: config and schedule, hashed.
@@ -84,6 +85,7 @@ class Pipeline:
     checkpoint_every: int = 1
     transport: Transport | None = None
     drawing: Drawing | None = None
+    leaves_weights: bool = False
 
     @property
     def steps_to_do(self) -> range:

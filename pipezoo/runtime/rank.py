@@ -80,7 +80,7 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
         recorded, rest = _steps(member, feed, meter, silent, channel)
     channel.note(Phase.LEAVE)
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
-    if pipeline.verify:
+    if pipeline.verify or pipeline.leaves_weights:
         _leave_values(pipeline, rank, "last", member.owned)
     dist.barrier()
     return {"memory": meter.read(), "rest": float(np.median(rest))}

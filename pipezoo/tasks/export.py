@@ -14,6 +14,8 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import Export, ExportSpec
 from pipezoo.results.run_dir import write_text
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.weights import trained_state, write_weights
 from pipezoo.tasks.terminal import PrintLine
 
 FOLDER = "export"
@@ -38,7 +40,7 @@ def make_exports(experiment: Experiment, spec: ExportSpec, is_known_early: bool 
                 raise
             made[component.choice] = Export({}, (f"none: {error.why}",))
             refused = error
-    if refused is not None and is_known_early and not any(export.files for export in made.values()):
+    if refused is not None and is_known_early and not any(export.files or export.weights for export in made.values()):
         raise refused
     return made
 
@@ -55,5 +57,17 @@ def write_exports(exports: Mapping[str, Export], folder: Path, print_line: Print
             write_text(place / file, text)
         for note in export.notes:
             print_line(f"export    {name}: {note}")
-        told[name] = {"files": [f"{FOLDER}/{name}/{file}" for file in export.files], "notes": list(export.notes)}
+        files = [*export.files, *([export.weights] if export.weights else [])]
+        told[name] = {"files": [f"{FOLDER}/{name}/{file}" for file in files], "notes": list(export.notes)}
     return told
+
+
+def write_trained(exports: Mapping[str, Export], pipeline: Pipeline, folder: Path, print_line: PrintLine) -> None:
+    """Write the trained weights where an export asks for them. Raises OutputError."""
+    wanted = {name: export.weights for name, export in exports.items() if export.weights}
+    state = trained_state(pipeline) if wanted else {}
+    for name, file in wanted.items():
+        place = folder / FOLDER / name
+        place.mkdir(parents=True, exist_ok=True)
+        write_weights(place / file, state)
+        print_line(f"export    {place / file}: {len(state)} entries")

@@ -40,7 +40,7 @@ from pipezoo.splitters._stage_modules import names_by_stage, stack_of
 from pipezoo.supervisor.rendezvous_dir import rendezvous_dir
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
 from pipezoo.tasks.console import conclude, introduce, progress
-from pipezoo.tasks.export import make_exports, write_exports
+from pipezoo.tasks.export import make_exports, write_exports, write_trained
 from pipezoo.tasks.terminal import PrintLine, print_timelines
 from pipezoo.verify.verify import verify_run
 
@@ -74,6 +74,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
             print_line(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
         steps, told = _train(experiment, pipeline, sizes, folder, method, print_line)
+        write_trained(exports, pipeline, folder, print_line)
         measured = experiment.launch.timelines(timelines(pipeline), pipeline.schedule, message_bytes(pipeline))
         fields = _measure(experiment, sizes, steps, measured)
         cost = measured_cost(pipeline, measured, told, experiment.launch.p2p)
@@ -99,8 +100,8 @@ def _export_spec(pipeline: Pipeline, sizes: Sizes) -> ExportSpec:
     try:
         modules = names_by_stage(stages.model, stages.modules)
     except ValueError as error:
-        return ExportSpec(pipeline.schedule, rows, unnamed=str(error))
-    return ExportSpec(pipeline.schedule, rows, modules, blocks=stack_of(stages.model))
+        return ExportSpec(pipeline.schedule, rows, unnamed=str(error), trains=True)
+    return ExportSpec(pipeline.schedule, rows, modules, blocks=stack_of(stages.model), trains=True)
 
 
 def _train(

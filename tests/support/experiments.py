@@ -23,6 +23,7 @@ GIVEN = {
     "schedule": ("num_ranks", "num_microbatches"),
     "optimizer": ("params",),
     "executor": (),
+    "export": ("spec",),
     "cost": ("num_stages", "stages_per_rank"),
 }
 

@@ -76,7 +76,7 @@ def test_every_file_in_conf_makes_an_experiment(option, tmp_path, monkeypatch):
 
 
 def _with_a_model_that_fits(option: str) -> list[str]:
-    return ["model=gpt", option] if option == "data=text" else []
+    return ["model=gpt", option] if option in ("data=text", "data=tokens") else []
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(("experiment", "launch"))])

@@ -8,18 +8,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipezoo.errors import ConfigError, PipezooError
-from pipezoo.explain.alternatives import Alternative, Measured, alternatives
+from pipezoo.errors import PipezooError
+from pipezoo.explain.alternatives import Alternative, Measured
 from pipezoo.explain.changes import of_alternative
 from pipezoo.explain.changes_worth import changes
+from pipezoo.explain.of_run import explained
 from pipezoo.explain.sentences import percent, sentences
 from pipezoo.results.newest_run import newest_run
-from pipezoo.results.result import Result
 from pipezoo.results.run import Run, read_run
 from pipezoo.results.sanitize import printable
-from pipezoo.results.schedule_file import schedule_file
 from pipezoo.results.units import bytes_text, time_text
-from pipezoo.schedule.schedule import Schedule
 
 ABOUT = "Say why a run was as fast as it was, what would make it faster, and what other orders are predicted to take."
 TOP = 8
@@ -49,15 +47,10 @@ def explain(folder: Path, top: int = TOP) -> list[str]:
         ConfigError: there is no run in it, or one that measured no step.
     """
     run = read_run(folder)
-    result, file = Result.from_dict(run.result), schedule_file(folder)
-    measured = Measured.of(result)
-    if measured is None or file is None:
-        raise ConfigError(f"folder={folder}: holds no measured step; task=train and task=verify measure them")
-    schedule = Schedule.from_csv(file, name=str(result.schedule)).compute_only()
-    found = alternatives(schedule, measured)
-    worth = changes(run, schedule, measured, found)
-    lines = [f"{run.title}: {folder}", "", *sentences(result, schedule, measured, worth)]
-    return [*lines, "", *table(run, measured, found, top)]
+    known = explained(run)
+    worth = changes(run, known.schedule, known.measured, known.found)
+    lines = [f"{run.title}: {folder}", "", *sentences(known.result, known.schedule, known.measured, worth)]
+    return [*lines, "", *table(run, known.measured, known.found, top)]
 
 
 def table(run: Run, measured: Measured, found: Sequence[Alternative], top: int) -> list[str]:

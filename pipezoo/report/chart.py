@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -47,6 +47,7 @@ def line_chart(
     labels: Sequence[str] | None = None,
     from_zero: bool = True,
     dots: bool = False,
+    log: bool = False,
 ) -> Markup:
     """The chart as one ``<svg>``, for a page that carries the style sheet ``page.css``.
 
@@ -56,17 +57,22 @@ def line_chart(
         labels: names of x = 0, 1, 2, ...; None: x counts from the first to the last one.
         from_zero: the vertical axis begins at 0; else at the smallest value.
         dots: mark every point.
+        log: the vertical axis is logarithmic; all values are > 0 then.
     """
+    if log:
+        lines = {name: [(x, math.log10(y) if y > 0 else math.nan) for x, y in line] for name, line in lines.items()}
+        from_zero = False
     points = [(x, y) for line in lines.values() for x, y in line if math.isfinite(y)]
     if not points:
         return Markup('<p class="none">no values</p>')
     low = min(0.0 if from_zero else math.inf, *(y for _, y in points), points[0][1])
+    written_as = (lambda value: f"{10**value:.3g}") if log else "{:.4g}".format
     high = max(*(y for _, y in points), points[0][1])
     edges = (-0.5, len(labels) - 0.5) if labels else (min(x for x, _ in points), max(x for x, _ in points))
     frame = Frame(*edges, low, high)
     below, written = _labels(frame, labels)
     parts = [Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, below, what)]
-    parts += [*_grid(frame), *written]
+    parts += [*_grid(frame, written_as), *written]
     for kind, (name, line) in enumerate(lines.items()):
         style = f"k{kind % KINDS}" if len(lines) <= KINDS else "k"
         parts.append(Markup('<g class="{}"><title>{}</title>').format(style, name))
@@ -78,11 +84,35 @@ def line_chart(
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _grid(frame: Frame) -> Iterator[Markup]:
+def scatter_chart(points: Sequence[tuple[float, float, str, bool]], what: str) -> Markup:
+    """Points ``(x, y, name, is_joined)``; those that are joined are connected from left to right.
+
+    Args:
+        what: the chart in words, for those who hear the page.
+    """
+    known = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
+    if not known:
+        return Markup('<p class="none">no values</p>')
+    xs, ys = [point[0] for point in known], [point[1] for point in known]
+    margin = 0.04 * (max(xs) - min(xs) or 1.0)
+    frame = Frame(min(xs) - margin, max(xs) + margin, min(0.97 * min(ys), 0.999 * min(ys)), max(ys))
+    below, written = _labels(frame, None)
+    parts = [Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, below, what)]
+    parts += [*_grid(frame, "{:.4g}".format), *written, Markup('<g class="k0">')]
+    parts.append(_polyline([frame.at(x, y) for x, y, _, joined in sorted(known) if joined]))
+    parts.append(Markup("</g>"))
+    for x, y, name, joined in known:
+        at_x, at_y = frame.at(x, y)
+        spot = '<g class="{}"><circle cx="{}" cy="{}" r="{}"><title>{}</title></circle></g>'
+        parts.append(Markup(spot).format("k0" if joined else "k", _px(at_x), _px(at_y), 5 if joined else 3, name))
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _grid(frame: Frame, written_as: Callable[[float], str]) -> Iterator[Markup]:
     for tick in ticks(frame.high, 4, frame.low):
         _, y = frame.at(frame.low_x, tick)
         yield Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(LEFT, WIDTH - RIGHT, y=_px(y))
-        yield Markup('<text x="{}" y="{}" class="right">{}</text>').format(LEFT - 8, _px(y + 4), f"{tick:.4g}")
+        yield Markup('<text x="{}" y="{}" class="right">{}</text>').format(LEFT - 8, _px(y + 4), written_as(tick))
 
 
 def _labels(frame: Frame, labels: Sequence[str] | None) -> tuple[int, list[Markup]]:

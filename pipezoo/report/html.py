@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from pipezoo.report.cause_bars import cause_bars
 from pipezoo.report.chart import line_chart
+from pipezoo.report.choices import plan_table, what_if
 from pipezoo.report.orders import orders_of
-from pipezoo.report.template import render
+from pipezoo.report.template import LANES, STUDIO, TABLE, render
 from pipezoo.results.run import Run, flat, read_run
 from pipezoo.results.run_dir import REPORT, write_text
 from pipezoo.results.sanitize import printable
@@ -55,7 +56,7 @@ def run_page(run: Run) -> str:
         title=run.title,
         data=packed([(timeline, run) for timeline in numbered(run.timelines)]),
         orders=editable,
-        script="editor" if editable else "lanes.js",
+        scripts=LANES + (STUDIO if editable else ()) + (TABLE if run.result.get("task") == "plan" else ()),
         verdict=_verdict(run.result),
         error=_error(run.result),
         problems=run.problems,
@@ -65,7 +66,10 @@ def run_page(run: Run) -> str:
         memory_unit=run.memory_unit,
         losses=line_chart(losses, "loss by step", from_zero=False) if run.losses else None,
         memory=_memory(run),
+        measured_memory=bool(run.memory("measured")),
         causes=cause_bars(run),
+        plans=plan_table(run),
+        what_if=what_if(run),
         commands=_commands(run),
         config_text=run.config_text,
         everything=list(flat(run.result)),
@@ -142,8 +146,8 @@ def _verdict(result: dict[str, Any]) -> dict[str, str]:
     status, verified = str(result.get("status", "unknown")), result.get("verified")
     if status != "ok":
         return {"kind": "bad" if status != "running" else "", "word": status, "text": ""}
-    if result.get("task") == "simulate":
-        return {"kind": "", "word": "simulated", "text": "nothing was trained"}
+    if (task := result.get("task")) in ("simulate", "plan"):
+        return {"kind": "", "word": {"simulate": "simulated", "plan": "planned"}[task], "text": "nothing was trained"}
     if verified is None:
         return {"kind": "", "word": "not verified", "text": "against one device"}
     difference = number(result.get("max_relative_difference"))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipezoo.planner.plans import Plan, Plans
 
 COLUMNS = ("schedule", "v", "m", "step", "makespan", "span", "memory", "gap")
+TIES = "Equal steps: the one that holds less memory comes first, then a fixed schedule before one that was made here."
 WIDTHS = (-26, 2, 5, 10, 9, 7, 9, 7)  # a negative one: flush left
 
 

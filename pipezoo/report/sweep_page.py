@@ -8,6 +8,7 @@ step time |  o                 one chart per key and figure; lines join the jobs
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,11 +22,12 @@ from pipezoo.errors import ConfigError
 from pipezoo.report.chart import KINDS, line_chart
 from pipezoo.report.colors import COLOURS
 from pipezoo.report.scales import ops_by_column, spans_by_rank
-from pipezoo.report.template import legend, render
+from pipezoo.report.template import TABLE, legend, render
+from pipezoo.results.result import Result
 from pipezoo.results.run_dir import REPORT, write_text
-from pipezoo.results.sweep_table import cells, collect, errors, succeeded, swept_keys
+from pipezoo.results.sweep_table import Cell, cells, collect, errors, succeeded, swept_keys
 from pipezoo.results.timeline_file import load_timelines
-from pipezoo.results.units import time_text
+from pipezoo.results.units import count, time_text
 from pipezoo.schedule.action import Op
 from pipezoo.simulator.timeline import Timeline
 
@@ -38,6 +40,8 @@ FIGURES = (
 )
 MOST_LANES = 32  # of a small picture; of more ranks, evenly chosen ones are shown
 COLUMNS = 270  # of a small picture, in pixels
+MOST_MEDIANS = 3  # of all timelines, that the axis of the small pictures shows
+FAR_APART = 20  # times the least value, from which on a chart is logarithmic
 
 
 def write_sweep_report(folder: str | Path) -> Path:
@@ -59,23 +63,57 @@ def sweep_page(folder: str | Path) -> str:
     pictures = [_picture(folder / row["folder"]) for row in rows]
     known = [picture for picture in pictures if picture]
     used = {int(code) for timeline in known for code in np.unique(timeline.op)}
-    readable = cells(rows)
+    readable = [
+        [*line, spread] for line, spread in zip(cells(rows), (_spread(folder, row) for row in rows), strict=True)
+    ]
+    best = _best(rows)
     return render(
         "sweep.html",
         title=f"Sweep of {len(rows)} jobs over {', '.join(swept_keys(rows)) or 'nothing'}",
-        script="table.js",
+        scripts=TABLE,
         verdict=_verdict(rows),
         columns=readable[0],
         table=[
-            {"cells": line, "kind": "" if succeeded(row) else "bad", "link": _link(folder, row)}
+            {"cells": line, "kind": _kind(row, best), "link": _link(folder, row)}
             for row, line in zip(rows, readable, strict=True)
         ],
+        best_note=f"Marked: job {best['job']}, the one with {best['why']}." if best else "",
         errors=errors(rows),
         charts=[charts for key in swept_keys(rows) if (charts := _charts(rows, key))["charts"]],
         thumbnails=_thumbnails(folder, rows, pictures),
         axis_note=_axis_note(known),
         legend=legend(used),
     )
+
+
+def _best(rows: Sequence[Row]) -> Row | None:
+    """The job that trains most samples a second, or else has the shortest step; None where nothing can be chosen."""
+    good = [row for row in rows if succeeded(row)]
+    if len(good) < 2 or len({row["unit"] for row in good}) > 1:
+        return None
+    if all(row["samples_per_second"] is not None for row in good):
+        return max(good, key=lambda row: row["samples_per_second"]) | {"why": "the most samples a second"}
+    if all(row["step_seconds"] is not None for row in good):
+        return min(good, key=lambda row: row["step_seconds"]) | {"why": "the shortest step"}
+    return None
+
+
+def _kind(row: Row, best: Row | None) -> str:
+    if not succeeded(row):
+        return "bad"
+    return "best" if best is not None and row["folder"] == best["folder"] else ""
+
+
+def _spread(folder: Path, row: Row) -> Cell:
+    """The shortest and the longest step of a job; sorted by how far they are apart."""
+    try:
+        steps = Result.of(folder / row["folder"]).step_seconds
+    except ConfigError:
+        steps = None
+    if steps is None or steps.min is None or steps.max is None or not steps.median:
+        return Cell("min to max", "", None, True)
+    text = f"{time_text(steps.min, row['unit'])} to {time_text(steps.max, row['unit'])}"
+    return Cell("min to max", text, (steps.max - steps.min) / steps.median, True)
 
 
 def _verdict(rows: Sequence[Row]) -> dict[str, str]:
@@ -105,12 +143,20 @@ def _picture(job: Path) -> Timeline | None:
 def _axis_note(pictures: Sequence[Timeline]) -> str:
     if not pictures:
         return ""
-    longest = max(pictures, key=lambda timeline: timeline.makespan)
-    return f"All on one time axis, 0 to {time_text(longest.makespan, longest.unit)}."
+    axis, unit = _axis(pictures), pictures[0].unit
+    cut = sum(timeline.makespan > axis * 1.000001 for timeline in pictures)
+    said = f"All on one time axis, 0 to {time_text(axis, unit)}."
+    return said + (f" {count(cut, 'timeline')} of them {'goes' if cut == 1 else 'go'} on beyond it." if cut else "")
+
+
+def _axis(pictures: Sequence[Timeline]) -> float:
+    """The time that every small picture shows: all of the longest, unless that would flatten the others."""
+    lengths = [timeline.makespan for timeline in pictures]
+    return min(max(lengths, default=0.0), MOST_MEDIANS * statistics.median(lengths)) if lengths else 0.0
 
 
 def _thumbnails(folder: Path, rows: Sequence[Row], pictures: Sequence[Timeline | None]) -> list[dict[str, Any]]:
-    longest = max((timeline.makespan for timeline in pictures if timeline), default=0.0) or 1.0
+    longest = _axis([timeline for timeline in pictures if timeline]) or 1.0
     thumbnails = []
     for row, timeline in zip(rows, pictures, strict=True):
         if timeline:
@@ -156,7 +202,10 @@ def _charts(rows: Sequence[Row], key: str) -> dict[str, Any]:
                 lines[line].append((values.index(str(row[key])), scale * row[figure]))
         if any(lines.values()):
             ordered, name = {line: sorted(points) for line, points in lines.items()}, name.format(unit=unit)
-            charts.append({"name": name, "svg": line_chart(ordered, f"{name} by {key}", values, dots=True)})
+            heights = [y for points in lines.values() for _, y in points]
+            log = min(heights) > 0 and max(heights) >= FAR_APART * min(heights)
+            name += ", logarithmic" if log else ""
+            charts.append({"name": name, "svg": line_chart(ordered, f"{name} by {key}", values, dots=True, log=log)})
     shown = [{"name": line, "kind": f"k{i}"} for i, line in enumerate(kinds)] if 1 < len(kinds) <= KINDS else []
     return {"name": key, "charts": charts, "legend": shown}
 

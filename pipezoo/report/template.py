@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,14 @@ from markupsafe import Markup
 from pipezoo.report.colors import MEANING
 
 ASSETS = Path(__file__).parent / "assets"
-LANES, STUDIO = ("waits.js", "lanes.js"), ("clock.js", "studio.js")
-SCRIPTS = {"lanes.js": LANES, "studio.js": STUDIO, "editor": (*LANES, *STUDIO)}
+LANES, STUDIO, TABLE = ("waits.js", "lanes.js"), ("clock.js", "studio.js"), ("table.js",)
 
 
 def render(
-    template: str, title: str, data: Any = None, script: str = "lanes.js", orders: Any = None, **values: Any
+    template: str, title: str, data: Any = None, scripts: Sequence[str] = LANES, orders: Any = None, **values: Any
 ) -> str:
     """A page; ``data`` and ``orders`` are for its script, everything else is escaped unless it is ``Markup``."""
-    style, code = _asset("page.css"), "".join(map(_asset, SCRIPTS.get(script, (script,))))
+    style, code = _asset("page.css"), "".join(map(_asset, scripts))
     policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(code)}'; "
     policy += "base-uri 'none'; form-action 'none'"
     used = {op for line in (data or {}).get("timelines", ()) for op in line["ops"]}

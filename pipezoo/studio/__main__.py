@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipezoo.errors import ConfigError, PipezooError
 from pipezoo.report.orders import orders
-from pipezoo.report.template import render
+from pipezoo.report.template import STUDIO, render
 from pipezoo.results.run_dir import write_text
 from pipezoo.results.sanitize import printable
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def page() -> str:
     """The page; it asks the network for nothing."""
-    return render("studio.html", title="pipezoo studio", orders=orders(), script="studio.js")
+    return render("studio.html", title="pipezoo studio", orders=orders(), scripts=STUDIO)
 
 
 if __name__ == "__main__":

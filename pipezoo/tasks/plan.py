@@ -30,13 +30,14 @@ from pipezoo.exports.spec import ExportSpec
 from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import Plan, Plans
-from pipezoo.report.plan_table import lines
+from pipezoo.report.plan_table import TIES, lines
 from pipezoo.results.provenance import provenance
-from pipezoo.results.result import Result
+from pipezoo.results.result import Causes, Result
 from pipezoo.results.run_dir import RESULT, write_json, write_text
 from pipezoo.results.sanitize import is_terminal
 from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
+from pipezoo.simulator.bubble_causes import causes_of_simulation
 from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import check_rows, costs_of, measures
@@ -125,6 +126,9 @@ def _show(plans: Plans, options: PlanOptions, unit: str, print_line: PrintLine) 
     for line in lines(plans, options.top):
         print_line(line)
     print_line(f"    {LEGEND}")
+    steps = [round(plan.step, 12) for plan in plans.ranked[: options.top]]
+    if len(set(steps)) < len(steps) and options.objective == "step":
+        print_line(f"    {TIES}")
     if (more := len(plans.ranked) - options.top) > 0:
         print_line(f"    and {more} more in {TABLE}")
     if plans.too_large:
@@ -156,6 +160,7 @@ def _result(experiment: Experiment, plans: Plans) -> Result:
     best = plans.ranked[0]
     return Result.predicted(
         best.prediction,
+        causes=Causes(**causes_of_simulation(simulate(best.schedule, best.cost)).summary()),
         task=experiment.task,
         schedule=best.name,
         num_stages=best.schedule.num_stages,

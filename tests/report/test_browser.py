@@ -308,3 +308,16 @@ def test_axe_finds_nothing_to_mend(browser: Browser, tmp_path: Path, page: str) 
     browser.run(Path(os.environ["PIPEZOO_AXE"]).read_text(encoding="utf-8") + "; 0")
     said = browser.run("axe.run().then((all) => all.violations.map((v) => [v.id, v.nodes[0].html.slice(0, 200)]))")
     assert said == []
+
+
+def test_rows_of_a_sweep_are_filtered_by_words(browser: Browser, tmp_path: Path) -> None:
+    for name in ("1f1b", "zb"):
+        run_folder(tmp_path / name, schedule=name)
+    browser.open(write_sweep_report(tmp_path))
+    browser.run(
+        "(() => { const field = document.querySelector('.filter'); field.value = 'ZB ok';"
+        " field.dispatchEvent(new Event('input')); })()"
+    )
+    assert browser.run("[...document.querySelectorAll('tbody tr')].filter((row) => !row.hidden).length") == 1
+    assert browser.run("document.querySelector('.filtered').textContent") == "1 of 2"
+    assert browser.messages == []

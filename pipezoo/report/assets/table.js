@@ -16,3 +16,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     table.tBodies[0].append(...rows.map(({ row }) => row));
   }));
 }
+// Shows the rows of the table below in which every word of the field stands.
+for (const field of document.querySelectorAll("input.filter")) {
+  const section = field.closest("section"), rows = [...section.querySelector("table.sortable").tBodies[0].rows];
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) row.hidden = !words.every((word) => [...row.cells].some((cell) => cell.textContent.toLowerCase().includes(word)));
+    section.querySelector(".filtered").textContent = words.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
+  });
+}

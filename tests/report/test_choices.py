@@ -67,9 +67,9 @@ def test_the_page_of_a_measured_run_says_what_other_orders_would_take(tmp_path):
 
     assert rows["gpipe"]["against"] == "+0 %"  # 1F1B is as long, and holds less
     assert rows["gpipe"]["memory"] == "4.1 kB"
-    assert rows["zb_h1"]["assumed"] == "I and W take half of B each"
-    assert rows["zb_h1"]["command"].endswith("schedule=zb_h1")
-    assert "zb_h1" in run_page(measured)
+    assert rows["zb_h2"]["assumed"] == "I and W take half of B each"
+    assert rows["zb_h2"]["command"].endswith("schedule=zb_h2")
+    assert "zb_h2" in run_page(measured)
 
 
 def test_a_long_order_is_not_explained_while_its_page_is_written(tmp_path):

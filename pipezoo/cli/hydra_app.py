@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -72,6 +73,7 @@ def run_hydra(words: Sequence[str], trust: Allowlist, perform: Callable[[Request
         result = perform(request)
         return None if request.sweep is None else _for_the_sweeper(result, request.title)
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module="optuna")  # its plugin's calls, not the user's
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole, and we word them
     typed, sys.argv = sys.argv, [sys.argv[0], *words]
     token = BEGUN.set(sweeps)

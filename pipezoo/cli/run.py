@@ -280,13 +280,20 @@ def _write_over(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def objective(result: Mapping[str, Any], path: str) -> float:
-    """The number that ``path`` leads to in a result; of several (median, min, max) the median. NaN where none is."""
+    """The number that ``path`` leads to in a result; of several (median, min, max) the median. NaN where none is.
+
+    ``losses.-1`` is the last entry of a list.
+    """
     value: Any = None if result.get("exit_code") else result
     for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            place = int(key) if re.fullmatch(r"-?\d{1,9}", key) else len(value)
+            value = value[place] if -len(value) <= place < len(value) else None
+        else:
+            value = value.get(key) if isinstance(value, Mapping) else None
     if isinstance(value, Mapping):
         value = value.get("median")
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
 def take(folder: Path) -> None:

@@ -24,9 +24,11 @@ from pipezoo.cli.run import DEFECT, Request, objective, record, result_of, run, 
 from pipezoo.cli.signals import begin, check
 from pipezoo.cli.streams import forgiving
 from pipezoo.config.resolve import WITH_MODEL
-from pipezoo.errors import ConfigError, NoProgressError, PipezooError, RankError
+from pipezoo.errors import ConfigError, NoProgressError, OutputError, PipezooError, RankError
 from pipezoo.report.template import compile_templates
+from pipezoo.results.run_dir import RESULT, write_json
 from pipezoo.results.sanitize import printable
+from pipezoo.results.sweep_table import DOES_NOT_APPLY
 from pipezoo.supervisor.garbage import pause_collection, resume_collection
 from pipezoo.supervisor.processes import die_with_parent, exit_now, is_stopped, let_signals_come, signals_held
 from pipezoo.tasks.terminal import PrintLine
@@ -68,7 +70,7 @@ def run_in_worker(request: Request, print_line: PrintLine) -> float:
         status = error
     finally:
         if taken:
-            result = _settled(request.folder, status)
+            result = _settled(request, status)
             print_line(f"{request.title}  {_how(result, request.sweep)} after {time.monotonic() - began:.1f} s")
     return objective(result, request.objective)
 
@@ -78,8 +80,8 @@ def _how(result: Mapping[str, Any], sweep: Path | None) -> str:
     code = result.get("exit_code")
     if not code:
         return str(result.get("verified") or result["status"])
-    applies = code != ConfigError.exit_code or sweep is None or not takes_what_applies(sweep)
-    how = f"{result['status']} with exit code {code}" if applies else "does not apply"
+    status = str(result["status"])
+    how = status if status == DOES_NOT_APPLY else f"{status} with exit code {code}"
     why = str(result.get("error") or "")
     if not why or (sweep, why) in SAID:
         return how
@@ -204,8 +206,9 @@ def _patience(request: Request) -> float:
     return float(value) if isinstance(value, (int, float)) and value > 0 else PATIENCE_OF_NONE
 
 
-def _settled(folder: Path, status: int | PipezooError | None) -> dict[str, Any]:
+def _settled(request: Request, status: int | PipezooError | None) -> dict[str, Any]:
     """The result of a run whose process is gone; where it could not write it down itself, we do."""
+    folder = request.folder
     result = result_of(folder)
     if result.get("status") in (None, "running"):
         if status is None:
@@ -217,4 +220,8 @@ def _settled(folder: Path, status: int | PipezooError | None) -> dict[str, Any]:
         else:
             record(folder, status or DEFECT, f"the run left with exit code {status} before its end")
         result = result_of(folder)
+    if result.get("exit_code") == ConfigError.exit_code and request.sweep and takes_what_applies(request.sweep):
+        result["status"] = DOES_NOT_APPLY
+        with contextlib.suppress(OutputError):
+            write_json(folder / RESULT, result)
     return {"status": "failed", **result}

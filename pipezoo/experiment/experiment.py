@@ -9,7 +9,8 @@ from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
-from pipezoo.validators import check_bool, check_int, check_number, check_word
+from pipezoo.results.result import Result
+from pipezoo.validators import check_bool, check_int, check_number, check_word, unknown_word
 
 TASKS = ("train", "verify", "simulate", "plan")
 WORDS = {
@@ -122,6 +123,8 @@ class Experiment:
                 raise ArgumentError("resume", self.resume, "must be the folder of a run, or null")
             if not isinstance(self.objective, str) or not self.objective:
                 raise ArgumentError("objective", self.objective, "must be a key of result.json, like step_seconds")
+            if (first := self.objective.partition(".")[0]) not in (known := Result.keys()):
+                raise unknown_word("objective", self.objective, "key of result.json", known, first)
         except ArgumentError as error:
             raise ConfigError(error.at(error.argument), error) from None
 

@@ -25,7 +25,7 @@ from pipezoo.report.scales import ops_by_column, spans_by_rank
 from pipezoo.report.template import TABLE, legend, render
 from pipezoo.results.result import Result
 from pipezoo.results.run_dir import REPORT, write_text
-from pipezoo.results.sweep_table import Cell, cells, collect, errors, succeeded, swept_keys
+from pipezoo.results.sweep_table import DOES_NOT_APPLY, Cell, cells, collect, errors, succeeded, swept_keys
 from pipezoo.results.timeline_file import load_timelines
 from pipezoo.results.units import count, time_text
 from pipezoo.schedule.action import Op
@@ -99,8 +99,11 @@ def _best(rows: Sequence[Row]) -> Row | None:
 
 
 def _kind(row: Row, best: Row | None) -> str:
+    if row["status"] == DOES_NOT_APPLY:
+        return ""
     if not succeeded(row):
         return "bad"
+
     return "best" if best is not None and row["folder"] == best["folder"] else ""
 
 
@@ -118,10 +121,14 @@ def _spread(folder: Path, row: Row) -> Cell:
 
 def _verdict(rows: Sequence[Row]) -> dict[str, str]:
     good = sum(map(succeeded, rows))
+    fitting = sum(row["status"] != DOES_NOT_APPLY for row in rows)
     verified = sum(row["verified"] in ("exact", "close") and succeeded(row) for row in rows)
-    if good == len(rows):
-        return {"kind": "good", "word": f"all {good} jobs ok", "text": f"{verified} verified" if verified else ""}
-    return {"kind": "bad", "word": f"{len(rows) - good} of {len(rows)} jobs failed", "text": f"{verified} verified"}
+    texts = [f"{verified} verified" if verified or good < fitting else ""]
+    texts += [f"{len(rows) - fitting} do not apply" if fitting < len(rows) else ""]
+    text = ", ".join(filter(None, texts))
+    if good == fitting and good:
+        return {"kind": "good", "word": f"all {good} jobs ok", "text": text}
+    return {"kind": "bad", "word": f"{fitting - good} of {fitting} jobs failed", "text": text}
 
 
 def _link(folder: Path, row: Row) -> str:

@@ -124,7 +124,8 @@ class Result:
     """What a run leaves behind in numbers; see :func:`table` for the meaning of each field."""
 
     status: str | None = key(
-        "`running`, `ok`, `failed`, `interrupted`; `running` of a process that is gone: it was killed"
+        "`running`, `ok`, `failed`, `interrupted`, `does not apply` (in a sweep by `glob`); `running` of a process "
+        "that is gone: it was killed"
     )
     exit_code: int | None = key("how a run that is not `ok` ended")
     error: str | None = key("the same in one line")
@@ -192,10 +193,15 @@ class Result:
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
+    def keys(cls) -> list[str]:
+        """The keys of ``result.json``."""
+        return [one.name for one in dataclasses.fields(cls) if one.name != "others"]
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Result:
         """Read what stood in a ``result.json``, of any version and with anything in it."""
         data = with_new_result_keys(data)
-        known = {one.name for one in dataclasses.fields(cls)} - {"others"}
+        known = {*cls.keys()}
         result: Result = _fit(cls, {name: value for name, value in data.items() if name in known})
         return dataclasses.replace(result, others={name: data[name] for name in data if name not in known})
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TABLE = "sweep.csv"
 OVERRIDES = Path(".hydra") / "overrides.yaml"
+DOES_NOT_APPLY = "does not apply"  # the status of a run that a glob found, and that the other words do not fit
 LARGEST = 1e150  # beyond it differences and squares of numbers are infinite
 MOST_JOBS = 12  # that are named with one error
 LARGEST_OVERRIDES = 2**20  # bytes
@@ -114,7 +115,7 @@ def to_table(rows: list[dict[str, Any]]) -> Table:
         side: Literal["left", "right"] = "right" if cell.is_number else "left"
         table.add_column(Text(printable(cell.name)), justify=side, no_wrap=cell.is_number, overflow="fold")
     for row, line in zip(rows, readable, strict=True):
-        style = "" if succeeded(row) else "red"
+        style = "" if succeeded(row) else "dim" if row["status"] == DOES_NOT_APPLY else "red"
         table.add_row(*(Text(printable(cell.text)) for cell in line), style=style)
     return table
 

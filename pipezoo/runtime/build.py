@@ -128,7 +128,7 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
         pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
     model = pipeline.stages.model
     try:
-        try_optimizer(pipeline.optimizer, model, trial)
+        try_optimizer(pipeline.optimizer, model, trial, may_draw=not pipeline.verify)
     except Exception as error:
         raise experiment.optimizer.reword(error) from error
     if pipeline.saved is not None:

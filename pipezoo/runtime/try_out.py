@@ -102,13 +102,16 @@ def _check_parameters(modules: Sequence[nn.Module], copied: Sequence[nn.Module])
 
 
 def try_optimizer(
-    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], model: nn.Module, trial: Trial
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], model: nn.Module, trial: Trial, may_draw: bool = True
 ) -> torch.optim.Optimizer:
     """Step an optimizer once, on copies with the gradients of the trial, and return it.
 
+    Args:
+        may_draw: random numbers, which nobody then compares.
+
     Raises:
         ArgumentError: one of its numbers is NaN or infinite.
-        ValueError: it cannot step without a closure.
+        ValueError: it cannot step without a closure, or draws random numbers.
         Exception: whatever else its step raises.
     """
     learning = [
@@ -122,6 +125,7 @@ def try_optimizer(
             if isinstance(value, float) and not math.isfinite(value):
                 raise ArgumentError(name, value, "must be a finite number")
     with leaving_no_trace():
+        before = generators()
         try:
             optimizer.step()
         except TypeError as error:
@@ -131,6 +135,10 @@ def try_optimizer(
             raise ValueError(
                 f"{name} asks for a closure that computes the loss anew; valid: one whose step() needs none"
             ) from error
+        if not may_draw and generators_moved_since(before):
+            raise ValueError(
+                "its step draws random numbers, other ones on each rank; valid: one that draws none, or verify=false"
+            )
     return optimizer
 
 

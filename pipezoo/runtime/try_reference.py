@@ -12,7 +12,7 @@ from pipezoo.runtime.try_out import in_a_fork_beside_gpus
 from pipezoo.splitters._copies import copies
 from pipezoo.splitters._dry_run import CHANGES_ITS_MIND, run, same_bits
 
-DRAWS = (
+BACKWARD = (
     "its backward draws random numbers (a hook may), in another order on ranks than on one device; "
     "valid: hooks that draw none, or verify=false"
 )
@@ -33,7 +33,7 @@ def try_reference(model: nn.Module, example: Tensors, target: torch.Tensor, loss
             value = loss(output, target)
             in_a_fork_beside_gpus(lambda: _backward(value))
     except Exception as error:
-        if str(error) == DRAWS:
+        if str(error) == BACKWARD:
             raise
         cause = str(error) if type(error) is ValueError else first_line(error)
         raise ValueError(f"one device, which verify=true compares with, fails in its backward: {cause}") from error
@@ -43,4 +43,4 @@ def _backward(loss: torch.Tensor) -> None:
     before = generators()
     loss.backward()
     if generators_moved_since(before):
-        raise ValueError(DRAWS)
+        raise ValueError(BACKWARD)

@@ -20,6 +20,8 @@ from pipezoo.errors import ConfigError, OutputError
         ({"step_seconds": {"median": 0.5, "min": 0.1}}, "step_seconds", 0.5),
         ({"step_seconds": {"median": 0.5, "min": 0.1}}, "step_seconds.min", 0.1),
         ({"bubble": {"measured": {"makespan": 0.25}}}, "bubble.measured.makespan", 0.25),
+        ({"losses": [3.0, 2.0, 1.0]}, "losses.-1", 1.0),
+        ({"losses": [3.0, 2.0, 1.0]}, "losses.1", 2.0),
     ],
 )
 def test_the_objective_is_a_number_of_the_result(result, path, value):
@@ -29,6 +31,11 @@ def test_the_objective_is_a_number_of_the_result(result, path, value):
 @pytest.mark.parametrize("result", [{}, {"step_seconds": 1.0, "exit_code": 3}, {"step_seconds": "fast"}])
 def test_a_job_that_failed_has_no_objective(result):
     assert str(objective(result, "step_seconds")) == "nan"
+
+
+@pytest.mark.parametrize("path", ["losses", "losses.3", "losses.-4", "losses.x", "losses.1.2", "verified", "dirty"])
+def test_a_way_that_leads_to_no_number_gives_none(path):
+    assert str(objective({"losses": [3.0, 2.0, 1.0], "verified": "exact", "dirty": True}, path)) == "nan"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def test_what_a_glob_finds_and_does_not_fit_is_said_and_is_no_failure(tmp_path):
     assert ended.code == 0, ended.err
     assert "schedule=csv ranks=4  does not apply (schedule.file: is missing; give it a value)" in ended.out
     assert "does not apply (ranks=4: schedule.file=" in ended.out
-    assert {"ok", "failed"} == set(statuses(tmp_path))
+    assert {"ok", "does not apply"} == set(statuses(tmp_path))
+    assert "jobs ok" in (tmp_path / "s" / "report.html").read_text()
 
 
 def test_a_job_that_was_asked_for_by_name_and_does_not_fit_is_a_failure(tmp_path):
@@ -95,3 +97,36 @@ def test_a_search_is_told_the_worst_of_a_run_that_failed(direction, worst, tmp_p
     assert hydra_app._for_the_sweeper(float("nan"), "[3]") == float(worst)
     assert capsys.readouterr().out == f"[3]  counts as {worst} for the sweeper\n"
     assert hydra_app._for_the_sweeper(0.5, "[3]") == 0.5
+
+
+def test_an_objective_that_no_result_has_is_refused(tmp_path):
+    ended = Command(tmp_path, ("simulate", "ranks=2", "objective=step_second.median")).start().wait()
+    assert ended.code == 2
+    assert ended.err.startswith(
+        "error: objective=step_second.median: unknown key of result.json (did you mean step_seconds?); valid: batch_size, "
+    )
+
+
+OPTUNA = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=1")
+
+
+@pytest.mark.skipif(find_spec("optuna") is None, reason="needs hydra-optuna-sweeper")
+def test_a_search_goes_on_after_a_trial_that_diverges_and_draws_a_point_again(tmp_path):
+    words = ("model=multi_mlp", "model.d_hid=16", "split=modules", "optimizer=sgd", "optimizer.lr=choice(0.1,1e30)")
+    ended = sweep(
+        tmp_path,
+        *OPTUNA,
+        *words,
+        "steps=3",
+        "launch=virtual",
+        "verify=false",
+        "objective=losses.-1",
+        "hydra.sweep.dir=s",
+    )
+    assert ended.code == 5
+    assert "FutureWarning" not in ended.err
+    with (tmp_path / "s" / "sweep.csv").open() as file:
+        rows = [(float(row["optimizer.lr"]), row["status"]) for row in csv.DictReader(file)]
+    assert len(rows) == 5
+    assert set(rows) == {(0.1, "ok"), (1e30, "failed")}
+    assert "best_params:\n  optimizer.lr: 0.1\n" in (tmp_path / "s" / "optimization_results.yaml").read_text()

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +105,16 @@ class ChangesModes(Layer):
         return super().forward(x)
 
 
+class RandomSteps(torch.optim.SGD):
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, lr=0.1)
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            parameter.data.add_(torch.randn_like(parameter), alpha=1e-3)
+
+
 KINDS = {
     "plain": Layer,
     **{
@@ -131,7 +142,7 @@ REFUSED = {
     "CountsOutside": AGAIN,
     "DrawsInItsBackward": "its backward draws random numbers",
     "MakesAParameter": "stage 1: its forward adds the parameter chain.0.scale; valid: parameters of the constructor",
-    "NumpyNoise": r"2 \(NumpyNoise\) draws random numbers",
+    "NumpyNoise": r"2 \(NumpyNoise\) draws from Python's random and numpy.random",
     "HookThatReturns": "fails in its backward: RuntimeError: Tensor post accumulate grad hooks should return None",
 }
 
@@ -150,6 +161,12 @@ def test_built_and_left_as_it_was(tmp_path: Path, kind: str) -> None:
     for ours, theirs in zip(pipeline.stages.model.parameters(), Chain(kind).parameters(), strict=True):
         assert torch.equal(ours, theirs)
         assert ours.grad is None
+
+
+def test_an_optimizer_that_draws_random_numbers_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="its step draws random numbers, other ones on each rank"):
+        build_pipeline(experiment((Chain, {"kind": "plain"}), optimizer=RandomSteps), tmp_path)
+    build_pipeline(experiment((Chain, {"kind": "plain"}), optimizer=RandomSteps, verify=False), tmp_path)
 
 
 def test_where_nobody_compares_one_device_need_not_run(tmp_path: Path) -> None:

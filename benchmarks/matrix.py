@@ -44,10 +44,11 @@ ROWS = {  # what the table calls a model, and the words that choose it
     "multi_mlp_with_dw, weight_grad=module": ("model=multi_mlp_with_dw", *FOUR, "weight_grad=module"),
     "gpt": ("model=gpt", *SMALL_GPT),
     "gpt (tied)": ("model=gpt", *SMALL_GPT, "model.tied=true"),
+    "unet": ("model=unet", "stages=4", "data.size=8"),
 }
 CUTS = {  # the splitters that fit; everywhere else a refusal is what is expected
     "marked": ("example_code", "model_with_kwargs", "model_with_param_alias (tied)"),
-    "annotated": ("multi_mlp", "multi_mlp_kwargs", "multi_mlp_with_dw", "gpt", "gpt (tied)"),
+    "annotated": ("multi_mlp", "multi_mlp_kwargs", "multi_mlp_with_dw", "gpt", "gpt (tied)", "unet"),
     "modules": (
         "multi_mlp",
         "multi_mlp_kwargs",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipezoo.models.mlp_kwargs import MLPKWargModule, MultiMLPKwargs
     from pipezoo.models.mlp_with_dw import CustomLinearDx, CustomLinearDxDw, MLPModuleWithDw, MultiMLPWithDw
     from pipezoo.models.param_alias import ModelWithParamAlias
+    from pipezoo.models.unet import UNet
     from pipezoo.models.with_kwargs import ModelWithKwargs
 
 _FILES = {
@@ -31,6 +32,7 @@ _FILES = {
     "MultiMLP": "mlp",
     "MultiMLPKwargs": "mlp_kwargs",
     "MultiMLPWithDw": "mlp_with_dw",
+    "UNet": "unet",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "MultiMLP",
     "MultiMLPKwargs",
     "MultiMLPWithDw",
+    "UNet",
 ]
 
 

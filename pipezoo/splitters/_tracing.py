@@ -1,12 +1,12 @@
 """From a model that marks its cuts to stage modules, by way of torch.export.
 
-The trace is cut at every mark into pieces, and neighbouring pieces are joined to stages. A stage takes exactly the
-values that cross its front and passes on exactly those that cross its back, so a value may skip stages:
+The trace is cut at every mark into pieces, and neighbouring pieces are joined to stages. What the next stage reads is
+what a stage returns; what one further on reads is a skip, which goes straight there:
 
     x ----> piece 0 --h--> piece 1 --h--> piece 2 --> output
     y ----------------------------------/                         y is read by piece 2 alone
 
-    stage 0 (x, y) -> (y, h)     stage 1 (y, h) -> (y, h)     stage 2 (y, h) -> output
+    stage 0 (x, y) -> h, skip y     stage 1 (h) -> h     stage 2 (h, y=skip of stage 0) -> output
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import importlib
 import logging
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, fx, nn
 from torch.distributed.pipelining import pipeline
 
 from pipezoo.errors import ArgumentError, first_line
+from pipezoo.skips import Skip, WithSkips
 from pipezoo.splitters._addresses import first_names, of_trace
 from pipezoo.splitters._dry_run import output_of, twin_of
 from pipezoo.splitters._partition import group_evenly
@@ -91,27 +92,52 @@ def stages(trace: Trace, num_stages: int | None, how: str) -> list[nn.Module]:
 def join(trace: Trace, grouping: Sequence[range]) -> list[nn.Module]:
     """A stage for each group of pieces; the groups are ranges of their numbers, one after the other."""
     groups = [trace.pieces[group.start : group.stop] for group in grouping]
-    crossing = trace.outputs
-    reversed_stages: list[nn.Module] = []
-    for group in reversed(groups):
-        inputs = trace.inputs if len(reversed_stages) == len(groups) - 1 else _live_before(group, crossing)
-        reversed_stages.append(TracedStage(group, inputs, crossing, trace.addresses))
-        crossing = inputs
-    return reversed_stages[::-1]
+    last = len(groups) - 1
+    made = dict.fromkeys(trace.inputs, 0)
+    made |= {name: at for at, group in enumerate(groups) for piece in group for name in piece.outputs if name}
+    reads = [_live_before(group, trace.outputs if at == last else ()) for at, group in enumerate(groups)]
+    stages: list[nn.Module] = []
+    inputs, no_skips = trace.inputs, cast("tuple[str, ...]", ())
+    for at, group in enumerate(groups):
+        takes = {name: Skip(made[name], name) for name in reads[at] if name not in inputs}
+        outputs, skips = (trace.outputs, no_skips) if at == last else _leaving(at, made, reads)
+        outputs = outputs or inputs[:1]
+        stages.append(TracedStage(group, inputs, outputs, trace.addresses, takes, skips))
+        inputs = outputs
+    return stages
+
+
+def _leaving(at: int, made: dict[str, int], reads: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of what stage ``at`` makes: the values that the next stage reads, and those that a stage further on does.
+
+    Where the next stage reads nothing of it, it is given one value all the same, for a stage needs an input.
+    """
+    own = [name for name, stage in made.items() if stage == at]
+    later = tuple(name for name in own if any(name in read for read in reads[at + 2 :]))
+    following = tuple(name for name in reads[at + 1] if made[name] == at)
+    return following or later[:1] or tuple(own[-1:]), later
 
 
 class TracedStage(nn.Module):
     """One or more pieces of a trace, run in order.
 
-    `forward` takes the values named `inputs` positionally and returns those named `outputs`: a tensor where there
-    is one, else a tuple. An input passed on unread leaves as a copy: the stage before owns the original.
+    `forward` takes the values named `inputs` positionally, those of `takes` by keyword, and returns those named
+    `outputs`: a tensor where there is one, else a tuple; with those named `skips` beside. An input passed on unread
+    leaves as a copy: the stage before owns the original.
     """
 
     def __init__(
-        self, pieces: Sequence[Piece], inputs: tuple[str, ...], outputs: tuple[str, ...], addresses: dict[str, str]
+        self,
+        pieces: Sequence[Piece],
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        addresses: dict[str, str],
+        takes: Mapping[str, Skip] | None = None,
+        skips: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self._addresses = addresses
+        self.takes, self.skips = takes or {}, skips
         self.pieces = nn.ModuleList(piece.module for piece in pieces)
         self.inputs = inputs
         self.outputs = outputs
@@ -124,16 +150,19 @@ class TracedStage(nn.Module):
                 name = of_trace(path)
                 yield self._addresses.get(name, name), module
 
-    def forward(self, *args: Tensor) -> Any:
+    def forward(self, *args: Tensor, **taken: Tensor) -> Any:
         if len(args) != len(self.inputs):
             why = f"the stage takes {len(self.inputs)} ({', '.join(self.inputs)})"
             raise ArgumentError("args", f"{len(args)} tensor(s)", why)
         values: dict[str | None, Any] = dict(zip(self.inputs, args, strict=True))
+        values.update(taken)
         for module, (inputs, outputs, returns_tuple) in zip(self.pieces, self._wiring, strict=True):
             result = module(*(values[name] for name in inputs))
             values.update(zip(outputs, result if returns_tuple else (result,), strict=False))
-        results = tuple(values[name].clone() if name in self.inputs else values[name] for name in self.outputs)
-        return results[0] if len(results) == 1 else results
+        left = {n: values[n].clone() if n in self.inputs else values[n] for n in (*self.outputs, *self.skips)}
+        results = tuple(left[name] for name in self.outputs)
+        output = results[0] if len(results) == 1 else results
+        return WithSkips(output, {name: left[name] for name in self.skips}) if self.skips else output
 
 
 def _read(graph_module: fx.GraphModule) -> Trace:

@@ -12,12 +12,14 @@ everything else is; the loss is not part of the model, and not weighed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipezoo.errors import ArgumentError
+from pipezoo.skips import Skip, WithSkips, taken
 from pipezoo.splitters._chain import check_covered, stages_of
 from pipezoo.splitters._copies import copies
 from pipezoo.splitters._names import chain_of
@@ -80,13 +82,22 @@ def _weights(pieces: Sequence[nn.Module], example: tuple[Tensor, ...], by: str, 
         return [num_parameters(piece) for piece in pieces]
     weights = []
     value: Any = tuple(tensor.clone() for tensor in example)
+    made: dict[Skip, Any] = {}
     with torch.random.fork_rng(devices={tensor.device for tensor in example if tensor.is_cuda}):
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
             inputs = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+            skips = {name: made[skip] for name, skip in taken(piece).items()}
             if by == "time":
-                weights.append(seconds_of(piece, piece.parameters(), (inputs, {}), repeats))
+                weights.append(seconds_of(partial(_parted, piece), piece.parameters(), (inputs, skips), repeats))
             with torch.no_grad():
-                flops, value = flops_of(lambda piece=piece, inputs=inputs: piece(*inputs))  # type: ignore[misc]
+                flops, (value, left) = flops_of(partial(_parted, piece, *inputs, **skips))
             if by == "flops":
                 weights.append(flops)
+            made |= {Skip(number, name): each for name, each in left.items()}
     return weights
+
+
+def _parted(piece: nn.Module, *inputs: Any, **skips: Any) -> tuple[Any, dict[str, Any]]:
+    """What a piece returns, and its skips."""
+    result = piece(*inputs, **skips)
+    return (result.output, dict(result.skips)) if isinstance(result, WithSkips) else (result, {})

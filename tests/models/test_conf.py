@@ -71,7 +71,7 @@ def test_a_model_names_choices_that_exist(path):
         assert (CONF / group / f"{choice}.yaml").exists()
 
 
-WIDTH = {"gpt": "width"}  # the argument that is the width; d_hid in all others
+WIDTH = {"gpt": "width", "unet": "width"}  # the argument that is the width; d_hid in all others
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])

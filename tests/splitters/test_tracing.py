@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.pipelining import pipe_split
 
 from pipezoo.models import ModelWithKwargs, ModelWithParamAlias, MultiMLP, MultiMLPWithDw
+from pipezoo.skips import run_stages
 from pipezoo.splitters import annotated, marked
 
 
@@ -92,10 +93,7 @@ def rows(count=4, width=8):
 
 
 def run(stages, *values):
-    for stage in stages:
-        values = stage(*values)
-        values = values if isinstance(values, tuple) else (values,)
-    return values if len(values) > 1 else values[0]
+    return run_stages(stages, values)
 
 
 def gradients(model, loss):
@@ -122,15 +120,17 @@ def test_skips_late_inputs_and_integers_cross_every_cut_they_must(num_stages):
 def test_a_stage_takes_what_crosses_its_front_and_no_more():
     model = Skipping()
     stages = marked.split(model, 4, (rows(), rows(), torch.tensor([3, 1, 0, 2])))
-    assert [len(stage.inputs) for stage in stages] == [3, 3, 4, 4]
-    with pytest.raises(ValueError, match=r"args=1 tensor\(s\): the stage takes 3"):
-        stages[1](rows())
+    assert [len(stage.inputs) for stage in stages] == [3, 1, 1, 1]
+    far = [{name: skip.stage for name, skip in stage.takes.items()} for stage in stages]
+    assert [sorted(takes.values()) for takes in far] == [[], [], [0], [0, 0, 0]]
+    with pytest.raises(ValueError, match=r"args=0 tensor\(s\): the stage takes 1"):
+        stages[1]()
 
 
 def test_an_input_that_only_passes_leaves_as_a_copy():
     stages = marked.split(Skipping(), 4, (rows(), rows(), torch.tensor([3, 1, 0, 2])))
     y = rows()
-    passed = stages[0](rows(), y, torch.tensor([3, 1, 0, 2]))[stages[0].outputs.index("y")]
+    passed = stages[0](rows(), y, torch.tensor([3, 1, 0, 2])).skips["y"]
     assert torch.equal(passed, y)
     assert passed.data_ptr() != y.data_ptr()
 

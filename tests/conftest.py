@@ -22,7 +22,13 @@ CommandLine = Callable[..., Ended]
 
 
 UNIT = ("planner/", "report/", "results/", "schedule/", "schedules/", "simulator/")  # folders that need no torch
-NOT_UNIT = ("report/test_browser.py", "report/test_main.py", "results/test_run_dir.py", "schedules/test_torch_reads.py")
+NOT_UNIT = (
+    "report/test_browser.py",
+    "report/test_main.py",
+    "results/test_run_dir.py",
+    "schedules/test_torch_orders.py",
+    "schedules/test_torch_reads.py",
+)
 STARTS = {"cli", "cold_cli", "start", "warm_parent", "environment", "no_process_left"}  # fixtures that start processes
 TIMED = (
     "profiling/",
@@ -31,7 +37,7 @@ TIMED = (
     "supervisor/",
     "tasks/test_measure_costs.py",
 )
-SPREAD = ("test_matrix.py", "runtime/test_checkpoint.py", "splitters/test_exact.py")  # long, and nothing is shared
+SPREAD = ("test_matrix.py", "runtime/test_checkpoint.py")  # long, and nothing is shared
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
@@ -48,6 +54,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(marker)
         if config.pluginmanager.hasplugin("xdist") and name not in SPREAD:
             item.add_marker(pytest.mark.xdist_group("timed" if name.startswith(TIMED) else name))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``-m unit`` reads no other files, which would import torch."""
+    if config.option.markexpr != "unit" or not collection_path.is_file():
+        return None
+    name = os.path.relpath(collection_path, REPOSITORY / "tests")
+    is_unit = name.startswith(UNIT) and name not in NOT_UNIT
+    return None if is_unit else True
 
 
 @pytest.fixture

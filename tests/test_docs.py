@@ -14,11 +14,8 @@ What takes minutes or another machine is checked as far as it goes without: a be
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +23,7 @@ import yaml
 
 from pipezoo.config.resolve import conf_dir
 from tests.conftest import REPOSITORY
-from tests.support.command import Command
+from tests.support.command import Command, Script
 from tests.support.documents import Example, blocks, documents
 
 FILE, RUN = "cat ", re.compile(r"(?:python -m )?pipezoo(?:\.report)? ")
@@ -174,11 +171,8 @@ def test_every_python_block_runs(path: Path, tmp_path: Path) -> None:
     if not parts:
         pytest.skip("its blocks are files, which its commands use")
     (tmp_path / "document.py").write_text("\n".join(parts), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    ended = subprocess.run(
-        [sys.executable, "document.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert ended.returncode == 0, ended.stderr
+    ended = Script(tmp_path, ("document.py",)).start().wait(120)
+    assert ended.code == 0, ended.err
 
 
 @pytest.mark.parametrize("path", having("yaml"), ids=names)

@@ -57,7 +57,7 @@ def test_the_same_seed_moves_the_same_weight_halves():
     )
 
 
-@pytest.mark.parametrize(("p2p", "times"), [(0.2, 1.07), (0.25, 1.075), (0.3, 1.075)])
+@pytest.mark.parametrize(("p2p", "times"), [(0.2, 1.07), (0.3, 1.075)])
 def test_dualpipev_is_seven_percent_faster_where_a_hop_is_a_fifth_of_a_forward(p2p, times):
     schedule, cost = dualpipev(8, 16), unit(16, 2, p2p=p2p)
     replaced = replace_weight_grads(schedule, cost)

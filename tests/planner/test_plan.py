@@ -43,7 +43,7 @@ def test_the_table_is_ranked_and_its_first_is_no_worse_than_any_fixed_schedule()
 
 def test_between_v_min_and_1f1b_more_memory_is_a_smaller_bubble():
     steps = [
-        make_plans(real, 8, [24], PlanOptions(memory=memory, time_limit_s=5.0, iterations=20, stages_per_rank=(2,)))
+        make_plans(real, 8, [16], PlanOptions(memory=memory, time_limit_s=5.0, iterations=5, stages_per_rank=(2,)))
         .ranked[0]
         .step
         for memory in (4.0, 5.0, 6.0, 8.0)

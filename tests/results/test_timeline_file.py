@@ -162,10 +162,13 @@ def test_a_flipped_byte_never_ends_in_anything_but_that_line(tmp_path: Path) -> 
             read_timelines(path)
 
 
-def test_an_archive_that_unfolds_into_more_than_fits_is_refused_unread(tmp_path: Path) -> None:
+def test_an_archive_that_unfolds_into_more_than_fits_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "timeline.npz"
+    monkeypatch.setattr(timeline_file, "LARGEST_FILE", 2**24)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("rank.npy", "w") as file:
-        for _ in range(1025):
+        for _ in range(17):
             file.write(bytes(2**20))
-    with pytest.raises(ConfigError, match="1074790400 bytes; at most 1073741824 are read"):
+    with pytest.raises(ConfigError, match="17825792 bytes; at most 16777216 are read"):
         read_timelines(path)

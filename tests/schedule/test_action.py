@@ -17,21 +17,6 @@ def test_a_spelling_is_read_and_written_back(text):
     assert str(Action.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", SPELLINGS)
-def test_torch_reads_and_writes_the_same(text):
-    from torch.distributed.pipelining.schedules import _Action
-
-    theirs, ours = _Action.from_str(text), Action.parse(text)
-    assert str(theirs) == str(ours)
-    assert (theirs.stage_index, theirs.computation_type.name, theirs.microbatch_index) == (
-        ours.stage,
-        {"F": "FORWARD", "B": "FULL_BACKWARD", "I": "BACKWARD_INPUT", "W": "BACKWARD_WEIGHT"}.get(
-            ours.op.name, ours.op.name
-        ),
-        ours.microbatch,
-    )
-
-
 def test_an_action_is_its_parts():
     assert Action.parse("2F0") == Action(2, Op.F, 0)
     assert Action.parse(" 3REDUCE_GRAD ") == Action(3, Op.REDUCE_GRAD, None)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch.distributed.pipelining.schedules as torch_schedules
 
+from pipezoo.schedule.action import Action
 from pipezoo.schedule.lowering import with_messages
 from pipezoo.schedules.from_csv import from_csv
+from tests.schedule.test_action import SPELLINGS
 from tests.support import zoo
 from tests.support.torch_orders import stub
 
@@ -57,3 +59,16 @@ def test_what_torch_lowers_is_a_schedule_here(name, tmp_path):
     lowered = from_csv(tmp_path / "lowered.csv")
     assert lowered.has_messages
     assert lowered.compute_only() == schedule
+
+
+@pytest.mark.parametrize("text", SPELLINGS)
+def test_torch_reads_and_writes_an_action_as_we_do(text):
+    theirs, ours = torch_schedules._Action.from_str(text), Action.parse(text)
+    assert str(theirs) == str(ours)
+    assert (theirs.stage_index, theirs.computation_type.name, theirs.microbatch_index) == (
+        ours.stage,
+        {"F": "FORWARD", "B": "FULL_BACKWARD", "I": "BACKWARD_INPUT", "W": "BACKWARD_WEIGHT"}.get(
+            ours.op.name, ours.op.name
+        ),
+        ours.microbatch,
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import runpy
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +52,9 @@ class Command:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 0)
         sys.argv = ["pipezoo", *self.words]
+        self._main()
+
+    def _main(self) -> None:
         pipezoo.cli.main.main()
 
     def wait(self, seconds: float = 60.0) -> Command:
@@ -94,6 +99,20 @@ class Command:
     @property
     def err(self) -> str:
         return (self.folder / "err").read_text()
+
+
+class Script(Command):
+    """``python words[0]`` in ``folder``."""
+
+    def _main(self) -> None:
+        sys.argv, sys.path[0] = [*self.words], str(self.folder)
+        try:
+            runpy.run_path(self.words[0], run_name="__main__")
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def command(folder: Path, *words: str) -> Command:

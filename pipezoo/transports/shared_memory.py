@@ -108,31 +108,43 @@ class SharedMemoryEndpoint:
         self._free_until: dict[int, int] = {}
 
     def sender(self, lane: Lane) -> Send:
-        slots, counter = self._memory.slots(lane), self._memory.counters[lane.source, lane.target]
+        slots, post, target = (
+            self._memory.slots(lane),
+            self._memory.counters[lane.source, lane.target].release,
+            lane.target,
+        )
+        forms = [(form.shape, form.dtype) for form in lane.forms]
+        self._free_until.setdefault(target, 2)
 
         def send(microbatch: int, tensors: Sequence[torch.Tensor]) -> None:
-            if self._free_until.get(lane.target, 2) <= self._step:
-                self._wait_for_the_step_of(lane.target)
-            for slot, tensor in zip(slots[self._step % 2][microbatch], tensors, strict=True):
-                check_form(lane, tensor, slot)
+            if self._free_until[target] <= self._step:
+                self._wait_for_the_step_of(target)
+            for slot, tensor, (shape, dtype) in zip(slots[self._step % 2][microbatch], tensors, forms, strict=True):
+                if tensor.shape != shape or tensor.dtype != dtype:
+                    check_form(lane, tensor, slot)  # says so
                 slot.copy_(tensor.detach())
-            counter.release()
+            post()
 
         return send
 
     def receiver(self, lane: Lane) -> Receive:
-        slots, counter = self._memory.slots(lane), self._memory.counters[lane.source, lane.target]
+        slots, take = self._memory.slots(lane), self._memory.counters[lane.source, lane.target].acquire
         numbers = [self._memory.number(lane, mb) for mb in range(len(slots[0]))]
-        per_step, spins = self._memory.per_step(lane), self._memory.spins
+        per_step, tries, source = self._memory.per_step(lane), range(self._memory.spins), lane.source
+        count = self._arrived
+        count.setdefault(source, 0)
 
         def receive(microbatch: int) -> Callable[[], Tensors]:
-            slot = slots[self._step % 2][microbatch]
-            wanted = self._step * per_step + numbers[microbatch]
+            slot, wanted = slots[self._step % 2][microbatch], self._step * per_step + numbers[microbatch]
 
             def arrived() -> Tensors:
-                while self._arrived.get(lane.source, 0) < wanted:
-                    _take(counter, spins)
-                    self._arrived[lane.source] = self._arrived.get(lane.source, 0) + 1
+                while count[source] < wanted:
+                    for _ in tries:
+                        if take(False):
+                            break
+                    else:
+                        take()
+                    count[source] += 1
                 return slot
 
             return arrived
@@ -151,13 +163,6 @@ class SharedMemoryEndpoint:
         while (done := int(self._memory.steps_done[rank])) < self._step - 1:
             time.sleep(50e-6)
         self._free_until[rank] = done + 2
-
-
-def _take(counter: Semaphore, spins: int) -> None:
-    for _ in range(spins):
-        if counter.acquire(False):
-            return
-    counter.acquire()
 
 
 def _numbered(

@@ -1,15 +1,18 @@
-"""What one writes for one device: gradient accumulation over the same microbatches, without stages."""
+"""What one writes for one device: gradient accumulation over the same microbatches, without stages; and how pipezoo
+stands beside it, on virtual ranks of one process and on two real ones."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from benchmarks.turns import Step
+from benchmarks.turns import Step, Turns, alternate, words_of
 from pipezoo.data.batch import Batch
 from pipezoo.models import MultiMLP
 
 
-def build(width: int, layers: int, microbatches: int, process: int, batch: Batch) -> Step:
+def one_device(width: int, layers: int, microbatches: int, process: int, batch: Batch) -> Step:
     """A step of the whole model on process 0; others wait."""
     if process:
         return lambda: None
@@ -29,3 +32,9 @@ def build(width: int, layers: int, microbatches: int, process: int, batch: Batch
         return total.item()
 
     return step
+
+
+def measure(where: str, width: int, stages: int, rows: int, microbatches: int, turns: int) -> Turns:
+    """1F1B of pipezoo over the plain loop; ``where``: a word of the command line, like ``launch=virtual``."""
+    words = [*words_of("1f1b", width, stages, rows, microbatches), where]
+    return alternate(words, partial(one_device, width, stages, microbatches), turns)

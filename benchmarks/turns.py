@@ -30,7 +30,7 @@ from pipezoo.data.batch import Batch
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.runtime.pipeline import Pipeline
 
-WARM = 4  # turns that are not counted
+WARM = 3  # turns that are not counted
 Step = Callable[[], float | None]  # does a step, and returns its loss on one of the processes
 Build = Callable[[int, Batch], Step]  # for a process, in this process, with the batch of all steps
 Span = tuple[float, float, float]  # began, ended, CPU seconds of this process in between
@@ -39,8 +39,8 @@ Span = tuple[float, float, float]  # began, ended, CPU seconds of this process i
 class Other:
     """The other way, in as many processes as the pipeline has. Each steps when the rank beside it says so."""
 
-    def __init__(self, build: Build, size: int, batch: Batch, scratch: Path) -> None:
-        self._build, self._size, self._batch, self._scratch = build, size, batch, scratch
+    def __init__(self, build: Build, size: int, steps: int, batch: Batch, scratch: Path) -> None:
+        self._build, self._size, self._steps, self._batch, self._scratch = build, size, steps, batch, scratch
         context = multiprocessing.get_context("fork")
         self._go, self._done = ([context.Semaphore(0) for _ in range(size)] for _ in range(2))
         self._told = [context.Pipe(duplex=False) for _ in range(size)]
@@ -57,13 +57,7 @@ class Other:
 
     def end(self) -> list[list[tuple[Span, float | None]]]:
         """What each process measured, and the loss it found, step by step."""
-        told = []
-        for go in self._go:
-            go.release()  # a step too many: nobody counts it
-        for (reader, _), process in zip(self._told, self._processes, strict=True):
-            told.append(reader.recv())
-            process.join(5.0)
-        return told
+        return [reader.recv() for reader, _ in self._told]
 
     def kill(self) -> None:
         for process in self._processes:
@@ -78,18 +72,14 @@ class Other:
         join_process_group(place, self._size, self._scratch / "others", torch.device("cpu"), 600.0)
         step = self._build(place, self._batch)
         measured: list[tuple[Span, float | None]] = []
-        while True:
+        for _ in range(self._steps):
             self._go[place].acquire()
-            if len(measured) == self.steps:
-                break
             torch.distributed.barrier()
             began, used = time.perf_counter(), time.process_time()
             loss = step()
             measured.append(((began, time.perf_counter(), time.process_time() - used), loss))
             self._done[place].release()
         self._told[place][1].send(measured)
-
-    steps = 0
 
 
 class Alternating(Pipeline):
@@ -155,7 +145,7 @@ class Turns:
 
     def recording_adds(self) -> float:
         """The share of a step's CPU seconds by which recording makes it longer."""
-        return float(np.median(self.recorded[:, 1] / self.ours[:, 1])) - 1.0
+        return float(np.median(self.recorded[:, 1]) / np.median(self.ours[:, 1])) - 1.0
 
     def cpu_over_other(self, pieces: int) -> float:
         """CPU microseconds that pipezoo takes more, a piece of the step."""
@@ -164,6 +154,13 @@ class Turns:
     def milliseconds(self) -> float:
         """Median of the other way."""
         return float(np.median(self.other[:, 0])) * 1e3
+
+
+def words_of(schedule: str, width: int, layers: int, rows: int, microbatches: int) -> list[str]:
+    """A run of a stack of perceptrons, a layer a stage, on the command line."""
+    model = ["model=multi_mlp", "split=modules", f"model.d_hid={width}", f"model.n_layers={layers}"]
+    sizes = [f"stages={layers}", f"batch_size={rows}", f"microbatches={microbatches}"]
+    return [*model, *sizes, f"schedule={schedule}", "optimizer=sgd", "optimizer.lr=1e-4"]
 
 
 def alternate(words: Sequence[str], build: Build, turns: int) -> Turns:
@@ -184,8 +181,7 @@ def alternate(words: Sequence[str], build: Build, turns: int) -> Turns:
         pipeline = with_transport(build_pipeline(experiment, scratch)[0], experiment, "fork")
         batch = pipeline.batch(0)
         pipeline = replace(pipeline, batch=lambda step: batch)
-        other = Other(build, pipeline.num_processes, batch, scratch)
-        other.steps = steps
+        other = Other(build, pipeline.num_processes, steps, batch, scratch)
         names = experiment.launch.names(pipeline.num_processes)
         targets = {name: partial(run_in_turn, other, rank, pipeline) for rank, name in enumerate(names)}
         other.start()

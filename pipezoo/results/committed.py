@@ -19,10 +19,10 @@ GITIGNORE = """\
 !config.yaml
 !result.json
 !schedule.csv
+!schedule.csv.gz
 !sweep.json
 !sweep.csv
 !**/conf/**
-# An order of more than a million actions is schedule.csv.gz, which `git add -f` takes.
 """
 
 

@@ -8,6 +8,8 @@ Empty cells are idle time and left out. ``docs/add-a-schedule.md`` walks through
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from pathlib import Path
 
 from pipezoo.schedule.schedule import Schedule
@@ -19,4 +21,14 @@ def from_csv(file: str | Path) -> Schedule:
     Raises:
         ScheduleError: the file cannot be read, a cell is no action, or the order is illegal; names row and column.
     """
-    return Schedule.from_csv(file)
+    try:
+        found = os.stat(os.fspath(file))
+    except (OSError, ValueError, TypeError):
+        return Schedule.from_csv(file)  # which says what is wrong
+    return _proved(str(file), (found.st_mtime_ns, found.st_size, found.st_ino))
+
+
+@lru_cache(maxsize=1)
+def _proved(path: str, stamp: tuple[int, ...]) -> Schedule:
+    """The order in a file that has not changed since; a large one takes seconds, and is asked for several times."""
+    return Schedule.from_csv(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipezoo.schedule.action import Op
@@ -46,3 +48,15 @@ def test_a_relative_path_is_read_from_where_the_user_is(tmp_path, monkeypatch):
     (tmp_path / "mine.csv").write_text("0F0,0B0\n")
     monkeypatch.chdir(tmp_path)
     assert from_csv("mine.csv") == Schedule.from_orders([["0F0", "0B0"]])
+
+
+def test_a_file_is_proved_once_and_anew_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, asked = tmp_path / "mine.csv", []
+    prove = Schedule.from_csv
+    monkeypatch.setattr(Schedule, "from_csv", lambda path: asked.append(path) or prove(path))
+    file.write_text("0F0,0B0\n")
+    assert from_csv(file) is from_csv(str(file))
+    assert len(asked) == 1
+    file.write_text("0F0,0F1,0B0,0B1\n")
+    assert from_csv(file).num_microbatches == 2
+    assert len(asked) == 2

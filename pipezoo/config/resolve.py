@@ -35,7 +35,7 @@ GIVEN = {
     "plan": (),
     "checkpoint": (),
 }
-OPTIONAL: dict[str, tuple[str, ...]] = {"fault": (), "export": ("spec",)}  # that may have no option chosen
+OPTIONAL: dict[str, tuple[str, ...]] = {"fault": (), "export": ("spec",), "eval": ()}  # that may have no option chosen
 STAGES = "_stages_"  # key of a model that is told its number of stages: which of its arguments that is
 SECRET = 4  # characters that a value from the environment has at least, to be looked for in what is printed
 WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
@@ -44,6 +44,7 @@ NOT_NUMBERS = (
     "launch",
     "executor",
     "checkpoint",
+    "eval",
     "cost",
     "plan",
     "verify",
@@ -105,6 +106,8 @@ def build(resolved: ResolvedConfig) -> Experiment:
         "weights": weights,
         "config_hash": config_hash(plain | _besides(recipe, weights), components),
     }
+    if "eval" in components:
+        values["eval"] = components.pop("eval")()
     values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports}
     experiment = Experiment(**values)
     for component in (components["schedule"], components["cost"], *exports):

@@ -188,6 +188,9 @@ class Native:
     def of_rank(self, program: RankProgram) -> NativeRank:
         return NativeRank(program)
 
+    def forward_only(self, program: RankProgram) -> ForwardRank:
+        return ForwardRank(program)
+
 
 def native(transport: str = "auto") -> Native:
     """pipezoo's own executor. Raises ArgumentError for a transport that there is not."""
@@ -197,10 +200,12 @@ def native(transport: str = "auto") -> Native:
 class NativeRank:
     """The executor of one rank."""
 
+    slots: type[StageSlots] = StageSlots
+
     def __init__(self, program: RankProgram) -> None:
         self._note, self._size = program.note, program.num_microbatches
         self._program, self._endpoint = program, program.endpoint
-        self._slots = {stage.index: StageSlots(stage, program) for stage in program.stages}
+        self._slots = {stage.index: self.slots(stage, program) for stage in program.stages}
         self._crossings = crossings(list(self._slots.values()), program)
         for index, slots in self._slots.items():
             if not self._crossings:
@@ -263,6 +268,20 @@ class NativeRank:
             return []
         losses, self._last.losses = self._last.losses, [None] * self._size
         return [loss for loss in losses if loss is not None]
+
+
+class ForwardSlots(StageSlots):
+    """A stage whose outputs go on, and that keeps nothing else."""
+
+    def forward(self, mb: int) -> None:
+        super().forward(mb)
+        self.leaves[mb] = self.ends[mb] = self.grads[mb] = None
+
+
+class ForwardRank(NativeRank):
+    """The executor of one rank in an evaluation."""
+
+    slots = ForwardSlots
 
 
 def _nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pipezoo.executors.native import ForwardRank
 from pipezoo.executors.split_backward import beside_every_input
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
@@ -43,6 +44,10 @@ class TorchPipelining:
 
     def of_rank(self, program: RankProgram) -> TorchRank:
         return TorchRank(program)
+
+    def forward_only(self, program: RankProgram) -> ForwardRank:
+        """torch's runtime keeps every output for a backward; ours does not."""
+        return ForwardRank(program)
 
 
 class TorchRank:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.component import Component
+from pipezoo.experiment.evaluation import EvalOptions
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
 from pipezoo.results.result import Result
@@ -61,6 +62,7 @@ class Experiment:
         recipe: what is done around the optimizer's step.
         objective: the key of ``result.json`` that sweepers see; dots lead into it.
         checkpoint: what is kept to go on from.
+        eval: what is evaluated on held-out batches, and when.
         resume: the folder of a run or of a checkpoint to go on from.
         weights: a file of weights that the model starts from; None: those of its constructor and the seed.
         exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a spec of it.
@@ -100,6 +102,7 @@ class Experiment:
     debug: bool = False
     recipe: Recipe = field(default_factory=Recipe)
     checkpoint: CheckpointOptions = CheckpointOptions()
+    eval: EvalOptions = field(default_factory=EvalOptions)
     resume: str | None = None
     weights: str | None = None
     fault: Any = None

@@ -174,6 +174,8 @@ class Result:
         "where `failed`: the first tensor that differs, its stage, both values"
     )
     losses: list[float] | None = key("the loss of each step")
+    evaluations: list[dict[str, Any]] | None = key("on held-out batches: the `steps` behind each, and its `loss`")
+    best: dict[str, Any] | None = key("the evaluation with the lowest loss, of the runs before a resume as well")
     step_seconds: Spread | None = key("how long a step took")
     first_step_seconds: float | None = key("of the first step, which also warms up", "s")
     wall_step_seconds: float | None = key("the median by the clock on the wall (virtual ranks: of the emulation)", "s")

@@ -24,6 +24,7 @@ from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, che
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
 from pipezoo.runtime.draws import Drawing
 from pipezoo.runtime.feed import source_of
+from pipezoo.runtime.held_out import check_evaluation, evaluation_of
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.randomness import find_drawing
@@ -64,6 +65,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     with AllocationGuard():
         data = source_of(experiment.data, asked.batch_size, experiment.seed)
         loss = experiment.loss()
+        evaluation = evaluation_of(experiment, asked.batch_size, data)
         saved = None if experiment.resume is None else read(experiment.resume)
         origin = _origin(experiment, asked.batch_size)
         if saved is not None:
@@ -106,11 +108,19 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         recipe=experiment.recipe,
         saved=saved,
         origin=origin,
-        checkpoints=checkpoints if experiment.checkpoint.every else None,
-        checkpoint_every=experiment.checkpoint.every or 1,
+        checkpoints=checkpoints if experiment.checkpoint.every or experiment.eval.best else None,
+        checkpoint_every=experiment.checkpoint.every or experiment.steps,
+        evaluation=evaluation,
         leaves_weights=any(getattr(part.function, "wants_weights", False) for part in experiment.exports),
     )
     _check_start(experiment, pipeline, trial)
+    if evaluation is not None:
+
+        def on_one_device(batch: Batch) -> tuple[Tensors, torch.Tensor]:
+            return inputs_of(model, batch, dtype), to_dtype(batch.target, dtype)
+
+        first, sizes_of = pipeline.first_batch, (num_processes, schedule.num_microbatches)
+        check_evaluation(evaluation, on_one_device, first, model, stages.modules, *sizes_of)
     pipeline = _check_checkpoints(experiment, pipeline, trial)
     return pipeline, sizes
 

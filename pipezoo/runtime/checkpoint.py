@@ -59,6 +59,7 @@ class Checkpoint:
         optimizers: of each process that wrote it, what its optimizer goes on from; None where it had none.
         random: of each process, the state of its random numbers.
         random_on_gpu: the same of its GPU's; None where it had none.
+        evaluations: the steps behind each evaluation, and its loss.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class Checkpoint:
     optimizers: list[dict[str, Any] | None]
     random: list[torch.Tensor]
     random_on_gpu: list[torch.Tensor | None] = field(default_factory=list)
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
 
 
 def origin_of(components: Sequence[Component], **more: Any) -> dict[str, Any]:
@@ -126,12 +128,16 @@ class CheckpointWriter:
     Args:
         keep: how many of the latest remain; None: all.
         origin: what made it (:func:`origin_of`).
+        evaluations: so far, of the runs before as well.
+        keeps_best: whether the one with the lowest of their losses remains too.
     """
 
     checkpoints: Path
     num_processes: int
     keep: int | None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+    keeps_best: bool = False
     _parts: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)
 
     def on_message(self, name: str, message: dict[str, Any]) -> None:
@@ -152,14 +158,25 @@ class CheckpointWriter:
             "origin": dict(self.origin),
             "parts": [{"sha256": parts[i]["sha256"], "bytes": parts[i]["bytes"]} for i in range(len(parts))],
         }
+        if self.evaluations:
+            manifest["evaluations"] = [list(known) for known in self.evaluations]
         _write(draft / MANIFEST, json.dumps({**manifest, "sha256": _hash(manifest)}, indent=2).encode())
         sync_folder(draft)
         os.rename(draft, final)
         sync_folder(self.checkpoints)
+        best = f"step-{self.best_step:08d}" if self.keeps_best else ""
         for old in complete(self.checkpoints)[: -self.keep] if self.keep else ():
+            if old.name == best:
+                continue
             doomed = old.with_name(f".{old.name}.old")
             os.rename(old, doomed)  # so that half of it is never taken for all of it
             shutil.rmtree(doomed, ignore_errors=True)
+
+    @property
+    def best_step(self) -> int:
+        """The steps behind the evaluation with the lowest loss; 0 where there is none."""
+        known = [(loss, steps) for steps, loss in self.evaluations if loss == loss]
+        return min(known, default=(0.0, 0))[1]
 
     def clear(self) -> None:
         """Remove what did not become a checkpoint."""
@@ -200,8 +217,8 @@ def read(resume: str) -> Checkpoint:
 
 
 def _read(folder: Path) -> Checkpoint:
-    step, origin, parts = _manifest(folder)
-    saved = Checkpoint(folder, step, origin, {}, [], [])
+    step, origin, parts, evaluations = _manifest(folder)
+    saved = Checkpoint(folder, step, origin, {}, [], [], evaluations=evaluations)
     for process, part in enumerate(parts):
         content = _part(folder / f"part-{process}.pt", part)
         saved.model.update(content["model"])
@@ -211,8 +228,8 @@ def _read(folder: Path) -> Checkpoint:
     return saved
 
 
-def _manifest(folder: Path) -> tuple[int, dict[str, Any], list[Any]]:
-    """Step, origin and parts. Raises ConfigError for a manifest that was changed."""
+def _manifest(folder: Path) -> tuple[int, dict[str, Any], list[Any], list[tuple[int, float]]]:
+    """Step, origin, parts and evaluations. Raises ConfigError for a manifest that was changed."""
     if not (folder / MANIFEST).is_file():
         raise ConfigError(f"{MANIFEST} is no file")
     manifest = json.loads(regular_file(folder / MANIFEST).read_text(encoding="utf-8"))
@@ -227,7 +244,8 @@ def _manifest(folder: Path) -> tuple[int, dict[str, Any], list[Any]]:
         raise ConfigError(f"{MANIFEST}: step is {step}, and the folder is {folder.name}")
     if not isinstance(origin, dict) or not isinstance(parts, list) or not parts:
         raise ConfigError(f"{MANIFEST}: origin or parts are not what was written")
-    return step, origin, parts
+    evaluations = [(int(steps), float(loss)) for steps, loss in manifest.get("evaluations", [])]
+    return step, origin, parts, evaluations
 
 
 def _part(path: Path, expected: dict[str, Any]) -> dict[str, Any]:

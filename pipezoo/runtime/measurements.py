@@ -45,8 +45,8 @@ class Steps:
         self.losses += [message["losses"] for message in heard if message["losses"]]
         self.numbers += [message["numbers"] for message in heard if message["losses"]]
         began = min(message["began"] for message in heard) if self._ended is None else self._ended
-        self._ended = max(message["ended"] for message in heard)
-        self.seconds.append(self._ended - began)
+        self.seconds.append(max(message["ended"] for message in heard) - began)
+        self._ended = max(message["resumed"] for message in heard)
         self._tell(step, self.losses[-1][-1], self.seconds[-1], self.numbers[-1])
 
     def steady(self) -> list[float]:

@@ -15,6 +15,7 @@ from pipezoo.data.batch import Batch
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.draws import Drawing
+from pipezoo.runtime.evaluation import Evaluation
 from pipezoo.runtime.executor import RankExecutor, RankProgram
 from pipezoo.runtime.fault_injection import Fault
 from pipezoo.runtime.stages import Stages
@@ -41,6 +42,8 @@ class Pipeline:
         executor: what runs the actions of a rank.
         drawing: what is random in the model, so that it can be drawn by counter; None: nothing.
         transport: carries tensors between ranks; None: all stages are in one process.
+        evaluation: what is evaluated on held-out batches, and when; None: nothing.
+        eval_transport: carries its tensors, as ``transport`` those of the training.
         leaves_weights: whether ranks leave their parameters and buffers after the last step, verified or not.
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
@@ -86,6 +89,8 @@ class Pipeline:
     transport: Transport | None = None
     drawing: Drawing | None = None
     leaves_weights: bool = False
+    evaluation: Evaluation | None = None
+    eval_transport: Transport | None = None
 
     @property
     def steps_to_do(self) -> range:
@@ -93,10 +98,18 @@ class Pipeline:
         return range(self.saved.step if self.saved else 0, self.steps)
 
     def records(self, step: int) -> bool:
-        """Whether the timeline of this step is kept."""
-        return step >= self.steps - self.record_steps
+        """Whether the timeline of this step is kept; of a training that may end early, the last ones are."""
+        may_end = self.evaluation is not None and self.evaluation.options.patience is not None
+        return may_end or step >= self.steps - self.record_steps
 
-    def saves_after(self, step: int) -> bool:
+    def saves_after(self, step: int, is_best: bool = False, is_last: bool = False) -> bool:
+        """
+        Args:
+            is_best: whether it was just evaluated, and better than ever.
+            is_last: whether the training ends here, before its time.
+        """
+        if is_last or (is_best and self.evaluation is not None and self.evaluation.options.best):
+            return self.checkpoints is not None
         return self.checkpoints is not None and ((step + 1) % self.checkpoint_every == 0 or step == self.steps - 1)
 
     @property
@@ -152,4 +165,8 @@ class Executor(Protocol):
 
     def of_rank(self, program: RankProgram) -> RankExecutor:
         """The executor of one rank, in the rank's own process."""
+        ...
+
+    def forward_only(self, program: RankProgram) -> RankExecutor:
+        """The same of a program without backwards, which keeps nothing for one."""
         ...

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,10 @@ from pipezoo.runtime.batch_shapes import check_batch
 from pipezoo.runtime.checkpoint import first_writer, write_part
 from pipezoo.runtime.draws import StageDraws
 from pipezoo.runtime.emulation import Emulation
+from pipezoo.runtime.evaluation import NUMBER, Evaluation, evaluate, forward_only, told_to_all
 from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.fault_injection import FaultInjector
-from pipezoo.runtime.feed import Source, opened
+from pipezoo.runtime.feed import Source, made, opened
 from pipezoo.runtime.finite_check import FiniteCheck
 from pipezoo.runtime.gradient_norm import GradientNorm
 from pipezoo.runtime.microbatching import ScaledLoss, scaled, total
@@ -49,6 +52,7 @@ class Member:
     told: dict[str, Any] | None
     tied_parameters: list[TiedParameter]
     executor: RankExecutor
+    evaluator: RankExecutor | None
     loss: ScaledLoss
     finite: FiniteCheck
     recorder: Recorder
@@ -91,7 +95,11 @@ def _steps(
 ) -> tuple[list[Any], list[float]]:
     """All steps. The recorded spans, and the seconds of the recorded steps outside their actions."""
     pipeline, device = member.pipeline, member.device
-    recorded, rest, before = [], [], time.perf_counter()
+    recorded: deque[Any] = deque(maxlen=pipeline.record_steps)
+    rest: deque[float] = deque(maxlen=pipeline.record_steps)
+    before = time.perf_counter()
+    known = pipeline.saved.evaluations if pipeline.saved else []
+    history = pipeline.evaluation.history(known) if pipeline.evaluation else None
     for step in pipeline.steps_to_do:
         channel.begin_step(step)
         is_recorded = pipeline.records(step)
@@ -102,16 +110,38 @@ def _steps(
         losses, numbers = train_step(member, inputs, target, step, channel)
         spans = member.recorder.take()
         ended = time.perf_counter()
-        channel.end_step(step, began, ended, losses, numbers)
+        is_best = is_last = False
+        if pipeline.evaluation is not None and pipeline.evaluation.follows(step):
+            assert history is not None
+            numbers[NUMBER] = _evaluate(member, pipeline.evaluation, channel)
+            is_best, is_last = history.hear(step + 1, numbers[NUMBER]), history.ends
+        before_next = time.perf_counter() if NUMBER in numbers else ended
+        channel.end_step(step, began, ended, losses, numbers, before_next)
         if is_recorded:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
             fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
             rest.append(ended - spans[-1, 4] + began - before + fill)
-        if pipeline.saves_after(step):
+        if pipeline.saves_after(step, is_best, is_last):
             channel.note(Phase.SAVE)
             channel.send("saved", **_save(member, step + 1))
-        before = ended
-    return recorded, rest
+        before = before_next
+        if is_last:
+            break
+    return [*recorded], [*rest]
+
+
+def _evaluate(member: Member, evaluation: Evaluation, channel: WorkerChannel) -> float:
+    """The loss on held-out batches, on every rank."""
+    pipeline = member.pipeline
+    channel.note(Phase.EVALUATE)
+
+    def batch(number: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+        return _batch(pipeline, partial(made, evaluation.batch), number, member.owned, member.device)
+
+    modules = [*(pipeline.stages.modules[index] for index in member.owned), pipeline.loss]
+    assert member.evaluator is not None
+    losses = evaluate(evaluation, modules, member.evaluator, member.loss, batch)
+    return told_to_all(losses, pipeline.stage_to_rank[-1], member.device)
 
 
 def train_step(
@@ -162,6 +192,20 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
     draws = None
     if pipeline.drawing is not None:
         draws = pipeline.drawing.in_stages(pipeline.seed, [stage.module for stage in stages], pipeline.loss)
+    program = RankProgram(
+        stages=stages,
+        rank=rank,
+        actions=pipeline.actions[rank],
+        stage_to_rank=pipeline.stage_to_rank,
+        num_microbatches=num_microbatches,
+        device=device,
+        loss=loss,
+        hops=pipeline.stages.wiring.hops,
+        lanes=lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank),
+        endpoint=pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages(),
+        note=note,
+        draws=draws,
+    )
     return Member(
         pipeline=pipeline,
         rank=rank,
@@ -170,26 +214,29 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         update=Update(pipeline.recipe, device, parameters, optimizer, finite, _norm(pipeline, rank)),
         told=told,
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
-        executor=pipeline.executor.of_rank(
-            RankProgram(
-                stages=stages,
-                rank=rank,
-                actions=pipeline.actions[rank],
-                stage_to_rank=pipeline.stage_to_rank,
-                num_microbatches=num_microbatches,
-                device=device,
-                loss=loss,
-                hops=pipeline.stages.wiring.hops,
-                lanes=lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank),
-                endpoint=pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages(),
-                note=note,
-                draws=draws,
-            )
-        ),
+        executor=pipeline.executor.of_rank(program),
+        evaluator=_evaluator(pipeline, program, channel),
         loss=loss,
         recorder=recorder,
         finite=finite,
         draws=draws,
+    )
+
+
+def _evaluator(pipeline: Pipeline, program: RankProgram, channel: WorkerChannel) -> RankExecutor | None:
+    """What runs the forwards of an evaluation, with messages of its own."""
+    if pipeline.evaluation is None:
+        return None
+    transport = pipeline.eval_transport
+    return pipeline.executor.forward_only(
+        replace(
+            program,
+            actions=forward_only(program.actions),
+            lanes=[lane for lane in program.lanes if not lane.is_backward],
+            endpoint=transport.endpoint(program.rank, program.device) if transport else NoMessages(),
+            note=lambda index: channel.note(Phase.EVALUATE),
+            draws=None,
+        )
     )
 
 

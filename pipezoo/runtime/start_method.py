@@ -13,6 +13,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.build import build_pipeline
+from pipezoo.runtime.evaluation import forward_only
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.supervisor.processes import end_monitors, unsafe_to_fork
 from pipezoo.supervisor.worker_channel import WorkerChannel
@@ -47,7 +48,11 @@ def with_transport(pipeline: Pipeline, experiment: Experiment, method: str) -> P
     if pipeline.num_processes == 1:
         return pipeline
     try:
-        return replace(pipeline, transport=pipeline.executor.transport(pipeline, method))
+        pipeline = replace(pipeline, transport=pipeline.executor.transport(pipeline, method))
+        if pipeline.evaluation is not None:
+            forwards = replace(pipeline, actions=[forward_only(actions) for actions in pipeline.actions])
+            pipeline = replace(pipeline, eval_transport=pipeline.executor.transport(forwards, method))
+        return pipeline
     except ValueError as error:
         raise experiment.executor.reword(error) from error
 

@@ -33,6 +33,7 @@ class Phase(IntEnum):
     UPDATE = -5
     SAVE = -6
     LEAVE = -7
+    EVALUATE = -8
 
     @property
     def word(self) -> str:
@@ -47,6 +48,7 @@ WORDS = {
     Phase.UPDATE: "updating its parameters",
     Phase.SAVE: "writing a checkpoint",
     Phase.LEAVE: "leaving",
+    Phase.EVALUATE: "evaluating",
 }
 
 
@@ -81,9 +83,15 @@ class WorkerChannel:
         ended: float,
         losses: list[float] | None,
         numbers: Mapping[str, float] = MappingProxyType({}),
+        resumed: float | None = None,
     ) -> None:
-        """``began`` and ``ended`` in seconds of ``time.perf_counter``, which all processes of a machine share."""
-        self.send("step", step=step, began=began, ended=ended, losses=losses, numbers=dict(numbers))
+        """Times in seconds of ``time.perf_counter``, which all processes of a machine share.
+
+        Args:
+            resumed: when the training went on after what was between two steps; None: at once.
+        """
+        content = {"step": step, "began": began, "ended": ended, "losses": losses, "numbers": dict(numbers)}
+        self.send("step", **content, resumed=ended if resumed is None else resumed)
 
     def send(self, kind: str, **content: Any) -> None:
         """``content``: None, numbers, strings, and lists and dicts of them."""

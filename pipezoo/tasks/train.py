@@ -28,6 +28,7 @@ from pipezoo.results.timeline_file import save_timelines
 from pipezoo.results.units import count
 from pipezoo.runtime.build import build_pipeline, num_cores
 from pipezoo.runtime.checkpoint import FOLDER, CheckpointWriter
+from pipezoo.runtime.evaluation import NUMBER, Evaluation
 from pipezoo.runtime.measurements import Steps, bubble_causes, measured_cost, message_bytes, peak_bytes, timelines
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
@@ -87,6 +88,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         if experiment.verify:
             fields |= _verify(experiment, pipeline, steps, folder, method)
         status = "failed" if fields.get("verified") == "failed" else "ok"
+        if pipeline.evaluation is not None:
+            fields |= _evaluated(pipeline, pipeline.evaluation, steps, print_line)
         result = replace(_describe(experiment, pipeline, sizes), **fields, export=exported or None, status=status)
         write_json(folder / RESULT, result.to_dict())
         conclude(result.to_dict(), print_line, pipeline.num_processes)
@@ -112,7 +115,11 @@ def _train(
         metrics = stack.enter_context(MetricsFile(folder / METRICS))
         bar = progress(stack, pipeline.steps, print_line)
 
+        evaluations = [] if pipeline.saved is None else [*pipeline.saved.evaluations]
+
         def on_progress(step: int, loss: float, seconds: float, numbers: dict[str, float]) -> None:
+            if NUMBER in numbers:
+                evaluations.append((step + 1, numbers[NUMBER]))
             metrics.append({"step": step, "loss": loss, "seconds": seconds, **numbers})
             bar(step, loss)
 
@@ -125,7 +132,12 @@ def _train(
         handlers = Handlers(step=steps.on_message, failure=partial(write_json, folder / FAILURE))
         if pipeline.checkpoints is not None:
             keeper = CheckpointWriter(
-                pipeline.checkpoints, pipeline.num_processes, experiment.checkpoint.keep, pipeline.origin
+                pipeline.checkpoints,
+                pipeline.num_processes,
+                experiment.checkpoint.keep,
+                pipeline.origin,
+                evaluations,
+                experiment.eval.best,
             )
             stack.callback(keeper.clear)
             handlers = replace(handlers, saved=keeper.on_message)
@@ -138,6 +150,20 @@ def _train(
                 write_json(folder / RESULT, read_result(folder) | reached)
             raise
     return steps, [results[name] for name in ranks]
+
+
+def _evaluated(pipeline: Pipeline, evaluation: Evaluation, steps: Steps, print_line: PrintLine) -> dict[str, Any]:
+    """The fields of what the evaluations came to, and a line of it."""
+    first = pipeline.steps_to_do.start
+    found = [(first + i + 1, numbers[NUMBER]) for i, numbers in enumerate(steps.numbers) if NUMBER in numbers]
+    history = evaluation.history([*(pipeline.saved.evaluations if pipeline.saved else []), *found])
+    loss, step = history.best
+    done = first + len(steps.losses)
+    early = f"; ended early, after {count(done, 'step')}" if done < pipeline.steps else ""
+    best = f"best {loss:.6g} after {count(step, 'step')}" if step else "none of them a number"
+    print_line(f"evaluated {count(len(found), 'time')} on {count(evaluation.num_batches, 'batch')}: {best}{early}")
+    told = {"evaluations": [{"steps": after, "loss": value} for after, value in found], "steps": done}
+    return told | ({"best": {"steps": step, "loss": loss}} if step else {})
 
 
 def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> Result:

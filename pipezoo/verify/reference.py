@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipezoo.data.batch import Batch
 from pipezoo.runtime.draws import Draws, NoDraws
+from pipezoo.runtime.evaluation import NUMBER, Evaluation, on_one_device
 from pipezoo.runtime.feed import begin
-from pipezoo.runtime.microbatching import LossFunction, Tensors, microbatches, scaled, total
+from pipezoo.runtime.microbatching import LossFunction, ScaledLoss, Tensors, microbatches, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.restore import restore_optimizer
 from pipezoo.runtime.stages import inputs_of, to_dtype
@@ -88,8 +90,19 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
             norm = nn.utils.clip_grad_norm_(model.parameters(), pipeline.recipe.clip, foreach=False)
             numbers[-1]["grad_norm"] = norm.item()
         optimizer.step()
+        if pipeline.evaluation is not None and pipeline.evaluation.follows(step):
+            numbers[-1][NUMBER] = _evaluate(pipeline, pipeline.evaluation, device, model, loss)
     last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     return Reference(history, gradients, last, numbers, tied_parameters)
+
+
+def _evaluate(
+    pipeline: Pipeline, evaluation: Evaluation, device: torch.device, model: nn.Module, loss: ScaledLoss
+) -> float:
+    def batch(number: int) -> tuple[Tensors, torch.Tensor]:
+        return _on(device, pipeline, model, evaluation.batch(number))
+
+    return on_one_device(evaluation, model, loss, pipeline.schedule.num_microbatches, batch)
 
 
 def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:
@@ -138,6 +151,9 @@ def _backward(
 
 def batch_on(device: torch.device, pipeline: Pipeline, model: nn.Module, step: int) -> tuple[Tensors, torch.Tensor]:
     """The model's inputs and the target of a whole batch, on ``device``."""
-    batch = pipeline.batch(step)
+    return _on(device, pipeline, model, pipeline.batch(step))
+
+
+def _on(device: torch.device, pipeline: Pipeline, model: nn.Module, batch: Batch) -> tuple[Tensors, torch.Tensor]:
     inputs = tuple(tensor.to(device) for tensor in inputs_of(model, batch, pipeline.dtype))
     return inputs, to_dtype(batch.target, pipeline.dtype).to(device)

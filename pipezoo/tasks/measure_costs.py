@@ -91,12 +91,14 @@ class Bench:
         """Run the stages, and write what they cost, and how sure that is, as a cost file."""
         from pipezoo.profiling.stage_profiler import cost_from, run_of
         from pipezoo.results.timeline_file import load_timelines
+        from pipezoo.splitters._dry_run import state_kept
         from pipezoo.tasks.train import run as train
 
         name = f"{measuring.num_stages}-stages-{rows}-rows"
         inner = self._folder / f"measured-{name}"
         inner.mkdir()
-        result = train(run_of(self._experiment, measuring, rows), inner, lambda line: None)
+        with state_kept():
+            result = train(run_of(self._experiment, measuring, rows), inner, lambda line: None)
         timelines = [timeline for timeline in load_timelines(inner) if timeline.source == "measured"]
         cost, spread = cost_from(result, timelines, p2p)
         write_text(self._folder / f"cost-{name}.yaml", _file(cost, spread, self._samples))

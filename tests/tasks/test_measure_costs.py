@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
+import random
+
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from pipezoo.config.compose import load
@@ -8,9 +13,12 @@ from pipezoo.costs.file import read
 from pipezoo.costs.profiled import measured
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.registry import conf_dir
 from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.tasks.measure_costs import check_rows, costs_of
 from tests.support.configs import compose
+
+SMALL = {"d_hid": 16, "width": 16, "context": 8, "heads": 2}
 
 
 def experiment_of(*words):
@@ -94,3 +102,29 @@ def test_what_cannot_be_measured_is_named(arguments, text):
     with pytest.raises(ValueError, match="=") as error:
         measured(**arguments)
     assert str(error.value).startswith(text)
+
+
+MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_measuring_leaves_generators_and_modes_as_they_were(model, tmp_path):
+    text = (conf_dir() / "model" / f"{model}.yaml").read_text()
+    small = [f"model.{key}={value}" for key, value in SMALL.items() if f"\n{key}: " in text]
+    words = (f"model={model}", *small, "ranks=2", "cost=measured", "cost.steps=1", "cost.microbatches=2", "seed=3")
+    run = load(*compose(["task=plan", "launch=virtual", *words]), Allowlist())
+    torch.manual_seed(1234)
+    random.seed(5)
+    np.random.seed(6)
+    before = state_of_the_process()
+
+    assert costs_of(run, tmp_path, str)(2, 1, 4).num_stages == 2
+
+    assert state_of_the_process() == before
+
+
+def state_of_the_process():
+    """What a measurement could leave behind, beside the files of its folder."""
+    modes = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), os.getcwd()
+    numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+    return modes, numbers, torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled()

@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and the commands inherit that
     random_numbers = random.Random(options.seed)
     durations = {kind: duration(kind) for kind in KINDS}
     print("undisturbed: " + ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in durations.items()), flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipezoo.config.overrides import WITH_VALUE, key_of
 from pipezoo.errors import ConfigError
+from pipezoo.experiment.experiment import TASKS
 from pipezoo.experiment.registry import conf_dir
 
 # Hydra's options that are spelled with two dashes
@@ -60,6 +61,10 @@ def _of_override(word: str, before: Sequence[str], after: Sequence[str]) -> str:
     if equals and value.endswith(",") and value.count("[") == value.count("]"):
         together = f"{word}{after[0]}" if after and "=" not in after[0] else word.rstrip(",")
         return f"{word}: ends with a comma; no blank after a comma: {together}"
+    if equals and (value == "~" or value.startswith("~/")):
+        return f"{word}: the shell leaves ~ as it is there; write {key}=$HOME{value[1:]}"
+    if not equals and word in TASKS:
+        return f"{word}: a task comes first; write it there, or task={word}"
     if not equals and not word.startswith("~"):
         if found := [group for group, options in groups().items() if word in options]:
             return f"{word}: has no key; did you mean {' or '.join(f'{group}={word}' for group in found)}?"

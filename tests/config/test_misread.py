@@ -23,6 +23,11 @@ from pipezoo.errors import ConfigError
         ("ranks =2", "ranks =2: has blanks around =; leave them out"),
         ("ranks= 2", "ranks= 2: has a blank after =; write ranks=2"),
         (
+            "data.path=~/book.txt",
+            "data.path=~/book.txt: the shell leaves ~ as it is there; write data.path=$HOME/book.txt",
+        ),
+        ("ranks=4 simulate", "simulate: a task comes first; write it there, or task=simulate"),
+        (
             "hydra.job.chdir=true",
             "hydra.job.chdir=true: paths are relative to where the command is typed; valid: false",
         ),
@@ -53,6 +58,7 @@ def test_a_word_that_is_none_is_answered(typed, line):
         "--info defaults",
         "--help",
         "~fault",
+        "hydra.run.dir=out~1",
         "+experiment=schedules",
         "export=[torch,megatron]",
         "trust=[a,]",

@@ -63,7 +63,7 @@ def _of_override(word: str, before: Sequence[str], after: Sequence[str]) -> str:
         return f"{word}: ends with a comma; no blank after a comma: {together}"
     if equals and (value == "~" or value.startswith("~/")):
         return f"{word}: the shell leaves ~ as it is there; write {key}=$HOME{value[1:]}"
-    if not equals and word in TASKS:
+    if not equals and before and word in TASKS:
         return f"{word}: a task comes first; write it there, or task={word}"
     if not equals and not word.startswith("~"):
         if found := [group for group, options in groups().items() if word in options]:

@@ -220,10 +220,7 @@ class NativeRank:
             if action.op == Op.REDUCE_GRAD:  # tied parameters are summed by the rank, once all of its stages are done
                 calls.append(_nothing)
                 continue
-            if action.stage in self._crossings:
-                calls.append(self._crossings[action.stage].call(action))
-                continue
-            slots = self._slots[action.stage]
+            slots, crossing = self._slots[action.stage], self._crossings.get(action.stage)
             run = {
                 Op.F: slots.forward,
                 Op.B: slots.backward,
@@ -235,7 +232,7 @@ class NativeRank:
                 Op.RECV_B: slots.receive_backward,
             }[action.op]
             assert action.microbatch is not None
-            call: Callable[[], None] = partial(run, action.microbatch)
+            call: Callable[[], None] = partial(run, action.microbatch) if crossing is None else crossing.call(action)
             if program.draws is not None and action.op in COMPUTE:
                 call = program.draws.around(call, action.op, action.stage, action.microbatch)
             calls.append(call)

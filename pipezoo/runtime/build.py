@@ -6,7 +6,7 @@ What is wrong with a run is found here, in the parent, and said in one line.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,20 +21,23 @@ from pipezoo.errors import ConfigError, PipezooError
 from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, check_model_fits
+from pipezoo.runtime.batch_shapes import Shapes, look
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
 from pipezoo.runtime.draws import Drawing
-from pipezoo.runtime.feed import source_of
+from pipezoo.runtime.feed import Source, source_of
 from pipezoo.runtime.held_out import check_evaluation, evaluation_of
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.randomness import find_drawing
+from pipezoo.runtime.randomness import find_drawing, leaving_no_trace
 from pipezoo.runtime.restore import check_origin, restore_model, restore_optimizer
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
+from pipezoo.runtime.try_forward import try_forward
 from pipezoo.runtime.try_loss import check_counts
 from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
 from pipezoo.runtime.try_reference import try_reference
 from pipezoo.runtime.weights import load_weights
+from pipezoo.runtime.wiring import Wiring
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.lowering import lower, receives_first
 from pipezoo.schedule.nccl_order import check_queues
@@ -42,6 +45,7 @@ from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import simulate
 from pipezoo.splitters._addresses import write_addresses
+from pipezoo.splitters._copies import copies
 from pipezoo.splitters._dry_run import output_of
 
 LONGEST = 1e6  # seconds that torch's own deadlines can be; ours have no end
@@ -86,7 +90,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         stage_to_rank=placed,
         fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
-        first_batch=empty((*inputs_of(model, data(0), dtype), to_dtype(data(0).target, dtype))),
+        shapes=_shapes(experiment, stages, schedule, data, dtype, num_processes, saved),
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
         executor=experiment.executor(),
@@ -119,10 +123,45 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         def on_one_device(batch: Batch) -> tuple[Tensors, torch.Tensor]:
             return inputs_of(model, batch, dtype), to_dtype(batch.target, dtype)
 
-        first, sizes_of = pipeline.first_batch, (num_processes, schedule.num_microbatches)
-        check_evaluation(evaluation, on_one_device, first, model, stages.modules, *sizes_of)
+        counts = num_processes, schedule.num_microbatches
+        check_evaluation(evaluation, on_one_device, pipeline.shapes, model, stages.modules, *counts)
     pipeline = _check_checkpoints(experiment, pipeline, trial)
     return pipeline, sizes
+
+
+def _shapes(
+    experiment: Experiment,
+    stages: Stages,
+    schedule: Schedule,
+    data: Source,
+    dtype: torch.dtype,
+    num_processes: int,
+    saved: Checkpoint | None,
+) -> Shapes:
+    """The shapes of this run's batches. One process whose stages hand on tensors alone needs no more than the first."""
+    steps = range(saved.step if saved else 0, experiment.steps)
+    executor = experiment.executor()
+    relay = executor.relays or schedule.has_messages
+
+    def batch(step: int) -> tuple[torch.Tensor, ...]:
+        made = data(step)
+        return *inputs_of(stages.model, made, dtype), to_dtype(made.target, dtype)
+
+    def wire(tensors: Sequence[torch.Tensor]) -> Wiring:
+        example = first_rows(tensors[:-1], len(tensors[0]) // schedule.num_microbatches)
+        with leaving_no_trace():
+            return try_forward(stages.modules, copies(stages.modules), example, relay)[1]
+
+    shapes = Shapes.of(empty(batch(0)), stages.wiring)
+    if not steps or (num_processes == 1 and all(plan.is_flat for plan in stages.wiring.stages)):
+        return shapes
+    instead = f"executor=native, or batches of one shape with executor={experiment.executor.choice}" * executor.relays
+    try:
+        return look(shapes, steps, batch, wire, schedule.num_microbatches, instead)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise experiment.data.reword(error) from error
 
 
 def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> None:

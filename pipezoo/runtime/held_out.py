@@ -11,7 +11,7 @@ from torch import nn
 from pipezoo.data.batch import Batch
 from pipezoo.errors import ArgumentError, ConfigError, first_line
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.runtime.batch_shapes import check_batch
+from pipezoo.runtime.batch_shapes import Shapes
 from pipezoo.runtime.evaluation import Evaluation, evaluating
 from pipezoo.runtime.feed import source_of
 from pipezoo.runtime.stages import Tensors
@@ -57,7 +57,7 @@ def evaluation_of(experiment: Experiment, batch_size: int, training: Callable[[i
 def check_evaluation(
     evaluation: Evaluation,
     inputs_of: Callable[[Batch], tuple[Tensors, torch.Tensor]],
-    first: Sequence[torch.Tensor],
+    shapes: Shapes,
     model: nn.Module,
     modules: Sequence[nn.Module],
     num_processes: int,
@@ -75,7 +75,7 @@ def check_evaluation(
             raise
         raise ConfigError(f"eval.data: {first_line(error)}") from error
     try:
-        check_batch(0, (*inputs, target), first, num_processes, num_microbatches)
+        shapes.find(0, (*inputs, target), num_processes, num_microbatches)
     except ConfigError as error:
         raise ConfigError(f"eval.{error}") from error
     rows = len(target) // num_microbatches

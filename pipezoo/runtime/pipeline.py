@@ -13,6 +13,7 @@ from torch import nn
 
 from pipezoo.data.batch import Batch
 from pipezoo.experiment.recipe import Recipe
+from pipezoo.runtime.batch_shapes import Shapes
 from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.draws import Drawing
 from pipezoo.runtime.evaluation import Evaluation
@@ -36,7 +37,7 @@ class Pipeline:
         stage_to_rank: the process of each stage; the schedule's rank, or 0 for all where ranks are virtual.
         fresh_model: builds the unsplit model once more, from the seed.
         batch: the whole batch of a step, on the CPU.
-        first_batch: its inputs and target without their memory, in the run's dtype.
+        shapes: of the batches that it is made for, each with what crosses between its stages.
         loss: of the whole batch, with its ``reduction``.
         optimizer: given parameters.
         executor: what runs the actions of a rank.
@@ -63,7 +64,7 @@ class Pipeline:
     stage_to_rank: tuple[int, ...]
     fresh_model: Callable[[], nn.Module]
     batch: Callable[[int], Batch]
-    first_batch: tuple[torch.Tensor, ...]
+    shapes: Shapes
     loss: nn.Module
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     executor: Executor

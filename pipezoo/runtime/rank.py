@@ -17,7 +17,7 @@ from torch import nn
 from pipezoo.errors import VerificationError
 from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
-from pipezoo.runtime.batch_shapes import check_batch
+from pipezoo.runtime.by_shape import ByShape
 from pipezoo.runtime.checkpoint import first_writer, write_part
 from pipezoo.runtime.draws import StageDraws
 from pipezoo.runtime.emulation import Emulation
@@ -35,6 +35,7 @@ from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
 from pipezoo.runtime.transport import NoMessages, lanes_of
 from pipezoo.runtime.update import Numbers, Update
+from pipezoo.runtime.wiring import Wiring
 from pipezoo.simulator.cost import Cost
 from pipezoo.supervisor.process_group import join_process_group
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
@@ -51,8 +52,8 @@ class Member:
     update: Update
     told: dict[str, Any] | None
     tied_parameters: list[TiedParameter]
-    executor: RankExecutor
-    evaluator: RankExecutor | None
+    executor: ByShape
+    evaluator: ByShape | None
     loss: ScaledLoss
     finite: FiniteCheck
     recorder: Recorder
@@ -97,15 +98,17 @@ def _steps(
     pipeline, device = member.pipeline, member.device
     recorded: deque[Any] = deque(maxlen=pipeline.record_steps)
     rest: deque[float] = deque(maxlen=pipeline.record_steps)
-    before = time.perf_counter()
+    before, ahead = time.perf_counter(), pipeline.shapes.of_known(pipeline.steps - 1) is not None
     known = pipeline.saved.evaluations if pipeline.saved else []
     history = pipeline.evaluation.history(known) if pipeline.evaluation else None
     for step in pipeline.steps_to_do:
         channel.begin_step(step)
         is_recorded = pipeline.records(step)
         is_first = step == pipeline.steps_to_do.start
+        told = pipeline.shapes.of_known(step) if ahead else None
+        inputs, target, shape = _batch(pipeline, feed, step, member.owned, device, told)
+        member.executor.choose(shape)
         member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
-        inputs, target = _batch(pipeline, feed, step, member.owned, device)
         began = time.perf_counter()
         losses, numbers = train_step(member, inputs, target, step, channel)
         spans = member.recorder.take()
@@ -132,15 +135,19 @@ def _steps(
 
 def _evaluate(member: Member, evaluation: Evaluation, channel: WorkerChannel) -> float:
     """The loss on held-out batches, on every rank."""
-    pipeline = member.pipeline
+    pipeline, evaluator = member.pipeline, member.evaluator
+    assert evaluator is not None
     channel.note(Phase.EVALUATE)
 
     def batch(number: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
-        return _batch(pipeline, partial(made, evaluation.batch), number, member.owned, member.device)
+        told = 0 if len(pipeline.shapes.sizes) == 1 else None
+        source = partial(made, evaluation.batch)
+        inputs, target, shape = _batch(pipeline, source, number, member.owned, member.device, told)
+        evaluator.choose(shape)
+        return inputs, target
 
     modules = [*(pipeline.stages.modules[index] for index in member.owned), pipeline.loss]
-    assert member.evaluator is not None
-    losses = evaluate(evaluation, modules, member.evaluator, member.loss, batch)
+    losses = evaluate(evaluation, modules, evaluator, member.loss, batch)
     return told_to_all(losses, pipeline.stage_to_rank[-1], member.device)
 
 
@@ -191,21 +198,27 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
     loss = scaled(pipeline.loss.to(device), num_microbatches)
     draws = None
     if pipeline.drawing is not None:
-        draws = pipeline.drawing.in_stages(pipeline.seed, [stage.module for stage in stages], pipeline.loss)
-    program = RankProgram(
-        stages=stages,
-        rank=rank,
-        actions=pipeline.actions[rank],
-        stage_to_rank=pipeline.stage_to_rank,
-        num_microbatches=num_microbatches,
-        device=device,
-        loss=loss,
-        hops=pipeline.stages.wiring.hops,
-        lanes=lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank),
-        endpoint=pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages(),
-        note=note,
-        draws=draws,
-    )
+        modules = [pipeline.stages.modules[index] for index in owned]
+        draws = pipeline.drawing.in_stages(pipeline.seed, modules, pipeline.loss)
+    endpoint = pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages()
+
+    def program(shape: int) -> RankProgram:
+        wiring = pipeline.shapes.wirings[shape]
+        return RankProgram(
+            stages=[_wired(pipeline, stage, wiring) for stage in stages],
+            rank=rank,
+            actions=pipeline.actions[rank],
+            stage_to_rank=pipeline.stage_to_rank,
+            num_microbatches=num_microbatches,
+            device=device,
+            loss=loss,
+            hops=wiring.hops,
+            lanes=lanes_of(wiring.hops, pipeline.stage_to_rank),
+            endpoint=endpoint,
+            note=note,
+            draws=draws,
+        )
+
     return Member(
         pipeline=pipeline,
         rank=rank,
@@ -214,8 +227,8 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         update=Update(pipeline.recipe, device, parameters, optimizer, finite, _norm(pipeline, rank)),
         told=told,
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
-        executor=pipeline.executor.of_rank(program),
-        evaluator=_evaluator(pipeline, program, channel),
+        executor=ByShape(lambda shape: pipeline.executor.of_rank(program(shape))),
+        evaluator=_evaluator(pipeline, rank, device, program, channel),
         loss=loss,
         recorder=recorder,
         finite=finite,
@@ -223,21 +236,28 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
     )
 
 
-def _evaluator(pipeline: Pipeline, program: RankProgram, channel: WorkerChannel) -> RankExecutor | None:
+def _evaluator(
+    pipeline: Pipeline, rank: int, device: torch.device, program: Callable[[int], RankProgram], channel: WorkerChannel
+) -> ByShape | None:
     """What runs the forwards of an evaluation, with messages of its own."""
     if pipeline.evaluation is None:
         return None
     transport = pipeline.eval_transport
-    return pipeline.executor.forward_only(
-        replace(
-            program,
-            actions=forward_only(program.actions),
-            lanes=[lane for lane in program.lanes if not lane.is_backward],
-            endpoint=transport.endpoint(program.rank, program.device) if transport else NoMessages(),
+    endpoint = transport.endpoint(rank, device) if transport else NoMessages()
+
+    def of_shape(shape: int) -> RankExecutor:
+        training = program(shape)
+        forwards = replace(
+            training,
+            actions=forward_only(training.actions),
+            lanes=[lane for lane in training.lanes if not lane.is_backward],
+            endpoint=endpoint,
             note=lambda index: channel.note(Phase.EVALUATE),
             draws=None,
         )
-    )
+        return pipeline.executor.forward_only(forwards)
+
+    return ByShape(of_shape)
 
 
 def _norm(pipeline: Pipeline, rank: int) -> GradientNorm | None:
@@ -303,29 +323,39 @@ def _stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
     if pipeline.own_weight_gradient:
         module.toggle()  # type: ignore[operator]
         weight_gradient = module.compute_dW
-    wiring = pipeline.stages.wiring
-    wired = wiring.stage_module(index, module, copies=pipeline.executor.relays)
-    plan = wiring.stages[index]
-    return RankStage(wired, index, plan.inputs, plan.outputs, weight_gradient)  # type: ignore[arg-type]
+    plan = pipeline.stages.wiring.stages[index]
+    return RankStage(module, index, plan.inputs, plan.outputs, weight_gradient)  # type: ignore[arg-type]
+
+
+def _wired(pipeline: Pipeline, stage: RankStage, wiring: Wiring) -> RankStage:
+    """The stage for one shape of batch."""
+    plan = wiring.stages[stage.index]
+    module = wiring.stage_module(stage.index, stage.module, copies=pipeline.executor.relays)
+    return replace(stage, module=module, inputs=plan.inputs, outputs=plan.outputs)
 
 
 def _eats(member: Member) -> bool:
-    """Whether this rank needs any of the data: it has the first stage or the last."""
-    return 0 in member.owned or member.pipeline.stages.num_stages - 1 in member.owned
+    """Whether this rank needs any of the data: it has the first stage or the last, or shapes are told by data alone."""
+    pipeline = member.pipeline
+    first, last = 0 in member.owned, pipeline.stages.num_stages - 1 in member.owned
+    return first or last or pipeline.shapes.of_known(pipeline.steps - 1) is None
 
 
 def _batch(
-    pipeline: Pipeline, feed: Source, step: int, owned: list[int], device: torch.device
-) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
-    """What this rank needs of the batch: the inputs for the first stage, the target for the last."""
-    first, last = 0 in owned, pipeline.stages.num_stages - 1 in owned
-    if not (first or last):
-        return (), None
+    pipeline: Pipeline, feed: Source, step: int, owned: list[int], device: torch.device, told: int | None
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None, int]:
+    """What this rank needs of the batch: the inputs for the first stage, the target for the last; and its shape.
+
+    Args:
+        told: the shape, where it is known without the batch.
+    """
+    first, last, shapes = 0 in owned, pipeline.stages.num_stages - 1 in owned, pipeline.shapes
+    if not (first or last) and told is not None:
+        return (), None, told
     batch = feed(step)
     inputs, target = inputs_of(pipeline.stages.model, batch, pipeline.dtype), to_dtype(batch.target, pipeline.dtype)
-    num_microbatches = pipeline.schedule.num_microbatches
-    check_batch(step, (*inputs, target), pipeline.first_batch, pipeline.num_processes, num_microbatches)
-    return tuple(tensor.to(device) for tensor in inputs if first), target.to(device) if last else None
+    shape = shapes.find(step, (*inputs, target), pipeline.num_processes, pipeline.schedule.num_microbatches)
+    return tuple(tensor.to(device) for tensor in inputs if first), target.to(device) if last else None, shape
 
 
 def _save(member: Member, steps: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipezoo.errors import ArgumentError
 from pipezoo.runtime.build import num_cores
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.transport import Transport, lanes_of
+from pipezoo.runtime.transport import Lane, Transport, lanes_of
 from pipezoo.transports.distributed import Distributed
 from pipezoo.transports.shared_memory import SharedMemory, bytes_needed
 
@@ -24,9 +24,14 @@ def transport_for(pipeline: Pipeline, start_method: str, asked: str = "auto") ->
         raise ArgumentError("transport", asked, why, "auto, distributed")
     if asked == "distributed" or why:
         return Distributed()
-    lanes = lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank)
+    lanes = _lanes(pipeline)
     may_spin = pipeline.num_processes <= num_cores()
     return SharedMemory(lanes, pipeline.actions, pipeline.schedule.num_microbatches, may_spin)
+
+
+def _lanes(pipeline: Pipeline) -> list[Lane]:
+    """The lanes for every shape of batch."""
+    return [lane for wiring in pipeline.shapes.wirings for lane in lanes_of(wiring.hops, pipeline.stage_to_rank)]
 
 
 def _why_not_shared(pipeline: Pipeline, start_method: str) -> str:
@@ -35,8 +40,7 @@ def _why_not_shared(pipeline: Pipeline, start_method: str) -> str:
         return f"device={pipeline.device}: GPUs do not share the memory of the machine"
     if start_method != "fork":
         return f"ranks that are started by {start_method} share no memory with this process"
-    lanes = lanes_of(pipeline.stages.wiring.hops, pipeline.stage_to_rank)
-    needed = bytes_needed(lanes, pipeline.schedule.num_microbatches)
+    needed = bytes_needed(_lanes(pipeline), pipeline.schedule.num_microbatches)
     if needed > MOST_BYTES:
         return f"the messages of two steps take {needed / 2**30:.1f} GiB, of {MOST_BYTES / 2**30:.0f} GiB at most"
     return ""

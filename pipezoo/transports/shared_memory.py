@@ -32,15 +32,15 @@ Way = tuple[int, int]  # from which stage to which
 
 
 def bytes_needed(lanes: Sequence[Lane], num_microbatches: int) -> int:
-    """The memory that the slots of ``lanes`` take."""
-    return sum(2 * num_microbatches * _bytes_of(lane) for lane in lanes)
+    """The memory that the slots of ``lanes`` take; those of one way, for several shapes of batch, share theirs."""
+    return sum(2 * num_microbatches * size for size in _largest(lanes).values())
 
 
 class SharedMemory:
     """The slots of all lanes, and a semaphore for every ordered pair of neighbours.
 
     Args:
-        lanes: of the pipeline.
+        lanes: of the pipeline, for every shape of batch.
         actions: of every rank, messages included.
         num_microbatches: of a step.
         may_spin: whether every rank has a core of its own.
@@ -53,10 +53,10 @@ class SharedMemory:
     ) -> None:
         self._num_microbatches, self._spins = num_microbatches, SPINS if may_spin else 0
         self._offsets: dict[Way, int] = {}
-        size = 0
-        for lane in lanes:
-            self._offsets[lane.way] = size
-            size += 2 * num_microbatches * _bytes_of(lane)
+        self._sizes, size = _largest(lanes), 0
+        for way, of_one in self._sizes.items():
+            self._offsets[way] = size
+            size += 2 * num_microbatches * of_one
         self._values = mmap.mmap(-1, max(size, 1))
         self._steps_done = torch.frombuffer(mmap.mmap(-1, 8 * max(1, len(actions))), dtype=torch.int64)
         pairs = {(lane.source, lane.target) for lane in lanes}
@@ -69,7 +69,7 @@ class SharedMemory:
 
     def slots(self, lane: Lane) -> list[list[Tensors]]:
         """``[2][num_microbatches]`` tuples of tensors in the shared memory."""
-        start, size = self._offsets[lane.way], _bytes_of(lane)
+        start, size = self._offsets[lane.way], self._sizes[lane.way]
         places = [start + number * size for number in range(2 * self._num_microbatches)]
         slots = [self._slot(lane, place) for place in places]
         return [slots[: self._num_microbatches], slots[self._num_microbatches :]]
@@ -197,6 +197,14 @@ def _aligned(size: int) -> int:
 def _bytes_of(lane: Lane) -> int:
     """What the tensors of one microbatch take, each on cache lines of its own."""
     return sum(_aligned(_bytes(form)) for form in lane.forms)
+
+
+def _largest(lanes: Sequence[Lane]) -> dict[Way, int]:
+    """What the largest message of each way takes."""
+    sizes: dict[Way, int] = {}
+    for lane in lanes:
+        sizes[lane.way] = max(sizes.get(lane.way, 0), _bytes_of(lane))
+    return sizes
 
 
 def _mapped(memory: mmap.mmap, form: torch.Tensor, place: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import nn
 
 from pipezoo.data.batch import Batch
 from pipezoo.errors import ConfigError
+from pipezoo.executors.native import native
+from pipezoo.executors.torch_pipelining import TorchPipelining
 from pipezoo.launch import Processes
-from pipezoo.runtime.batch_shapes import check_batch
+from pipezoo.runtime.batch_shapes import check_batch, look
 from tests.support.experiments import WIDTH, ending, experiment
 
 ROWS = 8
@@ -52,7 +55,10 @@ def asked(model: dict[str, Any] | None = None, data: dict[str, Any] | None = Non
     return experiment((Positions, model or {}), data=(lengths, data or {"later": 6}), **words)
 
 
-@pytest.mark.parametrize("verify", [True, False])
+def on_processes(model: dict[str, Any], data: dict[str, Any], **changes: Any) -> Any:
+    return asked(model, data, launch=Processes(), launch_name="processes", **changes)
+
+
 @pytest.mark.parametrize(
     ("model", "data"),
     [
@@ -63,15 +69,39 @@ def asked(model: dict[str, Any] | None = None, data: dict[str, Any] | None = Non
     ],
     ids=["shorter", "longer", "one answer a row, frozen front", "fewer rows"],
 )
-def test_processes_refuse_another_shape_in_one_line(
-    tmp_path: Path, model: dict[str, Any], data: dict[str, Any], verify: bool
+@pytest.mark.parametrize("transport", ["shared_memory", "distributed"])
+def test_processes_take_every_shape(
+    tmp_path: Path, model: dict[str, Any], data: dict[str, Any], transport: str
 ) -> None:
-    code, line = ending(asked(model, data, verify=verify, launch=Processes(), launch_name="processes"), tmp_path)
-    later = (data.get("rows", ROWS), data["later"], WIDTH)
-    assert code == 2
-    assert line == (
-        f"data: input 0 is {later} float32 in step 1, and was {(ROWS, 6, WIDTH)} float32 in step 0; "
-        "valid: batches of one shape, or launch=virtual, which sends no messages"
+    run = on_processes(model, data, steps=4, executor=(native, {"transport": transport}))
+    assert ending(run, tmp_path) == (0, "exact")
+
+
+@pytest.mark.parametrize("transport", ["shared_memory", "distributed"])
+def test_a_stage_between_knows_the_shape_of_each_step(tmp_path: Path, transport: str) -> None:
+    run = on_processes({}, {"later": 9}, num_stages=3, steps=3, executor=(native, {"transport": transport}))
+    assert ending(run, tmp_path) == (0, "exact")
+
+
+def test_torchs_runtime_refuses_another_shape_before_the_start(tmp_path: Path) -> None:
+    code, line = ending(on_processes({}, {"later": 4}, executor=TorchPipelining), tmp_path)
+    assert (code, line) == (
+        2,
+        f"data: input 0 is {(ROWS, 4, WIDTH)} float32 in step 1, and was {(ROWS, 6, WIDTH)} float32 in step 0; "
+        "valid: executor=native, or batches of one shape with executor=TorchPipelining",
+    )
+
+
+def test_a_shape_that_came_too_late_to_be_looked_at_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipezoo.runtime.build.look", partial(look, seconds=-1.0))
+    code, line = ending(on_processes({}, {"later": 4}), tmp_path)
+    assert (code, line) == (
+        2,
+        f"data: input 0 is {(ROWS, 4, WIDTH)} float32 in step 1, and was {(ROWS, 6, WIDTH)} float32 in step 0; "
+        "0 steps were looked at before the start; valid: shapes that these have, or launch=virtual, which sends no "
+        "messages",
     )
 
 
@@ -100,5 +130,5 @@ FIRST = (torch.empty(8, 4), torch.empty(8, dtype=torch.int64))
 )
 def test_one_process_refuses(tensors: tuple[torch.Tensor, ...], words: str) -> None:
     with pytest.raises(ConfigError) as found:
-        check_batch(3, tensors, FIRST, 1, 4)
+        check_batch(3, tensors, FIRST, 4)
     assert words in str(found.value)

@@ -12,6 +12,7 @@ import torch
 
 from pipezoo.data.regression import batches
 from pipezoo.executors.native import native
+from pipezoo.runtime.batch_shapes import Shapes
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
@@ -69,7 +70,7 @@ def build_pipeline(
         stage_to_rank=schedule.stage_to_rank,
         fresh_model=partial(make_model, model, 0, dtype),
         batch=data,
-        first_batch=empty((*inputs_of(whole, batch, dtype), to_dtype(batch.target, dtype))),
+        shapes=Shapes.of(empty((*inputs_of(whole, batch, dtype), to_dtype(batch.target, dtype))), wiring),
         loss=loss,
         executor=native(),
         optimizer=partial(torch.optim.SGD, lr=1e-3, momentum=0.9),

@@ -5,6 +5,7 @@
     measured    rank 0  [0F0 ][0F1]
                 rank 1        [1F0 ]...
 
+Between actions stand the waits of a rank; messages and a counter of memory stand beside (``trace_waits.py``).
 Times are microseconds in the file, as the format wants, to the nanosecond. What is to be read back is in
 ``timeline.npz``; :func:`read_trace` is there for the folders of pipezoo 0.1.0, which had the trace alone.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 
 from pipezoo.errors import ConfigError
 from pipezoo.results.run_dir import whole_file
+from pipezoo.results.trace_waits import WAIT, Kept, held, waits_and_messages
 from pipezoo.schedule.action import Op
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.validators import regular_file
@@ -31,8 +34,11 @@ BACKWARD = 2**40  # apart from every stage
 COLOURS = {Op.F: "thread_state_runnable", Op.B: "bad", Op.I: "terrible", Op.W: "yellow"}
 
 
-def write_trace(path: str | Path, timelines: Sequence[Timeline]) -> None:
+def write_trace(path: str | Path, timelines: Sequence[Timeline], kept: Kept | None = None) -> None:
     """Write the timelines to one file, whole.
+
+    Args:
+        kept: what stages keep for their backwards, for a counter of memory; None: there is none.
 
     Raises:
         OutputError: the file cannot be written.
@@ -43,7 +49,7 @@ def write_trace(path: str | Path, timelines: Sequence[Timeline]) -> None:
         file.write((head[:-1] + ', "traceEvents": [\n').encode())
         separator = b""
         for process, timeline in enumerate(timelines):
-            for event in _events(process, timeline):
+            for event in chain(_events(process, timeline), _beside(process, timeline, kept)):
                 file.write(separator + event.encode())
                 separator = b",\n"
         file.write(b"\n]}\n")
@@ -82,6 +88,23 @@ def _events(process: int, timeline: Timeline) -> Iterator[str]:
             f'{{"ph":"X","name":"{name}","cat":"{op}","pid":{process},"tid":{rank},"ts":{begin!r},"dur":{took!r},'
             f'"args":{args}{endings[code]}{flow}}}'
         )
+
+
+def _beside(process: int, timeline: Timeline, kept: Kept | None) -> Iterator[str]:
+    yield from waits_and_messages(process, timeline, _sources(timeline))
+    if kept is not None:
+        yield from held(process, timeline, kept)
+
+
+def _sources(timeline: Timeline) -> dict[int, int]:
+    """By span, the one on another rank whose message it needs."""
+    spans = _spans_that_hand_on(timeline)
+    found = {}
+    for (step, way, microbatch), i in spans.items():
+        before = spans.get((step, way - 1, microbatch))
+        if before is not None and timeline.rank[before] != timeline.rank[i]:
+            found[i] = before
+    return found
 
 
 def _named(what: str, process: int, thread: int, args: dict[str, object]) -> str:
@@ -154,12 +177,12 @@ def _timelines(events: list[dict[str, Any]], unit: str) -> list[Timeline]:
     rows: dict[int, list[Row]] = {}
     codes = {op.name: op.value for op in Op}
     for event in events:
-        process, thread, args = event["pid"], event["tid"], event["args"]
+        process, thread, args = event["pid"], event["tid"], event.get("args", {})
         if event["name"] == "process_name":
             sources[process] = str(args["name"])
         elif event["name"] == "thread_name":
             num_ranks[process] = max(num_ranks.get(process, 0), int(thread) + 1)
-        elif event["ph"] == "X":
+        elif event["ph"] == "X" and event["cat"] != WAIT:
             start, end = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
             row = (thread, args["stage"], codes[event["cat"]], args.get("microbatch", -1), start, end)
             rows.setdefault(process, []).append(row)

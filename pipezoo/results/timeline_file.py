@@ -22,6 +22,8 @@ import numpy as np
 from pipezoo.errors import ConfigError
 from pipezoo.results.chrome_trace import read_trace, write_trace
 from pipezoo.results.run_dir import whole_file
+from pipezoo.results.trace_waits import Kept
+from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.validators import regular_file
 
@@ -33,8 +35,11 @@ LARGEST_FILE = 2**30  # bytes, unpacked
 COLUMNS = {"rank": "i4", "stage": "i4", "op": "i1", "microbatch": "i4", "start": "f8", "end": "f8"}
 
 
-def save_timelines(folder: str | Path, timelines: Sequence[Timeline]) -> str:
+def save_timelines(folder: str | Path, timelines: Sequence[Timeline], cost: Cost | None = None) -> str:
     """Write both files into a run's folder, whole; of many spans the first alone, of too many none.
+
+    Args:
+        cost: of the stages, for the memory that the trace shows.
 
     Returns:
         What was left out and why, in words; empty where nothing was.
@@ -49,8 +54,16 @@ def save_timelines(folder: str | Path, timelines: Sequence[Timeline]) -> str:
     write_timelines(Path(folder) / TIMELINE, timelines)
     if num_spans > MOST_TRACE_SPANS:
         return f"{TIMELINE} alone: {num_spans:,} spans, and {TRACE} holds {MOST_TRACE_SPANS:,} at most"
-    write_trace(Path(folder) / TRACE, timelines)
+    write_trace(Path(folder) / TRACE, timelines, _kept(timelines, cost))
     return ""
+
+
+def _kept(timelines: Sequence[Timeline], cost: Cost | None) -> Kept | None:
+    if cost is None:
+        return None
+    num_stages = 1 + max((int(timeline.stage.max(initial=0)) for timeline in timelines), default=0)
+    cost = cost.for_stages(num_stages)
+    return Kept(cost.activation_bytes, cost.freed_by_input_grad) if cost.num_stages >= num_stages else None
 
 
 def load_timelines(folder: str | Path) -> list[Timeline]:

@@ -83,7 +83,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     (folder / CONF / "experiment").mkdir(parents=True, exist_ok=True)
     write_text(folder / CONF / "experiment" / f"{EXPERIMENT}.yaml", _experiment(experiment, best, order))
     timeline = simulate(best.schedule, best.cost)
-    left_out = save_timelines(folder, [timeline])
+    left_out = save_timelines(folder, [timeline], best.cost)
     _show(plans, options, best.cost.unit, print_line)
     print_timelines([timeline], print_line)
     if left_out:

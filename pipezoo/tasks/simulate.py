@@ -53,7 +53,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     result = _result(experiment, sizes, cost, prediction, Causes(**causes))
     nearest = nearest_schedule(sizes.schedule, cost, prediction) if (own := is_own(experiment)) else None
     write_schedule(folder, sizes.schedule)
-    left_out = save_timelines(folder, [simulation])
+    left_out = save_timelines(folder, [simulation], cost)
     _introduce(experiment, sizes, cost, own, print_line)
     exported = write_exports(exports, folder, print_line)
     result = replace(result, nearest=nearest, export=exported or None)

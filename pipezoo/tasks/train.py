@@ -82,7 +82,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         predicted = simulate(pipeline.schedule, cost)
         causes = bubble_causes(pipeline, measured[-1], experiment.launch.p2p, num_cores())
         fields |= _compare(predicted, measured[-1], causes, peak_bytes(told), fields["step_seconds"].median)
-        save_timelines(folder, [predicted, *measured[-experiment.record_steps :]])
+        save_timelines(folder, [predicted, *measured[-experiment.record_steps :]], cost)
         print_timelines([predicted, measured[-1]], print_line)
 
         if experiment.verify:

@@ -10,13 +10,20 @@ import pytest
 
 from pipezoo.errors import ConfigError
 from pipezoo.results.chrome_trace import read_trace, write_trace
+from pipezoo.results.trace_waits import Kept
 from pipezoo.schedule.action import Op
 from pipezoo.simulator.timeline import Timeline
 from tests.support.timelines import timeline
 
 
 def events(path: Path, kind: str) -> list[dict]:
-    return [event for event in json.loads(path.read_text())["traceEvents"] if event["ph"] == kind]
+    """Those of one kind; of slices, the actions."""
+    found = [event for event in json.loads(path.read_text())["traceEvents"] if event["ph"] == kind]
+    return [event for event in found if event.get("cat") != "wait"]
+
+
+def waits(path: Path) -> list[dict]:
+    return [event for event in json.loads(path.read_text())["traceEvents"] if event.get("cat") == "wait"]
 
 
 def test_predicted_and_measured_read_back_to_the_nanosecond(tmp_path: Path) -> None:
@@ -125,3 +132,51 @@ def test_a_file_that_is_no_timeline_is_one_line_with_exit_code_two(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"^file=.*timeline\.json: ") as refused:
         read_trace(tmp_path / "timeline.json")
     assert "\n" not in str(refused.value)
+
+
+def two_ranks(tmp_path: Path) -> Path:
+    """Rank 0 waits from 2 to 4 for 1B0, which ends at 3."""
+    columns = {"rank": [0, 0, 1, 1, 0], "stage": [0, 0, 1, 1, 0], "op": [Op.F, Op.F, Op.F, Op.B, Op.B]}
+    ints = {name: np.array(values, dtype=np.int32) for name, values in columns.items()}
+    times = np.array([[0.0, 1.0], [1.0, 2.0], [1.0, 2.0], [2.0, 3.0], [4.0, 5.0]])
+    line = Timeline(
+        ints["rank"],
+        ints["stage"],
+        ints["op"].astype(np.int8),
+        np.array([0, 1, 0, 0, 0], np.int32),
+        *times.T,
+        2,
+        "measured",
+    )
+    write_trace(tmp_path / "timeline.json", [line], Kept(np.array([100.0, 50.0]), np.zeros(2)))
+    return tmp_path / "timeline.json"
+
+
+def test_a_wait_is_a_slice_that_names_what_it_waits_for(tmp_path: Path) -> None:
+    found = [event for event in waits(two_ranks(tmp_path)) if event["tid"] == 0]
+
+    assert [(e["name"], e["ts"], e["dur"], e["args"]["cause"]) for e in found] == [
+        ("waits for 1B0", 2e6, 1e6, "input"),
+        ("message", 3e6, 1e6, "message"),
+    ]
+    assert found[0]["args"] == {"cause": "input", "waits_for": "1B0", "of_rank": 1, "before": "0B0"}
+
+
+def test_a_message_is_under_way_from_its_sender_to_its_receiver(tmp_path: Path) -> None:
+    path = two_ranks(tmp_path)
+    began, ended = events(path, "b"), events(path, "e")
+
+    assert [(e["name"], e["ts"]) for e in began] == [("1B0 > 0B0", 3e6), ("0F0 > 1F0", 1e6)]
+    assert {e["id"]: e["ts"] for e in ended} == {began[0]["id"]: 4e6, began[1]["id"]: 1e6}
+
+
+def test_memory_is_a_counter_per_rank(tmp_path: Path) -> None:
+    found = [(e["name"], e["ts"], e["args"]["bytes"]) for e in events(two_ranks(tmp_path), "C")]
+
+    assert found == [
+        ("held by rank 0", 0, 100),
+        ("held by rank 0", 1e6, 200),
+        ("held by rank 1", 1e6, 50),
+        ("held by rank 1", 3e6, 0),
+        ("held by rank 0", 5e6, 100),
+    ]

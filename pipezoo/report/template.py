@@ -43,7 +43,7 @@ def render(
             orders=_script_json(orders),
             has_timelines=bool(data),
             unit_note="Times are in units of the cost." if data and data.get("unit", "s") != "s" else "",
-            **{"legend": legend(used)} | values,
+            **{"legend": legend(used), "refresh": 0} | values,
         )
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pipezoo.supervisor.stall_diagnosis import RankStatus
 
 OnMessage = Callable[[str, dict[str, Any]], None]
 
@@ -16,11 +18,13 @@ class Handlers:
     Args:
         step: called with each process's message about a step.
         saved: called with each process's message about its part of a checkpoint.
+        look: called a few times a second with where every process stands.
         failure: called with what is known about a failure, before it is raised: JSON.
     """
 
     step: OnMessage = lambda name, message: None
     saved: OnMessage = lambda name, message: None
+    look: Callable[[Sequence[RankStatus]], None] | None = None
     failure: Callable[[dict[str, Any]], None] = lambda report: None
 
 

@@ -36,6 +36,7 @@ from pipezoo.supervisor.worker import WORKER_LOG, deserialize_error, run_worker
 from pipezoo.supervisor.worker_channel import HEARTBEAT, SupervisorChannel, WorkerChannel
 
 LOOK = 0.1  # seconds between two looks at the page
+TELL = 0.25  # seconds between two of them that others hear of
 GATHER = 0.3  # seconds in which the others' follow-up errors arrive after the first one
 GRACE = 0.5  # seconds between SIGTERM and SIGKILL
 STACKS = 0.3  # seconds that all processes together have to write down their stacks
@@ -141,7 +142,7 @@ def _start(
 
 def _watch(workers: Sequence[Worker], heartbeats: Any, limits: Limits, log: Path, handlers: Handlers) -> None:
     """Listen until all are done. Raises for the first failure."""
-    watchdog = Watchdog(workers, heartbeats, limits)
+    watchdog, looked = Watchdog(workers, heartbeats, limits), time.monotonic()
     try:
         with selectors.DefaultSelector() as selector:
             for worker in workers:
@@ -152,6 +153,9 @@ def _watch(workers: Sequence[Worker], heartbeats: Any, limits: Limits, log: Path
                     _gather(selector, workers, handlers)
                     break
                 watchdog.look()
+                if handlers.look is not None and time.monotonic() - looked >= TELL:
+                    looked = time.monotonic()
+                    handlers.look(_statuses(workers, heartbeats))
                 if not log.parent.exists():  # ranks that meet there would wait for each other
                     raise errors.OutputError(f"{log.parent}: was moved or deleted while the run wrote there")
         if first_failure := _first_failure(workers):

@@ -13,6 +13,7 @@ from pipezoo.errors import ConfigError, OutputError, VerificationError
 from pipezoo.experiment.derive import Sizes
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import ExportSpec
+from pipezoo.report.live import LivePage
 from pipezoo.results.provenance import provenance
 from pipezoo.results.result import Bubble, Bubbles, Causes, Memory, Prediction, Result, Spread
 from pipezoo.results.run_dir import (
@@ -113,6 +114,8 @@ def _train(
     """Run the ranks; their steps, and what each process returned."""
     with ExitStack() as stack:
         metrics = stack.enter_context(MetricsFile(folder / METRICS))
+        title = f"{experiment.model_name}, {experiment.schedule_name}, {count(sizes.num_ranks, 'rank')}"
+        live = LivePage(folder, title, pipeline.steps, sizes.batch_size)
         bar = progress(stack, pipeline.steps, print_line)
 
         evaluations = [] if pipeline.saved is None else [*pipeline.saved.evaluations]
@@ -122,6 +125,7 @@ def _train(
                 evaluations.append((step + 1, numbers[NUMBER]))
             metrics.append({"step": step, "loss": loss, "seconds": seconds, **numbers})
             bar(step, loss)
+            live.step(loss, seconds)
 
         steps = Steps(pipeline.num_processes, on_progress)
         ranks = {
@@ -129,7 +133,7 @@ def _train(
             for rank, name in enumerate(experiment.launch.names(pipeline.num_processes))
         }
         actions = dict(zip(ranks, pipeline.actions, strict=True))
-        handlers = Handlers(step=steps.on_message, failure=partial(write_json, folder / FAILURE))
+        handlers = Handlers(step=steps.on_message, look=live.look, failure=partial(write_json, folder / FAILURE))
         if pipeline.checkpoints is not None:
             keeper = CheckpointWriter(
                 pipeline.checkpoints,

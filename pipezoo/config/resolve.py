@@ -35,7 +35,12 @@ GIVEN = {
     "plan": (),
     "checkpoint": (),
 }
-OPTIONAL: dict[str, tuple[str, ...]] = {"fault": (), "export": ("spec",), "eval": ()}  # that may have no option chosen
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "fault": (),
+    "export": ("spec",),
+    "eval": (),
+    "tracker": ("folder", "config"),
+}  # that may have no option chosen
 STAGES = "_stages_"  # key of a model that is told its number of stages: which of its arguments that is
 SECRET = 4  # characters that a value from the environment has at least, to be looked for in what is printed
 WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
@@ -94,7 +99,8 @@ def build(resolved: ResolvedConfig) -> Experiment:
     plain = dict(resolved.values)
     recipe, plain["optimizer"] = recipe_of(plain["optimizer"])
     weights = weights_of(plain)
-    exports = export_components(plain.pop("export", {}), resolved)
+    exports = several("export", plain.pop("export", {}), resolved)
+    trackers = several("tracker", plain.pop("tracker", {}), resolved)
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
     components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
     launch, checkpoint, fault = components.pop("launch"), components.pop("checkpoint"), components.pop("fault", None)
@@ -108,9 +114,9 @@ def build(resolved: ResolvedConfig) -> Experiment:
     }
     if "eval" in components:
         values["eval"] = components.pop("eval")()
-    values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports}
+    values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports, "trackers": trackers}
     experiment = Experiment(**values)
-    for component in (components["schedule"], components["cost"], *exports):
+    for component in (components["schedule"], components["cost"], *exports, *trackers):
         component.check()
     if experiment.task == "plan":
         components["plan"]()
@@ -168,15 +174,15 @@ def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:
     return Component(group, choice, target, arguments, role, given, resolved.trust, sources, str(told))
 
 
-def export_components(nodes: Any, resolved: ResolvedConfig) -> tuple[Component, ...]:
-    """A part for each chosen option of ``export``, of which there may be several."""
+def several(group: str, nodes: Any, resolved: ResolvedConfig) -> tuple[Component, ...]:
+    """A part for each chosen option of a group of which there may be several."""
     if not isinstance(nodes, dict):
-        raise ConfigError(f"export={show(nodes)}: must be options of the group, chosen with export=")
+        raise ConfigError(f"{group}={show(nodes)}: must be options of the group, chosen with {group}=")
     components = []
     for name, node in nodes.items():
-        sources = {key: f"export.{name}.{key}" for key in node} if isinstance(node, dict) else {}
-        own = replace(resolved, choices={"export": name}, sources={"export": sources})
-        components.append(component_of("export", node, own))
+        sources = {key: f"{group}.{name}.{key}" for key in node} if isinstance(node, dict) else {}
+        own = replace(resolved, choices={group: name}, sources={group: sources})
+        components.append(component_of(group, node, own))
     return tuple(components)
 
 

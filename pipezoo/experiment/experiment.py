@@ -65,6 +65,7 @@ class Experiment:
         eval: what is evaluated on held-out batches, and when.
         resume: the folder of a run or of a checkpoint to go on from.
         weights: a file of weights that the model starts from; None: those of its constructor and the seed.
+        trackers: who is told of the training (``pipezoo/trackers/``), called with its folder and what runs.
         exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a spec of it.
         fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.fault_injection`), or None.
         config_hash: of everything that determines the numbers.
@@ -107,6 +108,7 @@ class Experiment:
     weights: str | None = None
     fault: Any = None
     exports: tuple[Component, ...] = ()
+    trackers: tuple[Component, ...] = ()
     config_hash: str = ""
 
     def __post_init__(self) -> None:

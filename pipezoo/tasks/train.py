@@ -44,6 +44,8 @@ from pipezoo.supervisor.supervisor import Handlers, Limits, launch
 from pipezoo.tasks.console import conclude, introduce, progress
 from pipezoo.tasks.export import make_exports, write_exports, write_trained
 from pipezoo.tasks.terminal import PrintLine, print_timelines
+from pipezoo.tasks.tracking import LOG as TRACKERS_LOG
+from pipezoo.tasks.tracking import Trackers, check_trackers, tracking
 from pipezoo.verify.verify import verify_run
 
 LOG = "ranks.log"  # what the ranks print
@@ -61,6 +63,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     with ExitStack() as stack:
         scratch = stack.enter_context(rendezvous_dir(folder))
         stack.callback(_drop_if_empty, folder / LOG)
+        check_trackers(experiment.trackers)
         pipeline, sizes = build_pipeline(experiment, scratch, folder / FOLDER)
         exports = make_exports(experiment, _export_spec(pipeline, sizes)) if experiment.exports else {}
         write_schedule(folder, pipeline.schedule)
@@ -75,7 +78,10 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         if method == "spawn":
             print_line(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
 
-        steps, told = _train(experiment, pipeline, sizes, folder, method, print_line)
+        shown = _shown(experiment, _describe(experiment, pipeline, sizes))
+        tell = partial(_about_trackers, print_line)
+        trackers = stack.enter_context(tracking(experiment.trackers, folder, shown, tell))
+        steps, told = _train(experiment, pipeline, sizes, folder, method, print_line, trackers)
         write_trained(exports, pipeline, folder, print_line)
         measured = experiment.launch.timelines(timelines(pipeline), pipeline.schedule, message_bytes(pipeline))
         fields = _measure(experiment, sizes, steps, measured)
@@ -94,9 +100,25 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         result = replace(_describe(experiment, pipeline, sizes), **fields, export=exported or None, status=status)
         write_json(folder / RESULT, result.to_dict())
         conclude(result.to_dict(), print_line, pipeline.num_processes)
+        if trackers is not None:
+            trackers.end(result.to_dict())
     if result.verified == "failed":
         raise VerificationError(str(result.failure))
     return result.to_dict()
+
+
+def _about_trackers(print_line: PrintLine, text: str) -> None:
+    print_line(f"tracker   {text}; the run goes on, more in {TRACKERS_LOG}")
+
+
+def _shown(experiment: Experiment, described: Result) -> dict[str, Any]:
+    """What runs, for trackers: words of pipezoo, and numbers of the parts. A text may be a secret."""
+    kinds = (int, float, bool, str)
+    found = {name: value for name, value in described.to_dict().items() if isinstance(value, kinds)}
+    for component in (experiment.model, experiment.data, experiment.optimizer):
+        numbers = {name: value for name, value in component.arguments.items() if isinstance(value, (int, float))}
+        found |= {f"{component.group}.{name}": value for name, value in numbers.items()}
+    return found
 
 
 def _export_spec(pipeline: Pipeline, sizes: Sizes) -> ExportSpec:
@@ -109,7 +131,13 @@ def _export_spec(pipeline: Pipeline, sizes: Sizes) -> ExportSpec:
 
 
 def _train(
-    experiment: Experiment, pipeline: Pipeline, sizes: Sizes, folder: Path, method: str, print_line: PrintLine
+    experiment: Experiment,
+    pipeline: Pipeline,
+    sizes: Sizes,
+    folder: Path,
+    method: str,
+    print_line: PrintLine,
+    trackers: Trackers | None,
 ) -> tuple[Steps, list[dict[str, Any]]]:
     """Run the ranks; their steps, and what each process returned."""
     with ExitStack() as stack:
@@ -123,7 +151,10 @@ def _train(
         def on_progress(step: int, loss: float, seconds: float, numbers: dict[str, float]) -> None:
             if NUMBER in numbers:
                 evaluations.append((step + 1, numbers[NUMBER]))
-            metrics.append({"step": step, "loss": loss, "seconds": seconds, **numbers})
+            told = {"loss": loss, "seconds": seconds, **numbers}
+            metrics.append({"step": step, **told})
+            if trackers is not None:
+                trackers.step(step, told)
             bar(step, loss)
             live.step(loss, seconds)
 

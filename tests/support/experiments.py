@@ -24,6 +24,7 @@ GIVEN = {
     "optimizer": ("params",),
     "executor": (),
     "export": ("spec",),
+    "tracker": ("folder", "config"),
     "cost": ("num_stages", "stages_per_rank"),
 }
 

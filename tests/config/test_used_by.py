@@ -21,6 +21,9 @@ def noted(*words: str) -> list[str]:
     return notes(words, load(*compose(words), Allowlist()))
 
 
+SEVERAL = ("experiment", "export", "fault", "tracker", "profile")  # of which none is chosen, or several may be
+
+
 @pytest.mark.parametrize("name", sorted({*keys(), *GROUPS}))
 def test_every_key_and_group_of_conf_has_an_entry(name):
     tasks, _ = USED_BY[name]
@@ -33,7 +36,7 @@ def test_no_entry_is_of_a_key_that_is_gone():
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("group", [group for group in GROUPS if group not in ("experiment", "export", "fault")])
+@pytest.mark.parametrize("group", [group for group in GROUPS if group not in SEVERAL])
 def test_a_key_of_a_group_is_noted_where_the_task_does_not_use_the_group(group, task):
     default = compose((f"task={task}", "ranks=2"))[1][group]  # the model of the default config chooses some itself
     node = OmegaConf.load(conf_dir() / group / f"{default}.yaml")
@@ -50,6 +53,7 @@ def test_a_key_of_a_group_is_noted_where_the_task_does_not_use_the_group(group, 
         ("task=simulate stages=2 optimizer.lr=99 steps=5000 dtype=float64", "optimizer.lr=99 steps=5000 dtype=float64"),
         ("task=simulate ranks=2 checkpoint.every=3 fault=kill", "checkpoint.every=3 fault=kill"),
         ("task=simulate ranks=2 launch.threads=7", "launch.threads=7"),
+        ("task=simulate ranks=2 tracker=tensorboard eval.every=2", "tracker=tensorboard eval.every=2"),
         ("cost.F=99 plan.memory=1GB", "cost.F=99 plan.memory=1GB"),
         ("launch.emulate=true cost.F=0.01", ""),
         ("task=simulate ranks=2 cost=measured data.d_hid=8 launch.threads=1 steps=3", "steps=3"),

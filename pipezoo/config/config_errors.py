@@ -5,6 +5,7 @@ Hydra and OmegaConf are read by the names and attributes of their exceptions, no
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def _of_missing(error: BaseException, folders: Sequence[Path], words: Sequence[s
     name = str(getattr(error, "missing_cfg_file", None) or "config")
     group, _, option = name.rpartition("/")
     for folder in folders:
-        if (file := folder / f"{name}.yml").is_file():
+        if os.path.isfile(file := folder / f"{name}.yml"):  # not Path's, which raises where a name is too long
             return f"{group}={option}: {file} is not read; rename it to {file.stem}.yaml"
     typed = next((word for word in words if "${" in word and name.startswith(word.partition("=")[0] + "/")), "")
     if typed:  # what it leads to may come from the environment

@@ -57,7 +57,7 @@ def _report(folders: list[Path], output: Path | None, width: int) -> None:
 
 
 def _is_sweep(folder: Path) -> bool:
-    return folder.is_dir() and not (folder / RESULT).exists() and any(folder.glob(f"*/{RESULT}"))
+    return os.path.isdir(folder) and not (folder / RESULT).exists() and any(folder.glob(f"*/{RESULT}"))
 
 
 def _write_sweep(folder: Path, output: Path | None) -> Path:

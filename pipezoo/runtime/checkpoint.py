@@ -201,8 +201,11 @@ def read(resume: str) -> Checkpoint:
         ConfigError: there is none, or it is not what was written.
     """
     folder = Path(resume)
-    if not (folder / MANIFEST).is_file():
-        found = complete(folder / FOLDER) or complete(folder)
+    if not os.path.isfile(folder / MANIFEST):  # not Path's, which raises where a name is too long
+        try:
+            found = complete(folder / FOLDER) or complete(folder)
+        except OSError as error:
+            raise ConfigError(f"resume={resume}: cannot be read: {error.strerror or error}") from error
         if not found:
             raise ConfigError(f"resume={resume}: holds no complete checkpoint; valid: a run that wrote one")
         folder = found[-1]

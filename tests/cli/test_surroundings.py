@@ -160,3 +160,28 @@ def _until(condition, seconds: float = 30.0) -> None:
     while not condition():
         assert time.time() < until
         time.sleep(0.02)
+
+
+LONG = "a" * 300  # characters, of which a file's name may have 255
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("simulate", "ranks=2", f"model={LONG}"),
+        ("simulate", "ranks=2", f"experiment={LONG}"),
+        ("-m", "simulate", "ranks=2", f"schedule={LONG},gpipe"),
+        ("simulate", "schedule=csv", f"schedule.file={LONG}"),
+        ("simulate", "ranks=2", "cost=file", f"cost.file={LONG}"),
+        ("model=gpt", "data=text", f"data.path={LONG}"),
+        ("model=multi_mlp", "split=modules", f"resume={LONG}"),
+        ("-m", f"sweep.resume={LONG}"),
+        ("report", LONG),
+        ("rerun", LONG),
+    ],
+    ids=lambda words: words[-1].partition("=")[0][:10] + words[0],
+)
+def test_a_name_that_is_too_long_for_a_file_is_one_line(tmp_path, words):
+    ended = Command(tmp_path, words).start().wait()
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1

@@ -17,6 +17,7 @@ from pipezoo.experiment.allowlist import BASES, Allowlist
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
+from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import KEYS, Recipe, recipe_of
 from pipezoo.experiment.registry import conf_dir
 from pipezoo.validators import unknown
@@ -40,7 +41,11 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "export": ("spec",),
     "eval": (),
     "tracker": ("folder", "config"),
+    "lr_schedule": ("optimizer",),
+    "precision": (),
 }  # that may have no option chosen
+NO_SCHEDULE = "pipezoo.lr_schedules.constant.none"
+FACTORIES = ("lr_schedule",)  # groups whose target may be a function, so that what it makes is looked at
 STAGES = "_stages_"  # key of a model that is told its number of stages: which of its arguments that is
 SECRET = 4  # characters that a value from the environment has at least, to be looked for in what is printed
 WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
@@ -104,12 +109,17 @@ def build(resolved: ResolvedConfig) -> Experiment:
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
     components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
     launch, checkpoint, fault = components.pop("launch"), components.pop("checkpoint"), components.pop("fault", None)
+    if "lr_schedule" in components and (schedule := _lr_schedule(components.pop("lr_schedule"))) is not None:
+        components["lr_schedule"] = schedule
+    precision, precision_name = _precision(components)
     values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
     values |= components | {
         "launch": launch(),
         "launch_name": launch.choice,
         "recipe": recipe,
         "weights": weights,
+        "precision": precision,
+        "precision_name": precision_name,
         "config_hash": config_hash(plain | _besides(recipe, weights), components),
     }
     if "eval" in components:
@@ -127,12 +137,35 @@ def build(resolved: ResolvedConfig) -> Experiment:
     return experiment
 
 
+def _precision(components: dict[str, Component]) -> tuple[Precision, str]:
+    """What ``precision`` came to, and its name; it stays among the components where it determines the numbers."""
+    if "precision" not in components:
+        return Precision(), "none"
+    component = components.pop("precision")
+    precision = component()
+    if precision != Precision():
+        components["precision"] = component
+    return precision, component.choice
+
+
+def _lr_schedule(component: Component) -> Component | None:
+    """The schedule of the learning rate; its length is given by the run where nobody typed one."""
+    if component.target == NO_SCHEDULE:
+        return None
+    choice = component.target.rpartition(".")[2] if component.choice == "none" else component.choice
+    typed = {name: value for name, value in component.arguments.items() if (name, value) != ("updates", None)}
+    given = ("optimizer",) if "updates" in typed else ("optimizer", "updates")
+    return replace(component, choice=choice, arguments=typed, given=given)
+
+
 def check_components(experiment: Experiment) -> None:
     """Look at the code of every part that the task needs. Imports torch for a task with a model; raises ConfigError."""
     if experiment.task in WITH_MODEL:
         for group in GIVEN:
             if isinstance(component := getattr(experiment, group), Component):
                 component.check()
+        if experiment.lr_schedule is not None:
+            experiment.lr_schedule.check()
         if taken := [key for key in KEYS if experiment.optimizer.takes(key)]:
             raise ConfigError(
                 f"optimizer._target_={experiment.optimizer.target}: has an argument {taken[0]}, which pipezoo reads "
@@ -169,7 +202,7 @@ def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:
     told = arguments.pop(STAGES, "") if group == "model" else ""
     if told and told not in arguments:
         raise ConfigError(f"{group}.{STAGES}={show(told)}: {unknown('argument', str(told), arguments)}")
-    role, given = BASES.get(group, ""), (GIVEN | OPTIONAL).get(group, ())
+    role, given = "" if group in FACTORIES else BASES.get(group, ""), (GIVEN | OPTIONAL).get(group, ())
     sources = resolved.sources.get(group, {})
     return Component(group, choice, target, arguments, role, given, resolved.trust, sources, str(told))
 

@@ -30,12 +30,19 @@ from pipezoo.validators import unknown
 OURS, TORCH = "pipezoo", "torch"
 MODULE, OPTIMIZER = "torch.nn.modules.module.Module", "torch.optim.optimizer.Optimizer"
 LOADER = "torch.utils.data.dataloader.DataLoader"
-BASES = {"model": MODULE, "loss": MODULE, "optimizer": OPTIMIZER}  # what these must be subclasses of
+SCHEDULE = "torch.optim.lr_scheduler.LRScheduler"
+BASES = {  # what these must be subclasses of
+    "model": MODULE,
+    "loss": MODULE,
+    "optimizer": OPTIMIZER,
+    "lr_schedule": SCHEDULE,
+}
 NESTED_BASES = {"model": MODULE, "loss": MODULE, "data": LOADER}  # and inside of them, where it is ours or torch's
 HOMES = {
     MODULE: ("torch.nn", "pipezoo.models", "pipezoo.losses"),
     OPTIMIZER: ("torch.optim",),
     LOADER: ("torch.utils.data",),
+    SCHEDULE: ("torch.optim.lr_scheduler",),
 }
 OF_TORCH = ("torch.nn", "torch.optim")
 NEVER = {

@@ -8,6 +8,7 @@ from typing import Any
 from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.evaluation import EvalOptions
+from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
 from pipezoo.results.result import Result
@@ -59,6 +60,8 @@ class Experiment:
         tolerance: largest relative difference that counts as *close*; None: by dtype.
         weight_grad: who splits the backward into halves, ``autograd`` or the model itself (``module``).
         record_steps: how many of the last steps are recorded in the timeline.
+        lr_schedule: of the learning rate, called with ``optimizer=`` and, where it takes them, ``updates=``; or None.
+        precision: in which dtypes it computes.
         recipe: what is done around the optimizer's step.
         objective: the key of ``result.json`` that sweepers see; dots lead into it.
         checkpoint: what is kept to go on from.
@@ -101,6 +104,9 @@ class Experiment:
     on_nonfinite: str = "stop"
     objective: str = "step_seconds"
     debug: bool = False
+    lr_schedule: Component | None = None
+    precision: Precision = field(default_factory=Precision)
+    precision_name: str = "none"
     recipe: Recipe = field(default_factory=Recipe)
     checkpoint: CheckpointOptions = CheckpointOptions()
     eval: EvalOptions = field(default_factory=EvalOptions)
@@ -126,12 +132,37 @@ class Experiment:
                 check_bool(name, getattr(self, name))
             if self.resume is not None and (not isinstance(self.resume, str) or not self.resume):
                 raise ArgumentError("resume", self.resume, "must be the folder of a run, or null")
+            self._check_recipe()
             if not isinstance(self.objective, str) or not self.objective:
                 raise ArgumentError("objective", self.objective, "must be a key of result.json, like step_seconds")
             if (first := self.objective.partition(".")[0]) not in (known := Result.keys()):
                 raise unknown_word("objective", self.objective, "key of result.json", known, first)
         except ArgumentError as error:
             raise ConfigError(error.at(error.argument), error) from None
+
+    def _check_recipe(self) -> None:
+        if self.precision.parameters not in (None, self.dtype):
+            raise ArgumentError(
+                "precision",
+                self.precision_name,
+                f"does not go with dtype={self.dtype}",
+                f"dtype={self.precision.parameters}",
+            )
+        every = self.recipe.accumulate
+        for key, count in (
+            ("steps", self.steps),
+            ("checkpoint.every", self.checkpoint.every),
+            ("eval.every", self.eval.every),
+        ):
+            if count is not None and count % every:
+                raise ArgumentError(
+                    key, count, f"is not a multiple of optimizer.accumulate={every}", f"{every}, {2 * every} ..."
+                )
+
+    @property
+    def num_updates(self) -> int:
+        """How often the optimizer steps."""
+        return self.steps // self.recipe.accumulate
 
     @property
     def model_name(self) -> str:

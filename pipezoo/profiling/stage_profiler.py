@@ -50,6 +50,8 @@ def run_of(experiment: Experiment, measuring: Measuring, rows: int) -> Experimen
         batch_size=rows * measuring.microbatches,
         steps=measuring.all_steps,
         record_steps=measuring.steps,
+        lr_schedule=None,  # its length is that of another run
+        recipe=replace(experiment.recipe, accumulate=1),
         verify=False,
     )
 

@@ -17,10 +17,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pipezoo.data.batch import Batch
-from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.errors import ArgumentError, ConfigError, PipezooError
 from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, check_model_fits
+from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes, look
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
 from pipezoo.runtime.draws import Drawing
@@ -29,12 +30,13 @@ from pipezoo.runtime.held_out import check_evaluation, evaluation_of
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.randomness import find_drawing, leaving_no_trace
-from pipezoo.runtime.restore import check_origin, restore_model, restore_optimizer
+from pipezoo.runtime.restore import check_origin, restore_model
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
 from pipezoo.runtime.try_forward import try_forward
 from pipezoo.runtime.try_loss import check_counts
 from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
+from pipezoo.runtime.try_recipe import check_recipe, lr_schedule, updates_of
 from pipezoo.runtime.try_reference import try_reference
 from pipezoo.runtime.weights import load_weights
 from pipezoo.runtime.wiring import Wiring
@@ -63,6 +65,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     """
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # nor would CUDA, which tracing asks for otherwise
+    _check_precision(experiment)
     asked = derive(experiment)
     dtype = getattr(torch, experiment.dtype)
     check_model_fits(experiment, dtype)
@@ -93,6 +96,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         shapes=_shapes(experiment, stages, schedule, data, dtype, num_processes, saved),
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
+        lr_schedule=partial(lr_schedule, experiment),
         executor=experiment.executor(),
         drawing=drawing,
         scratch=scratch,
@@ -109,6 +113,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         identity=_identity(experiment, schedule),
         emulated=_emulated(experiment, sizes),
         fault=experiment.fault,
+        precision=experiment.precision,
         recipe=experiment.recipe,
         saved=saved,
         origin=origin,
@@ -149,7 +154,7 @@ def _shapes(
 
     def wire(tensors: Sequence[torch.Tensor]) -> Wiring:
         example = first_rows(tensors[:-1], len(tensors[0]) // schedule.num_microbatches)
-        with leaving_no_trace():
+        with leaving_no_trace(), Autocast.of(experiment.precision, "cpu")():
             return try_forward(stages.modules, copies(stages.modules), example, relay)[1]
 
     shapes = Shapes.of(empty(batch(0)), stages.wiring)
@@ -169,6 +174,11 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
     if not pipeline.steps_to_do:
         done = pipeline.steps_to_do.start
         raise ConfigError(f"steps={pipeline.steps}: the checkpoint has {done} behind it already; valid: > {done}")
+    if pipeline.saved is not None and not pipeline.begins_update(done := pipeline.saved.step):
+        raise ConfigError(
+            f"optimizer.accumulate={pipeline.recipe.accumulate}: the checkpoint has {done} steps behind it, "
+            "which is no multiple of it"
+        )
     batches = getattr(pipeline.batch, "num_steps", pipeline.steps)
     if batches < pipeline.steps:
         why = f"data={experiment.data_name} ends after {batches} batches"
@@ -176,12 +186,13 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
     if pipeline.fault is not None:
         pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
     model = pipeline.stages.model
+    check_recipe(experiment, pipeline, model)
     try:
-        try_optimizer(pipeline.optimizer, model, trial, may_draw=not pipeline.verify)
+        try_optimizer(pipeline.optimizing, model, trial, may_draw=not pipeline.verify)
     except Exception as error:
         raise experiment.optimizer.reword(error) from error
     if pipeline.saved is not None:
-        check_saved(pipeline.optimizer, model, trial, pipeline.saved)
+        check_saved(pipeline.optimizing, model, trial, pipeline.saved)
         _check_ranks(pipeline, pipeline.saved)
 
 
@@ -192,7 +203,7 @@ def _check_checkpoints(experiment: Experiment, pipeline: Pipeline, trial: Trial)
     model, num_microbatches = pipeline.stages.model, pipeline.schedule.num_microbatches
     inputs = inputs_of(model, pipeline.batch(0), pipeline.dtype)
     try:
-        check_saving(pipeline.optimizer, model, trial)
+        check_saving(pipeline.optimizing, model, trial)
         check_model(model, first_rows(inputs, len(inputs[0]) // num_microbatches))
     except ConfigError as error:
         if experiment.checkpoint.to_go_on:
@@ -205,13 +216,22 @@ def _check_ranks(pipeline: Pipeline, saved: Checkpoint) -> None:
     """Each rank's optimizer finds in the checkpoint what it goes on from."""
     for rank in range(pipeline.num_processes):
         named = {name: p for stage in pipeline.stages_of(rank) for name, p in pipeline.stages.parameters(stage).items()}
-        if learning := [parameter for parameter in named.values() if parameter.requires_grad]:
-            restore_optimizer(pipeline.optimizer(learning), named.items(), saved)
+        if any(parameter.requires_grad for parameter in named.values()):
+            pipeline.optimizing.of(named).restore(saved)
 
 
 def _origin(experiment: Experiment, batch_size: int) -> dict[str, Any]:
-    components = (experiment.model, experiment.data, experiment.loss)
-    return origin_of(components, seed=experiment.seed, dtype=experiment.dtype, batch_size=batch_size)
+    components = [experiment.model, experiment.data, experiment.loss]
+    more: dict[str, Any] = {f"optimizer.{key}": _plain(value) for key, value in experiment.recipe.told().items()}
+    more |= {"optimizer": experiment.optimizer_name, "precision": experiment.precision_name}
+    if experiment.lr_schedule is not None:
+        components.append(experiment.lr_schedule)
+        more["lr_schedule.updates"] = updates_of(experiment)
+    return origin_of(components, seed=experiment.seed, dtype=experiment.dtype, batch_size=batch_size) | more
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) else str(value)
 
 
 def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None) -> nn.Module:
@@ -284,7 +304,8 @@ def _split(
         split_backward = _split_backwards(experiment, sizes.schedule)
         executor = experiment.executor()
         relay = executor.relays or sizes.schedule.has_messages
-        trial = try_out(modules, example, target, scale, split_backward, executor.inspect, relay)
+        autocast = Autocast.of(experiment.precision, "cpu")
+        trial = try_out(modules, example, target, scale, split_backward, executor.inspect, relay, autocast)
         stages = Stages.of(model, modules, trial.wiring)
         if experiment.verify:
             try_reference(model, example, target, scale)
@@ -341,6 +362,13 @@ def _check_devices(experiment: Experiment, num_ranks: int) -> None:
             f"device=cuda: ranks={num_ranks} need {num_ranks} GPUs, and this machine has {found}; "
             f"valid: {'launch=virtual, ' if found else ''}device=cpu{f', ranks <= {found}' if found else ''}"
         )
+
+
+def _check_precision(experiment: Experiment) -> None:
+    try:
+        Autocast.of(experiment.precision, experiment.device).check(experiment.precision_name)
+    except ArgumentError as error:
+        raise ConfigError(str(error), error, error.why) from error
 
 
 def _check_weight_gradient(experiment: Experiment, stages: Stages, schedule: Schedule) -> None:

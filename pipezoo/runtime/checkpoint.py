@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
 import shutil
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,11 +36,12 @@ from pipezoo.errors import ConfigError, OutputError
 from pipezoo.experiment.component import Component
 from pipezoo.results.run_dir import sync_folder
 from pipezoo.runtime.optimizer_state import copied
+from pipezoo.runtime.random_state import is_random_of_libraries, random_of_libraries
 from pipezoo.validators import regular_file
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT, OLDER = 3, (2,)  # format 2 knows nothing of a recipe around the optimizer
 CANNOT_RESUME = "cannot_resume"  # in an origin: why nobody can go on from it
 MOST_STEPS = 2**53
 UNREADABLE = (  # what a file that is no checkpoint may make its readers raise
@@ -58,6 +61,7 @@ class Checkpoint:
         model: parameters and buffers by name.
         optimizers: of each process that wrote it, what its optimizer goes on from; None where it had none.
         random: of each process, the state of its random numbers.
+        recipe: what the step around the optimizer depends on: ``loss_scale``, and ``average`` by name.
         random_on_gpu: the same of its GPU's; None where it had none.
         evaluations: the steps behind each evaluation, and its loss.
     """
@@ -70,6 +74,8 @@ class Checkpoint:
     random: list[torch.Tensor]
     random_on_gpu: list[torch.Tensor | None] = field(default_factory=list)
     evaluations: list[tuple[int, float]] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    random_of_libraries: list[dict[str, Any]] = field(default_factory=list)
 
 
 def origin_of(components: Sequence[Component], **more: Any) -> dict[str, Any]:
@@ -92,7 +98,12 @@ def _hash(value: Any) -> str:
 
 
 def write_part(
-    checkpoints: Path, step: int, process: int, model: Named, optimizer: dict[str, Any] | None
+    checkpoints: Path,
+    step: int,
+    process: int,
+    model: Named,
+    optimizer: dict[str, Any] | None,
+    recipe: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write what one process holds after ``step`` steps, and return what the manifest says of it.
 
@@ -100,10 +111,13 @@ def write_part(
         checkpoints: the folder of all checkpoints of the run.
         model: the parameters and buffers that this process is to write.
         optimizer: what its optimizer goes on from (:func:`~pipezoo.runtime.optimizer_state.capture`), if it has one.
+        recipe: what the step around it goes on from.
     """
     content = {
         "model": {name: copied(tensor) for name, tensor in model.items()},
         "optimizer": optimizer,
+        "recipe": dict(recipe),
+        "random_of_libraries": random_of_libraries(),
         "random": torch.get_rng_state(),
         "random_on_gpu": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
@@ -226,9 +240,18 @@ def _read(folder: Path) -> Checkpoint:
         content = _part(folder / f"part-{process}.pt", part)
         saved.model.update(content["model"])
         saved.optimizers.append(content["optimizer"])
+        _add_recipe(saved.recipe, content.get("recipe", {}))
+        if "random_of_libraries" in content:
+            saved.random_of_libraries.append(content["random_of_libraries"])
         saved.random.append(content["random"])
         saved.random_on_gpu.append(content["random_on_gpu"])
     return saved
+
+
+def _add_recipe(whole: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Averages are by name, each from the processes that hold it; the loss scale is the same on all."""
+    for key, value in part.items():
+        whole[key] = {**whole.get(key, {}), **value}
 
 
 def _manifest(folder: Path) -> tuple[int, dict[str, Any], list[Any], list[tuple[int, float]]]:
@@ -236,7 +259,7 @@ def _manifest(folder: Path) -> tuple[int, dict[str, Any], list[Any], list[tuple[
     if not (folder / MANIFEST).is_file():
         raise ConfigError(f"{MANIFEST} is no file")
     manifest = json.loads(regular_file(folder / MANIFEST).read_text(encoding="utf-8"))
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (FORMAT, *OLDER):
         raise ConfigError(f"is of format {manifest['format']}; this version reads {FORMAT}")
     if manifest.pop("sha256") != _hash(manifest):
         raise ConfigError(f"{MANIFEST} is not what was written")
@@ -267,6 +290,8 @@ def _part(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
         "optimizer": optimizer is None or _is_optimizer(optimizer),
         "random": _is_state(random) and random.numel() == torch.get_rng_state().numel(),
         "random_on_gpu": on_gpu is None or _is_state(on_gpu),
+        "recipe": _is_recipe(content.get("recipe", {})),
+        "random_of_libraries": is_random_of_libraries(content.get("random_of_libraries")),
     }
     for key, is_right in right.items():
         if not is_right:
@@ -282,6 +307,19 @@ def _is_state(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype == torch.uint8 and value.dim() == 1
 
 
+def _is_recipe(value: Any) -> bool:
+    """A scale that is a number above zero, and averages by name."""
+    if not isinstance(value, dict) or not _named(value.get("average", {}), torch.Tensor):
+        return False
+    scale = value.get("loss_scale", {"scale": 1.0, "since": 0})
+    return (
+        isinstance(scale, dict)
+        and isinstance(scale.get("scale"), float)
+        and 0 < scale["scale"] < math.inf
+        and type(scale.get("since")) is int
+    )
+
+
 def _is_optimizer(value: Any) -> bool:
     """Whether all is there that :func:`~pipezoo.runtime.optimizer_state.restore` reads, in the right types."""
     kinds = {"algorithm": str, "names": list, "state": dict, "options": dict, "rest": dict, "began": dict}
@@ -293,7 +331,13 @@ def _is_optimizer(value: Any) -> bool:
         and all(isinstance(name, str) for name in value["names"])
         and _named(value["began"].get("options"), dict)
         and isinstance(value["began"].get("rest"), dict)
+        and _named(value.get("masters", {}), torch.Tensor)
+        and _is_schedule(value.get("lr_schedule"))
     )
+
+
+def _is_schedule(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and isinstance(value.get("kind"), str) and "state" in value)
 
 
 def first_writer(names: Iterable[Iterable[str]], owner: Callable[[int], int]) -> dict[str, int]:

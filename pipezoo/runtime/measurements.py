@@ -43,7 +43,8 @@ class Steps:
 
     def _complete(self, step: int, heard: list[dict[str, Any]]) -> None:
         self.losses += [message["losses"] for message in heard if message["losses"]]
-        self.numbers += [message["numbers"] for message in heard if message["losses"]]
+        with_losses_last = sorted(heard, key=lambda message: bool(message["losses"]))
+        self.numbers.append({name: value for told in with_losses_last for name, value in told["numbers"].items()})
         began = min(message["began"] for message in heard) if self._ended is None else self._ended
         self.seconds.append(max(message["ended"] for message in heard) - began)
         self._ended = max(message["resumed"] for message in heard)

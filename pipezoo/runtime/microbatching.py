@@ -48,11 +48,15 @@ class ScaledLoss:
         return 1 / self._num_microbatches if self.is_mean else 1.0
 
     @contextmanager
-    def batch(self, target: torch.Tensor | None) -> Iterator[None]:
-        """The microbatches inside are of this batch; None: they are on another rank."""
+    def batch(self, target: torch.Tensor | None, factor: float = 1.0) -> Iterator[None]:
+        """The microbatches inside are of this batch; None: they are on another rank.
+
+        Args:
+            factor: what the gradients of all losses are multiplied by.
+        """
         if self._count is not None and target is not None:
             self._in_batch = float(self._count(target))
-        with auxiliary_counts(self.auxiliary_scale):
+        with auxiliary_counts(self.auxiliary_scale * factor):
             yield
         self._in_batch = None
 

@@ -73,6 +73,14 @@ def capture(optimizer: torch.optim.Optimizer, names: Names, told: Mapping[str, A
     }
 
 
+def saved_of(holder: Any) -> Any:
+    """The ``state_dict()`` of an object, as plain data. Raises ValueError: it holds what nobody can save."""
+    found = _encoded(holder.state_dict(), (), ())
+    if _is(found, UNKNOWN):
+        raise ValueError(f"the state_dict() of {type(holder).__name__} holds more than numbers, words and tensors")
+    return found
+
+
 def copied(value: Any) -> Any:
     """A tensor on the CPU, without the rest of the memory that it is a view of."""
     if isinstance(value, torch.Tensor):
@@ -144,8 +152,16 @@ def _is(value: Any, kind: str) -> bool:
 # Into an optimizer -------------------------------------------------------------------------------------------------
 
 
-def restore(optimizer: torch.optim.Optimizer, names: Names, parts: Sequence[Mapping[str, Any]]) -> None:
+def restore(
+    optimizer: torch.optim.Optimizer,
+    names: Names,
+    parts: Sequence[Mapping[str, Any]],
+    fresh: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Have an optimizer go on from what :func:`capture` gave on every process.
+
+    Args:
+        fresh: by name, the options that it began with, where somebody moved them since; None: they are as they were.
 
     Raises:
         CannotRestoreError: it is of another kind, or what was saved is of no use for these parameters.
@@ -162,7 +178,7 @@ def restore(optimizer: torch.optim.Optimizer, names: Names, parts: Sequence[Mapp
         if name in state:
             optimizer.state[parameter] = {key: _placed(value, parameter) for key, value in state[name].items()}
     for group in optimizer.param_groups:
-        _restore_group(group, [names.get(id(parameter), "") for parameter in group["params"]], options, told)
+        _restore_group(group, [names.get(id(parameter), "") for parameter in group["params"]], options, told, fresh)
     for key in dict.fromkeys(key for part in parts for key in part["rest"]):
         _restore_attribute(optimizer, key, [part for part in parts if key in part["rest"]], parameters, own)
 
@@ -172,7 +188,11 @@ def _together(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _restore_group(
-    group: dict[str, Any], own: Sequence[str], options: Mapping[str, Any], told: Mapping[str, Any]
+    group: dict[str, Any],
+    own: Sequence[str],
+    options: Mapping[str, Any],
+    told: Mapping[str, Any],
+    fresh: Mapping[str, Mapping[str, Any]] | None,
 ) -> None:
     known = [name for name in own if name in options]
     if not known:
@@ -181,9 +201,12 @@ def _restore_group(
     for other in known[1:]:
         if not same(options[other], options[name]):
             raise CannotRestoreError(f"{name} and {other} were in groups of other options, and are in one group now")
+    now = group if fresh is None else fresh.get(name, group)
     for key, value in options[name].items():
-        if _was_moved(key, value, told.get(name, {}), group):
+        if _was_moved(key, value, told.get(name, {}), now):
             group[key] = copied(value)
+        elif key in now:
+            group[key] = copied(now[key])
 
 
 def _was_moved(key: str, value: Any, told: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -3,8 +3,9 @@ starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +13,17 @@ import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
+from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import Recipe
+from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes
 from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.draws import Drawing
 from pipezoo.runtime.evaluation import Evaluation
 from pipezoo.runtime.executor import RankExecutor, RankProgram
 from pipezoo.runtime.fault_injection import Fault
+from pipezoo.runtime.optimizing import MakeSchedule, Optimizing, no_schedule
+from pipezoo.runtime.parameter_groups import places_of
 from pipezoo.runtime.stages import Stages
 from pipezoo.runtime.transport import Transport
 from pipezoo.schedule.action import Action
@@ -39,7 +44,8 @@ class Pipeline:
         batch: the whole batch of a step, on the CPU.
         shapes: of the batches that it is made for, each with what crosses between its stages.
         loss: of the whole batch, with its ``reduction``.
-        optimizer: given parameters.
+        optimizer: given parameters, or groups of them.
+        lr_schedule: given an optimizer; gives None where nothing moves its learning rate.
         executor: what runs the actions of a rank.
         drawing: what is random in the model, so that it can be drawn by counter; None: nothing.
         transport: carries tensors between ranks; None: all stages are in one process.
@@ -51,6 +57,7 @@ class Pipeline:
         identity: what all ranks must agree on: config and schedule, hashed.
         emulated: what actions take, whatever they compute (:mod:`pipezoo.runtime.emulation`); None: what they take.
         fault: what happens to a rank on purpose, if anything.
+        precision: in which dtypes it computes.
         recipe: what is done around the optimizer's step.
         saved: the checkpoint to go on from, if any.
         origin: what made its numbers, for the manifests of its checkpoints.
@@ -66,7 +73,7 @@ class Pipeline:
     batch: Callable[[int], Batch]
     shapes: Shapes
     loss: nn.Module
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    optimizer: Callable[[Any], torch.optim.Optimizer]
     executor: Executor
     scratch: Path
     steps: int
@@ -82,7 +89,9 @@ class Pipeline:
     identity: str
     emulated: Cost | None = None
     fault: Fault | None = None
+    precision: Precision = field(default_factory=Precision)
     recipe: Recipe = field(default_factory=Recipe)
+    lr_schedule: MakeSchedule = no_schedule
     saved: Checkpoint | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     checkpoints: Path | None = None
@@ -112,6 +121,29 @@ class Pipeline:
         if is_last or (is_best and self.evaluation is not None and self.evaluation.options.best):
             return self.checkpoints is not None
         return self.checkpoints is not None and ((step + 1) % self.checkpoint_every == 0 or step == self.steps - 1)
+
+    @cached_property
+    def optimizing(self) -> Optimizing:
+        """How a rank steps its parameters."""
+        places = places_of(self.recipe.groups, self.stages.model)
+        return Optimizing(self.optimizer, self.recipe, self.lr_schedule, self.precision.masters, places)
+
+    @property
+    def autocast(self) -> Autocast:
+        """What every forward runs in."""
+        return Autocast.of(self.precision, self.device)
+
+    @property
+    def loss_divisor(self) -> int:
+        """What the gradient of a loss is divided by, where the gradients of several steps are a mean."""
+        return self.recipe.accumulate if getattr(self.loss, "reduction", "mean") == "mean" else 1
+
+    def updates_after(self, step: int) -> bool:
+        """Whether the optimizer moves after this step; its gradients add up to those before it otherwise."""
+        return (step + 1) % self.recipe.accumulate == 0
+
+    def begins_update(self, step: int) -> bool:
+        return step % self.recipe.accumulate == 0
 
     @property
     def num_processes(self) -> int:

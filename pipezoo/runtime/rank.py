@@ -27,10 +27,12 @@ from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.feed import Source, made, opened
 from pipezoo.runtime.finite_check import FiniteCheck
 from pipezoo.runtime.gradient_norm import GradientNorm
+from pipezoo.runtime.loss_scale import LossScale, with_scaled_gradient
 from pipezoo.runtime.microbatching import ScaledLoss, scaled, total
-from pipezoo.runtime.optimizer_state import began, capture, names_of
+from pipezoo.runtime.moving_average import MovingAverage
+from pipezoo.runtime.optimizing import master_of
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.restore import restore_optimizer, restore_random
+from pipezoo.runtime.restore import restore_random
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
 from pipezoo.runtime.transport import NoMessages, lanes_of
@@ -50,7 +52,6 @@ class Member:
     device: torch.device
     parameters: dict[str, nn.Parameter]
     update: Update
-    told: dict[str, Any] | None
     tied_parameters: list[TiedParameter]
     executor: ByShape
     evaluator: ByShape | None
@@ -86,7 +87,7 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     channel.note(Phase.LEAVE)
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if pipeline.verify or pipeline.leaves_weights:
-        _leave_values(pipeline, rank, "last", member.owned)
+        _leave_last(member)
     dist.barrier()
     return {"memory": meter.read(), "rest": float(np.median(rest))}
 
@@ -161,18 +162,18 @@ def train_step(
         update came to, by name.
     """
     pipeline, update = member.pipeline, member.update
-    update.begin()
+    if pipeline.begins_update(step):
+        update.begin()
     if member.draws is not None:
         member.draws.begin_step(step)
-    with member.loss.batch(target):
+    with member.loss.batch(target, update.loss_factor):
         losses = member.executor.step(inputs, target)
     channel.note(Phase.UPDATE)
     member.finite.losses(step, losses)
-    sum_tied_gradients(member.tied_parameters, member.parameters, member.rank)
-    member.finite.gradients(step, member.parameters)
-    if pipeline.verify and step == pipeline.steps_to_do.start:
-        _leave_values(pipeline, member.rank, "first", member.owned)
-    numbers = update.finish(step)
+    numbers: Numbers = {}
+    if pipeline.updates_after(step):
+        sum_tied_gradients(member.tied_parameters, member.parameters, member.rank)
+        numbers = update.finish(step)
     return [value.item() for value in (*losses, total(losses))] if losses else None, numbers
 
 
@@ -185,16 +186,10 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         note = recorder.holding(note, pipeline.actions[rank])
     stages = [_stage(pipeline, index, device) for index in owned]
     parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
-    learning = [p for p in parameters.values() if p.requires_grad]
-    optimizer = pipeline.optimizer(learning) if learning else None
-    told = began(optimizer, names_of(parameters.items())) if optimizer is not None else None
-    if pipeline.saved is not None:
-        restore_random(rank, pipeline.num_processes, pipeline.saved)
-        if optimizer is not None:
-            restore_optimizer(optimizer, parameters.items(), pipeline.saved)
     finite = _finite_check(pipeline)
     all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
     num_microbatches = pipeline.schedule.num_microbatches
+    update = _update(pipeline, rank, device, parameters, finite)
     loss = scaled(pipeline.loss.to(device), num_microbatches)
     draws = None
     if pipeline.drawing is not None:
@@ -211,7 +206,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
             stage_to_rank=pipeline.stage_to_rank,
             num_microbatches=num_microbatches,
             device=device,
-            loss=loss,
+            loss=with_scaled_gradient(pipeline.autocast.loss(loss), update.scale, pipeline.loss_divisor),
             hops=wiring.hops,
             lanes=lanes_of(wiring.hops, pipeline.stage_to_rank),
             endpoint=endpoint,
@@ -224,8 +219,7 @@ def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Work
         rank=rank,
         device=device,
         parameters=parameters,
-        update=Update(pipeline.recipe, device, parameters, optimizer, finite, _norm(pipeline, rank)),
-        told=told,
+        update=update,
         tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
         executor=ByShape(lambda shape: pipeline.executor.of_rank(program(shape))),
         evaluator=_evaluator(pipeline, rank, device, program, channel),
@@ -260,12 +254,41 @@ def _evaluator(
     return ByShape(of_shape)
 
 
+def _update(
+    pipeline: Pipeline, rank: int, device: torch.device, parameters: dict[str, nn.Parameter], finite: FiniteCheck
+) -> Update:
+    """What moves this rank's parameters, as it was when the checkpoint was written."""
+    recipe, scaling, owned = pipeline.recipe, pipeline.precision.scaling, pipeline.stages_of(rank)
+    learns = any(parameter.requires_grad for parameter in parameters.values())
+    optimized = pipeline.optimizing.of(parameters) if learns else None
+    averages = recipe.ema is not None and optimized is not None
+    update = Update(
+        recipe,
+        device,
+        parameters,
+        optimized,
+        finite,
+        _norm(pipeline, rank),
+        None if scaling is None else LossScale(scaling),
+        MovingAverage(recipe.ema, optimized.named) if averages else None,  # type: ignore[arg-type, union-attr]
+        partial(_leave_values, pipeline, rank, "first", owned) if pipeline.verify else None,
+        pipeline.loss_divisor,
+    )
+    if pipeline.saved is not None:
+        restore_random(rank, pipeline.num_processes, pipeline.saved)
+        if optimized is not None:
+            optimized.restore(pipeline.saved)
+        update.restore(pipeline.saved.recipe)
+    return update
+
+
 def _norm(pipeline: Pipeline, rank: int) -> GradientNorm | None:
     """Each parameter is told by the process with the first stage that holds it."""
     if pipeline.recipe.clip is None:
         return None
     learning = {name: p for name, p in pipeline.stages.model.named_parameters() if p.requires_grad}
     held = [pipeline.stages.parameters(stage) for stage in range(pipeline.stages.num_stages)]
+    learning = {name: master_of(p) if pipeline.precision.masters else p for name, p in learning.items()}
     return GradientNorm(learning, first_writer(held, pipeline.stage_to_rank.__getitem__), rank, pipeline.num_processes)
 
 
@@ -330,7 +353,7 @@ def _stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
 def _wired(pipeline: Pipeline, stage: RankStage, wiring: Wiring) -> RankStage:
     """The stage for one shape of batch."""
     plan = wiring.stages[stage.index]
-    module = wiring.stage_module(stage.index, stage.module, copies=pipeline.executor.relays)
+    module = pipeline.autocast.module(wiring.stage_module(stage.index, stage.module, copies=pipeline.executor.relays))
     return replace(stage, module=module, inputs=plan.inputs, outputs=plan.outputs)
 
 
@@ -367,9 +390,19 @@ def _save(member: Member, steps: int) -> dict[str, Any]:
     for stage in member.owned:
         locked |= {**stages.parameters(stage), **stages.buffers(stage)}
     own = {name: tensor for name, tensor in locked.items() if writer.get(name, 0) == member.rank}
-    optimizer, names = member.update.optimizer, names_of(member.parameters.items())
-    state = None if optimizer is None else capture(optimizer, names, member.told)
-    return write_part(pipeline.checkpoints, steps, member.rank, own, state)
+    update = member.update
+    state = None if update.optimized is None else update.optimized.capture()
+    return write_part(pipeline.checkpoints, steps, member.rank, own, state, update.capture())
+
+
+def _leave_last(member: Member) -> None:
+    """For the verdict: what is there after the last step. Where every step was skipped, there are no gradients."""
+    pipeline, update = member.pipeline, member.update
+    _leave_values(pipeline, member.rank, "last", member.owned)
+    averages = {} if update.average is None else update.average.capture()
+    torch.save({str(member.rank): averages}, pipeline.file(f"average{member.rank}.pt"))
+    if update.leave_gradients is not None:
+        torch.save({str(stage): {} for stage in member.owned}, pipeline.file(f"first{member.rank}.pt"))
 
 
 def _leave_values(pipeline: Pipeline, rank: int, when: str, owned: list[int]) -> None:

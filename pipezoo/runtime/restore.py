@@ -11,6 +11,7 @@ from torch import nn
 from pipezoo.errors import ConfigError, show
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint
 from pipezoo.runtime.optimizer_state import CannotRestoreError, names_of, restore
+from pipezoo.runtime.random_state import set_random_of_libraries
 
 
 def check_origin(saved: Checkpoint, origin: Mapping[str, Any]) -> list[str]:
@@ -27,6 +28,8 @@ def check_origin(saved: Checkpoint, origin: Mapping[str, Any]) -> list[str]:
     for key in differing:
         if key.partition(".")[0] == "model" or key == "dtype":
             raise ConfigError(f"resume={saved.path}: is of another model: {words[key]}")
+        if key.partition(".")[0] == "lr_schedule":
+            raise ConfigError(f"resume={saved.path}: is of another schedule of the learning rate: {words[key]}")
     return [words[key] for key in differing]
 
 
@@ -70,5 +73,7 @@ def restore_random(process: int, num_processes: int, saved: Checkpoint) -> None:
     if len(saved.random) != num_processes:
         return
     torch.set_rng_state(saved.random[process])
+    if saved.random_of_libraries:
+        set_random_of_libraries(saved.random_of_libraries[process])
     if torch.cuda.is_initialized() and (state := saved.random_on_gpu[process]) is not None:
         torch.cuda.set_rng_state(state)

@@ -6,7 +6,7 @@ to be read       restore ──► step                       what does not fit 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,19 +14,18 @@ from torch import nn
 
 from pipezoo.errors import ConfigError
 from pipezoo.runtime.checkpoint import Checkpoint
-from pipezoo.runtime.optimizer_state import began, capture, names_of, restore, same
+from pipezoo.runtime.optimizer_state import same
+from pipezoo.runtime.optimizing import Optimized, Optimizing
 from pipezoo.runtime.randomness import leaving_no_trace
-from pipezoo.runtime.restore import restore_optimizer
 from pipezoo.runtime.stages import Tensors
 from pipezoo.runtime.try_out import Trial
 from pipezoo.splitters._copies import copies
 
-MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 STEPS = 2  # before the checkpoint, and after it
 Named = dict[str, nn.Parameter]
 
 
-def check_saving(make: MakeOptimizer, model: nn.Module, trial: Trial) -> None:
+def check_saving(optimizing: Optimizing, model: nn.Module, trial: Trial) -> None:
     """Refuse an optimizer whose next step depends on something that a checkpoint would not hold.
 
     Raises:
@@ -35,15 +34,14 @@ def check_saving(make: MakeOptimizer, model: nn.Module, trial: Trial) -> None:
     gradients = _gradients(model, trial)
     with leaving_no_trace():
         ours = _copies(model)
-        optimizer = make(list(ours.values()))
-        told = began(optimizer, names_of(ours.items()))
+        optimizer = optimizing.of(ours)
         for _ in range(STEPS):
             _step(optimizer, ours, gradients)
         theirs = {name: nn.Parameter(parameter.detach().clone()) for name, parameter in ours.items()}
-        twin = make(list(theirs.values()))
+        twin = optimizing.of(theirs)
         why = ""
         try:
-            restore(twin, names_of(theirs.items()), [capture(optimizer, names_of(ours.items()), told)])
+            twin.restore(Checkpoint(Path(), STEPS, {}, {}, [optimizer.capture()], []))
             for number in range(STEPS):
                 for stepped, named in ((optimizer, ours), (twin, theirs)):
                     torch.manual_seed(number)
@@ -55,7 +53,7 @@ def check_saving(make: MakeOptimizer, model: nn.Module, trial: Trial) -> None:
             why = why or f"a step moves {name} elsewhere than in a run that was not interrupted"
     if why:
         raise ConfigError(
-            f"checkpoint.every: {type(optimizer).__name__} cannot go on from a checkpoint: {why}; "
+            f"checkpoint.every: {type(optimizer.optimizer).__name__} cannot go on from a checkpoint: {why}; "
             "valid: state_dict() and load_state_dict() with all that a step depends on, or checkpoint.every=null"
         )
 
@@ -88,7 +86,7 @@ def _numbers(model: nn.Module) -> dict[str, float]:
     }
 
 
-def check_saved(make: MakeOptimizer, model: nn.Module, trial: Trial, saved: Checkpoint) -> None:
+def check_saved(optimizing: Optimizing, model: nn.Module, trial: Trial, saved: Checkpoint) -> None:
     """Refuse a checkpoint that the optimizer cannot go on from.
 
     Raises:
@@ -97,15 +95,16 @@ def check_saved(make: MakeOptimizer, model: nn.Module, trial: Trial, saved: Chec
     gradients = _gradients(model, trial)
     with leaving_no_trace():
         named = _copies(model)
-        fresh = make(list(named.values()))
+        fresh = optimizing.of(named)
         _step(fresh, named, gradients)
-        expected = {name: fresh.state[parameter] for name, parameter in named.items() if parameter in fresh.state}
+        state = fresh.optimizer.state
+        expected = {name: state[parameter] for name, parameter in fresh.named.items() if parameter in state}
         named = _copies(model)
-        optimizer = make(list(named.values()))
+        optimizer = optimizing.of(named)
         try:
-            restore_optimizer(optimizer, named.items(), saved)
-            for name, parameter in named.items():
-                _check_state(name, optimizer.state.get(parameter, {}), expected.get(name, {}))
+            optimizer.restore(saved)
+            for name, parameter in optimizer.named.items():
+                _check_state(name, optimizer.optimizer.state.get(parameter, {}), expected.get(name, {}))
             _step(optimizer, named, gradients)
         except ConfigError:
             raise
@@ -141,8 +140,9 @@ def _gradients(model: nn.Module, trial: Trial) -> dict[str, torch.Tensor | None]
     }
 
 
-def _step(optimizer: torch.optim.Optimizer, named: Named, gradients: dict[str, torch.Tensor | None]) -> None:
+def _step(optimizer: Optimized, named: Named, gradients: dict[str, torch.Tensor | None]) -> None:
     for name, parameter in named.items():
         gradient = gradients[name]
         parameter.grad = None if gradient is None else gradient.clone()
+    optimizer.pull()
     optimizer.step()

@@ -21,6 +21,8 @@ import torch
 from torch import nn
 
 from pipezoo.errors import ArgumentError, first_line
+from pipezoo.runtime.autocast import Autocast
+from pipezoo.runtime.optimizing import Optimizing
 from pipezoo.runtime.randomness import generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.stages import LossFunction
 from pipezoo.runtime.trees import LEAF
@@ -56,6 +58,7 @@ def try_out(
     split_backward: Collection[int] = (),
     inspect: Inspect | None = None,
     relay: bool = False,
+    autocast: Autocast = Autocast(),  # noqa: B008 - frozen
 ) -> Trial:
     """Run one microbatch forwards and backwards through copies of the stages.
 
@@ -70,8 +73,9 @@ def try_out(
     copied = copies(modules)
     with leaving_no_trace():
         before = generators()
-        ran, wiring = try_forward(modules, copied, example, relay)
-        value = _loss_of(ran[-1], target, loss)
+        with autocast():
+            ran, wiring = try_forward(modules, copied, example, relay)
+            value = _loss_of(ran[-1], target, loss)
         moved = generators_moved_since(before)
         if inspect is not None:
             for index in sorted(split_backward):
@@ -101,10 +105,8 @@ def _check_parameters(modules: Sequence[nn.Module], copied: Sequence[nn.Module])
             )
 
 
-def try_optimizer(
-    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], model: nn.Module, trial: Trial, may_draw: bool = True
-) -> torch.optim.Optimizer:
-    """Step an optimizer once, on copies with the gradients of the trial, and return it.
+def try_optimizer(optimizing: Optimizing, model: nn.Module, trial: Trial, may_draw: bool = True) -> None:
+    """Step an optimizer and the schedule of its learning rate, on copies with the gradients of the trial.
 
     Args:
         may_draw: random numbers, which nobody then compares.
@@ -114,12 +116,14 @@ def try_optimizer(
         ValueError: it cannot step without a closure, or draws random numbers.
         Exception: whatever else its step raises.
     """
-    learning = [
-        trial.copied[id(parameter)] if id(parameter) in trial.copied else nn.Parameter(parameter.detach().clone())
-        for parameter in model.parameters()
-        if parameter.requires_grad
-    ]
-    optimizer = make(learning)
+    copied = {
+        name: trial.copied[id(p)] if id(p) in trial.copied else nn.Parameter(p.detach().clone())
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+    optimized = optimizing.of(copied)
+    optimized.pull()
+    optimizer = optimized.optimizer
     for group in optimizer.param_groups:
         for name, value in group.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -139,7 +143,6 @@ def try_optimizer(
             raise ValueError(
                 "its step draws random numbers, other ones on each rank; valid: one that draws none, or verify=false"
             )
-    return optimizer
 
 
 def _backward(

@@ -9,7 +9,7 @@ The sums of tied parameters are those of ``tied_gradients.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +20,13 @@ from pipezoo.data.batch import Batch
 from pipezoo.runtime.draws import Draws, NoDraws
 from pipezoo.runtime.evaluation import NUMBER, Evaluation, on_one_device
 from pipezoo.runtime.feed import begin
-from pipezoo.runtime.microbatching import LossFunction, ScaledLoss, Tensors, microbatches, scaled, total
+from pipezoo.runtime.microbatching import ScaledLoss, Tensors, microbatches, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.restore import restore_optimizer
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.schedule.action import Op
 from pipezoo.verify.compare import Difference, compare
+from pipezoo.verify.one_device_step import OneDeviceStep, Values
 from pipezoo.verify.tied_gradients import TiedGradients
-
-Values = dict[str, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class Reference:
         last: parameters and buffers after the last step.
         numbers: of each step, what it came to besides, by name: ``grad_norm``.
         tied_parameters: in each step, how far the gradient of each tied parameter is from the sum of its stages' parts.
+        averages: the moving averages of what the optimizer moves, by name, where somebody asks for them.
     """
 
     losses: list[list[float]]
@@ -48,52 +47,60 @@ class Reference:
     last: Values
     numbers: list[dict[str, float]]
     tied_parameters: list[Difference]
+    averages: dict[str, torch.Tensor]
 
 
 def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Reference:
     """Train a fresh model; ``beat(step)`` is called before each step."""
-    device = pipeline.rank_device(0)
+    device, recipe = pipeline.rank_device(0), pipeline.recipe
     model = pipeline.fresh_model().to(device)
     loss = scaled(pipeline.loss.to(device), pipeline.schedule.num_microbatches)
-    optimizer = pipeline.optimizer([p for p in model.parameters() if p.requires_grad])
-    if pipeline.saved is not None:
-        restore_optimizer(optimizer, model.named_parameters(), pipeline.saved)
+    device_step = OneDeviceStep(pipeline, model, device)
     groups = _accumulation_orders(pipeline, model)
+
+    def loss_of(index: int) -> torch.Tensor:
+        *inputs, target = cut[index]
+        with pipeline.autocast():
+            return loss(model(*inputs), target)
+
     forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
     draws = pipeline.drawing.in_model(pipeline.seed, model, pipeline.loss) if pipeline.drawing else NoDraws()
     shares = TiedGradients(pipeline, device)
-    history, gradients, tied_parameters = [], {}, []
+    history, tied_parameters = [], []
+    gradients: Values = {}
     numbers: list[dict[str, float]] = []
     begin(pipeline.batch)
     for step in pipeline.steps_to_do:
         beat(step)
-        optimizer.zero_grad(set_to_none=True)
+        if step % recipe.accumulate == 0:
+            device_step.begin()
+            shares.begin()
         inputs, target = batch_on(device, pipeline, model, step)
         cut = microbatches((*inputs, target), pipeline.schedule.num_microbatches)
         draws.step = step
-        with loss.batch(target):
-            tied = shares.gradients(model, cut, loss, step)
-            losses = _backward(model, loss, cut, forwards, groups, draws)
+        with loss.batch(target, device_step.loss_factor):
+            tied = shares.gradients(model, cut, loss, step, device_step.end_of)
+            losses = _backward(loss_of, device_step.end_of, forwards, groups, draws)
         history.append([value.item() for value in (*losses, total(losses))])
-        if step == pipeline.steps_to_do.start:
-            gradients = {
-                n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters() if p.requires_grad
-            }
-        parameters = dict(model.named_parameters())
-        for name, gradient in tied.items():
-            tied_parameters.append(
-                compare(f"gradient of {name} in step {step}, by stages", None, gradient, parameters[name].grad)
-            )
-            parameters[name].grad = gradient
         numbers.append({})
-        if pipeline.recipe.clip is not None:
-            norm = nn.utils.clip_grad_norm_(model.parameters(), pipeline.recipe.clip, foreach=False)
-            numbers[-1]["grad_norm"] = norm.item()
-        optimizer.step()
+        if (step + 1) % recipe.accumulate == 0:
+            tied_parameters += _take(tied, model, step)
+            moved_by = device_step.finish(numbers[-1])
+            gradients = gradients or moved_by
         if pipeline.evaluation is not None and pipeline.evaluation.follows(step):
             numbers[-1][NUMBER] = _evaluate(pipeline, pipeline.evaluation, device, model, loss)
     last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    return Reference(history, gradients, last, numbers, tied_parameters)
+    return Reference(history, gradients, last, numbers, tied_parameters, device_step.averages)
+
+
+def _take(tied: dict[str, torch.Tensor], model: nn.Module, step: int) -> list[Difference]:
+    """Give tied parameters the sums of the pipeline; how far each is from that of the unsplit model."""
+    found, parameters = [], dict(model.named_parameters())
+    for name, gradient in tied.items():
+        title = f"gradient of {name} in step {step}, by stages"
+        found.append(compare(title, None, gradient, parameters[name].grad))
+        parameters[name].grad = gradient
+    return found
 
 
 def _evaluate(
@@ -102,7 +109,8 @@ def _evaluate(
     def batch(number: int) -> tuple[Tensors, torch.Tensor]:
         return _on(device, pipeline, model, evaluation.batch(number))
 
-    return on_one_device(evaluation, model, loss, pipeline.schedule.num_microbatches, batch)
+    with pipeline.autocast():
+        return on_one_device(evaluation, model, loss, pipeline.schedule.num_microbatches, batch)
 
 
 def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:
@@ -119,30 +127,31 @@ def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[lis
 
 
 def _backward(
-    model: nn.Module,
-    loss: LossFunction,
-    cut: Sequence[Tensors],
+    loss_of: Callable[[int], torch.Tensor],
+    end_of: Callable[[torch.Tensor], torch.Tensor],
     forwards: list[int],
     groups: list[tuple[list[int], list[nn.Parameter]]],
     draws: Draws | NoDraws,
 ) -> list[torch.Tensor]:
     """All microbatches forwards and backwards, each with its random numbers; the scaled losses by microbatch."""
+    losses, ends = {}, {}
 
-    def forward(index: int) -> torch.Tensor:
+    def forward(index: int) -> None:
         with draws.at(index):
-            return loss(model(*cut[index][:-1]), cut[index][-1])
+            losses[index] = loss_of(index)
+        ends[index] = end_of(losses[index])
 
     def backward(index: int, **more: Any) -> None:
         with draws.again(index):
-            losses[index].backward(**more)  # type: ignore[no-untyped-call]
+            ends[index].backward(**more)  # type: ignore[no-untyped-call]
 
     if [order for order, _ in groups] == [forwards]:
-        losses = {}
         for index in forwards:
-            losses[index] = forward(index)
+            forward(index)
             backward(index)
     else:
-        losses = {index: forward(index) for index in forwards}
+        for index in forwards:
+            forward(index)
         for number, (order, parameters) in enumerate(groups, start=1):
             for index in order:
                 backward(index, inputs=parameters, retain_graph=number < len(groups))

@@ -12,7 +12,7 @@ the sum was found close to the unsplit model's. To tell the shares apart, each s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -37,20 +37,37 @@ class TiedGradients:
         if pipeline.drawing is not None:
             self._draws = pipeline.drawing.in_stages(pipeline.seed, self._untied, pipeline.loss)
 
+        self._sums: list[dict[str, torch.Tensor]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Before the first step whose gradients add up."""
+        self._sums = [{} for _ in range(self._pipeline.num_processes)]
+
     def gradients(
-        self, model: nn.Module, cut: Sequence[Tensors], loss: LossFunction, step: int
+        self,
+        model: nn.Module,
+        cut: Sequence[Tensors],
+        loss: LossFunction,
+        step: int,
+        end_of: Callable[[torch.Tensor], torch.Tensor],
     ) -> dict[str, torch.Tensor]:
-        """The gradient of every tied parameter that is used, by its name, for these microbatches of a step and the
-        values in ``model``."""
+        """The gradient of every tied parameter that is used, by its name, for the values in ``model`` and these
+        microbatches of a step, added to those of the steps before.
+
+        Args:
+            end_of: what the backward of a loss begins at.
+        """
         if not self._holders:
             return {}
         self._load(model)
         if self._draws is not None:
             self._draws.begin_step(step)
-        losses = [self._loss(microbatch, loss, *tensors) for microbatch, tensors in enumerate(cut)]
-        of_processes = [self._sums_of(process, losses) for process in range(self._pipeline.num_processes)]
-        used = [name for name in self._holders if any(name in sums for sums in of_processes)]
-        return {name: total(self._by_process(name, of_processes)) for name in used}
+        ends = [end_of(self._loss(microbatch, loss, *tensors)) for microbatch, tensors in enumerate(cut)]
+        for process, sums in enumerate(self._sums):
+            self._add(process, ends, sums)
+        used = [name for name in self._holders if any(name in sums for sums in self._sums)]
+        return {name: total(self._by_process(name, self._sums)) for name in used}
 
     def _by_process(self, name: str, of_processes: Sequence[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
         """What each holder has of a gradient; zeros where its stages did not use the parameter."""
@@ -68,16 +85,16 @@ class TiedGradients:
 
     def _loss(self, microbatch: int, loss: LossFunction, *tensors: torch.Tensor) -> torch.Tensor:
         *inputs, target = tensors
-        if self._draws is None:
-            output = run_stages(self._untied, inputs)
-        else:
-            output = run_stages(self._draws.callables(self._untied, microbatch), inputs)
-        with self._draws.at(-1, microbatch) if self._draws is not None else nullcontext():
-            return loss(output, target)
+        with self._pipeline.autocast():
+            if self._draws is None:
+                output = run_stages(self._untied, inputs)
+            else:
+                output = run_stages(self._draws.callables(self._untied, microbatch), inputs)
+            with self._draws.at(-1, microbatch) if self._draws is not None else nullcontext():
+                return loss(output, target)
 
-    def _sums_of(self, process: int, losses: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What one process adds up, action after action, of what its stages use."""
-        sums: dict[str, torch.Tensor] = {}
+    def _add(self, process: int, losses: Sequence[torch.Tensor], sums: dict[str, torch.Tensor]) -> None:
+        """To ``sums`` what one process adds up, action after action, of what its stages use."""
         for action in self._pipeline.actions[process]:
             if action.op not in (Op.B, Op.W) or action.microbatch is None:
                 continue
@@ -91,7 +108,6 @@ class TiedGradients:
             for name, share in zip(own, shares, strict=True):
                 if share is not None:
                     sums[name] = share if name not in sums else sums[name] + share
-        return sums
 
     def _parameters(self, stage: int) -> dict[str, nn.Parameter]:
         names = self._pipeline.stages.names[stage]

@@ -24,10 +24,13 @@ import torch
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.supervisor.worker_channel import WorkerChannel
 from pipezoo.verify.compare import Difference, compare
-from pipezoo.verify.reference import Reference, Values, train_on_one_device
+from pipezoo.verify.one_device_step import Values
+from pipezoo.verify.reference import Reference, train_on_one_device
 from pipezoo.verify.whole_batch import WholeBatch, against_the_whole_batch
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+SKIPPED = "; every step had gradients beyond float16 and was skipped: more steps, or a smaller precision.start"
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,26 @@ def verify_run(
     if pipeline.evaluation is not None:  # it may have ended the training early
         pipeline = replace(pipeline, steps=pipeline.steps_to_do.start + len(losses))
     reference = train_on_one_device(pipeline, beat)
-    within = TOLERANCE[pipeline.dtype] if tolerance is None else tolerance
+    within = TOLERANCE[pipeline.autocast.dtype or pipeline.dtype] if tolerance is None else tolerance
     differences = list(_differences(pipeline, losses, numbers, reference))
     whole = against_the_whole_batch(pipeline, reference.gradients)
-    return compare_runs(differences, within, whole, reference.gradients).as_dict()
+    hint = "" if pipeline.precision.scaling is None else SKIPPED
+    return compare_runs(differences, within, whole, reference.gradients, hint).as_dict()
 
 
-def compare_runs(differences: list[Difference], tolerance: float, whole: WholeBatch, gradients: Values) -> Verdict:
-    """The verdict over all differences. ``tolerance`` never turns equal bits into a failure."""
+def compare_runs(
+    differences: list[Difference], tolerance: float, whole: WholeBatch, gradients: Values, hint: str = ""
+) -> Verdict:
+    """The verdict over all differences. ``tolerance`` never turns equal bits into a failure.
+
+    Args:
+        hint: why there may be no gradients, for the sentence that says so.
+    """
     worst = max((d.relative for d in differences), default=math.inf)
     beyond = [d for d in differences if not (d.bits_equal or d.relative <= tolerance)]
     failure = f"the pipeline does not compute what one device computes: {beyond[0]}" if beyond else None
     if not differences or not any(gradient is not None for gradient in gradients.values()):
-        failure = "nothing was verified: there is no gradient to compare"
+        failure = f"nothing was verified: there is no gradient to compare{hint}"
     elif not any(bool(gradient.any()) for gradient in gradients.values() if gradient is not None):
         failure = failure or "nothing was verified: every gradient of the first step is zero"
     elif whole.lie is not None:
@@ -125,12 +135,14 @@ def _differences(
     ]
     besides = list(_numbers(pipeline, numbers, reference))
     yield from by_step[:1]
-    yield from _values(pipeline, "first", f"gradient of {{}} in step {pipeline.steps_to_do.start}", reference.gradients)
+    first = pipeline.steps_to_do.start + pipeline.recipe.accumulate - 1
+    yield from _values(pipeline, "first", f"gradient of {{}} in step {first}", reference.gradients)
     yield from reference.tied_parameters
     yield from besides[0] if besides else ()
     for at in range(1, len(by_step)):
         yield by_step[at]
         yield from besides[at] if at < len(besides) else ()
+    yield from _averages(pipeline, reference)
     yield from _values(pipeline, "last", f"{{}} after step {pipeline.steps - 1}", reference.last)
 
 
@@ -141,6 +153,15 @@ def _numbers(
     for step, found, expected in zip(pipeline.steps_to_do, ours, reference.numbers, strict=False):
         pairs = ((name, found.get(name), value) for name, value in expected.items())
         yield [compare(f"{name} of step {step}", None, _number(mine), _number(value)) for name, mine, value in pairs]
+
+
+def _averages(pipeline: Pipeline, reference: Reference) -> Iterator[Difference]:
+    """The moving averages of every rank, where they are kept."""
+    for rank in range(pipeline.num_processes if reference.averages else 0):
+        (ours,) = pipeline.load(f"average{rank}.pt").values()
+        own = {name for stage in pipeline.stages_of(rank) for name in pipeline.stages.parameters(stage)}
+        for name in (name for name in reference.averages if name in own):
+            yield compare(f"average of {name}", None, ours.get(name), reference.averages[name])
 
 
 def _number(value: float | None) -> torch.Tensor | None:

@@ -12,6 +12,8 @@ import torch
 
 from pipezoo.data.regression import batches
 from pipezoo.executors.native import native
+from pipezoo.experiment.precision import Precision
+from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
@@ -62,6 +64,7 @@ def build_pipeline(
         batch.target[:ROWS].to(dtype),
         scaled(loss, schedule.num_microbatches),
         relay=executor.relays or schedule.has_messages,
+        autocast=Autocast.of(changes.get("precision", Precision()), "cpu"),
     ).wiring
     pipeline = Pipeline(
         stages=Stages.of(whole, modules, wiring),

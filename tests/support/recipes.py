@@ -67,4 +67,5 @@ def trained(folder: Path, order: str, **changes: Any) -> Trained:
     """:class:`Normed`, trained by the order of this name; ``changes`` are fields of its pipeline."""
     scratch = Path(tempfile.mkdtemp(dir=folder))
     schedule, places = placed(order, scratch)
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # imports what each rank would import for itself
     return train(build_pipeline(scratch, **{"model": Normed, "schedule": schedule, **places, **changes}))

@@ -15,6 +15,7 @@ from torch import nn
 from pipezoo.errors import VerificationError
 from pipezoo.models import ModelWithParamAlias, MultiMLP, MultiMLPWithDw
 from pipezoo.runtime import rank as rank_module
+from pipezoo.runtime.microbatching import ScaledLoss
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
@@ -167,10 +168,11 @@ def with_swapped_sends(pipeline: Pipeline) -> Pipeline:
 
 
 def scale_twice(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    right = rank_module.scaled
-    monkeypatch.setattr(
-        rank_module, "scaled", lambda loss, num: lambda output, target: right(loss, num)(output, target) / num
-    )
+    class Twice(ScaledLoss):
+        def __call__(self, output: Any, target: torch.Tensor) -> torch.Tensor:
+            return super().__call__(output, target) / 3
+
+    monkeypatch.setattr(rank_module, "scaled", Twice)
     return pipeline
 
 

@@ -1,0 +1,44 @@
+"""The exponential moving average of what an optimizer moves, kept by each rank for its own parameters.
+
+after the first update    average = value
+after each other one      average = decay * average + (1 - decay) * value
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from pipezoo.runtime.optimizer_state import copied
+
+
+class MovingAverage:
+    """Averages by name.
+
+    Args:
+        decay: share that is kept in each update.
+        values: what is averaged; read anew in each update.
+    """
+
+    def __init__(self, decay: float, values: Mapping[str, torch.Tensor]) -> None:
+        self._decay, self._values = decay, values
+        self.averages: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the values as they are now."""
+        if not self.averages:
+            self.averages = {name: value.detach().clone() for name, value in self._values.items()}
+            return
+        for name, average in self.averages.items():
+            average.lerp_(self._values[name], 1 - self._decay)
+
+    def capture(self) -> dict[str, torch.Tensor]:
+        return {name: copied(average) for name, average in self.averages.items()}
+
+    def restore(self, averages: Mapping[str, torch.Tensor]) -> None:
+        """Those of the own parameters, of the averages of all."""
+        self.averages = {
+            name: averages[name].to(value.device, copy=True) for name, value in self._values.items() if name in averages
+        }

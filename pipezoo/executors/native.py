@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from pipezoo.executors.deferred_weights import Deferred
 from pipezoo.executors.skips import crossings
-from pipezoo.executors.split_backward import Later, input_gradient, weight_gradient
+from pipezoo.executors.split_backward import input_gradient, weight_gradient
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.autograd_engine import run_backward
@@ -40,6 +41,9 @@ class StageSlots:
         self.stage, self.loss, self.index = stage, program.loss, stage.index
         self.input_learns = [like.requires_grad for like in stage.inputs]
         self.output_learns = [like.requires_grad for like in stage.outputs]
+        self.deferred = Deferred.of(stage.module) if stage.defers else None
+        self.input_gradient_of = self.deferred.input_gradient if self.deferred else input_gradient
+        self.weight_gradient_of = self.deferred.weight_gradient if self.deferred else weight_gradient
         self.recorder: Recorder = NoRecorder()
         self.meter: ActivationMeter | None = None
         self.is_last = stage.index == program.num_stages - 1
@@ -53,7 +57,7 @@ class StageSlots:
         self.outputs: list[Any] = [None] * size
         self.grads: list[Any] = [None] * size
         self.input_grads: list[Any] = [None] * size
-        self.later: list[list[Later]] = [[] for _ in range(size)]
+        self.later: list[list[Any]] = [[] for _ in range(size)]
         self.targets: list[Any] = [None] * size
         self.losses: list[Any] = [None] * size
 
@@ -84,15 +88,33 @@ class StageSlots:
             self.ends[mb] = [out for out, learns in zip(outputs, self.output_learns, strict=True) if learns]
             (self.outputs if self.after is None else self.after.inputs)[mb] = outputs
 
+    def call(self, op: Op, mb: int) -> Callable[[], None]:
+        """What an action does, as a call without arguments."""
+        run = {
+            Op.F: self.forward,
+            Op.B: self.backward,
+            Op.I: self.input_gradient,
+            Op.W: self.weight_gradient,
+            Op.SEND_F: self.send_forward,
+            Op.RECV_F: self.receive_forward,
+            Op.SEND_B: self.send_backward,
+            Op.RECV_B: self.receive_backward,
+        }[op]
+        return partial(run, mb)
+
     def backward(self, mb: int) -> None:
         """B: the gradients of parameters and of what arrived."""
         ends, grads, leaves = self._graph(mb)
         began = self.recorder.begin()
-        if ends:
+        found: list[torch.Tensor | None] | None = None
+        if self.deferred is not None:
+            found, later = self.deferred.input_gradient(ends, grads, leaves)
+            self.deferred.weight_gradient(later)
+        elif ends:
             run_backward(ends, grads)
         if self.stage.weight_gradient is not None:
             self.stage.weight_gradient()
-        self._hand_back([leaf.grad for leaf in leaves], leaves, mb)
+        self._hand_back([leaf.grad for leaf in leaves] if found is None else found, leaves, mb)
         self.recorder.end(self.index, Op.B, mb, began)
 
     def input_gradient(self, mb: int) -> None:
@@ -101,9 +123,9 @@ class StageSlots:
         began = self.recorder.begin()
         if self.stage.weight_gradient is not None:
             run_backward(ends, grads)
-            found: list[torch.Tensor | None] = [leaf.grad for leaf in leaves]
+            found = [leaf.grad for leaf in leaves]
         else:
-            found, self.later[mb] = input_gradient(ends, grads, leaves)
+            found, self.later[mb] = self.input_gradient_of(ends, grads, leaves)
         self._hand_back(found, leaves, mb)
         self.recorder.end(self.index, Op.I, mb, began)
 
@@ -113,7 +135,7 @@ class StageSlots:
         if self.stage.weight_gradient is not None:
             self.stage.weight_gradient()
         else:
-            weight_gradient(self.later[mb])
+            self.weight_gradient_of(self.later[mb])
         self.recorder.end(self.index, Op.W, mb, began)
 
     def _graph(self, mb: int) -> tuple[list[torch.Tensor], list[torch.Tensor | None], list[torch.Tensor]]:
@@ -176,6 +198,7 @@ class Native:
 
     transport_name: str = "auto"
     relays: ClassVar[bool] = False
+    defers: ClassVar[bool] = True
 
     def inspect(
         self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]
@@ -220,19 +243,10 @@ class NativeRank:
             if action.op == Op.REDUCE_GRAD:  # tied parameters are summed by the rank, once all of its stages are done
                 calls.append(_nothing)
                 continue
-            slots, crossing = self._slots[action.stage], self._crossings.get(action.stage)
-            run = {
-                Op.F: slots.forward,
-                Op.B: slots.backward,
-                Op.I: slots.input_gradient,
-                Op.W: slots.weight_gradient,
-                Op.SEND_F: slots.send_forward,
-                Op.RECV_F: slots.receive_forward,
-                Op.SEND_B: slots.send_backward,
-                Op.RECV_B: slots.receive_backward,
-            }[action.op]
             assert action.microbatch is not None
-            call: Callable[[], None] = partial(run, action.microbatch) if crossing is None else crossing.call(action)
+            crossing = self._crossings.get(action.stage)
+            slots = self._slots[action.stage]
+            call = slots.call(action.op, action.microbatch) if crossing is None else crossing.call(action)
             if program.draws is not None and action.op in COMPUTE:
                 call = program.draws.around(call, action.op, action.stage, action.microbatch)
             calls.append(call)

@@ -26,6 +26,7 @@ class TorchPipelining:
     """
 
     relays = True
+    defers = False
 
     def inspect(
         self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]

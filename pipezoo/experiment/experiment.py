@@ -19,7 +19,7 @@ WORDS = {
     "task": TASKS,
     "dtype": ("float32", "float64", "bfloat16"),
     "device": ("cpu", "cuda"),
-    "weight_grad": ("autograd", "module"),
+    "weight_grad": ("autograd", "deferred", "module"),
     "on_nonfinite": ("stop", "warn", "ignore"),
 }
 COUNTS = {"stages": "num_stages", "ranks": "num_ranks", "microbatches": "num_microbatches"}  # key: field
@@ -58,7 +58,8 @@ class Experiment:
         launch: how ranks run; a :class:`Launch`, such as :class:`pipezoo.launch.Processes`.
         steps: optimizer steps.
         tolerance: largest relative difference that counts as *close*; None: by dtype.
-        weight_grad: who splits the backward into halves, ``autograd`` or the model itself (``module``).
+        weight_grad: who splits the backward into halves, ``autograd``, the executor (``deferred``), or the
+            model itself (``module``).
         record_steps: how many of the last steps are recorded in the timeline.
         lr_schedule: of the learning rate, called with ``optimizer=`` and, where it takes them, ``updates=``; or None.
         precision: in which dtypes it computes.

@@ -17,5 +17,20 @@ def _run(ends: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None])
     _engine.run_backward(tuple(ends), tuple(given), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
+def gradients_of(
+    inputs: Sequence[torch.Tensor], ends: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]
+) -> Sequence[torch.Tensor | None]:
+    """The gradients of ``inputs``, None where nothing leads to one; frees the graph, and adds nothing to ``.grad``."""
+    if not inputs or not ends:
+        return [None] * len(inputs)
+    if _engine is None:
+        return torch.autograd.grad(ends, inputs, gradients, allow_unused=True)
+    given = tuple(torch.ones_like(end) if grad is None else grad for end, grad in zip(ends, gradients, strict=True))
+    found: Sequence[torch.Tensor | None] = _engine.run_backward(
+        tuple(ends), given, False, False, tuple(inputs), allow_unreachable=True, accumulate_grad=False
+    )
+    return found
+
+
 run_backward = _run if _engine is not None else torch.autograd.backward
 """Add to ``.grad`` of every leaf behind ``ends``, and free the graph. A gradient of None: the end is a scalar loss."""

@@ -107,6 +107,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         threads=experiment.launch.threads_of(num_processes, num_cores()),
         record_steps=experiment.launch.recorded_steps(experiment.record_steps, experiment.steps),
         own_weight_gradient=experiment.weight_grad == "module",
+        defers=experiment.weight_grad == "deferred",
         verify=experiment.verify,
         on_nonfinite=experiment.on_nonfinite,
         timeout=min(LONGEST, max(experiment.launch.first_step_timeout, experiment.launch.step_timeout) + 60.0),
@@ -372,6 +373,11 @@ def _check_precision(experiment: Experiment) -> None:
 
 
 def _check_weight_gradient(experiment: Experiment, stages: Stages, schedule: Schedule) -> None:
+    if experiment.weight_grad == "deferred" and not experiment.executor().defers:
+        raise ConfigError(
+            f"weight_grad=deferred: executor={experiment.executor_name} splits backwards in its own way; "
+            "valid: executor=native, or weight_grad=autograd"
+        )
     if experiment.weight_grad != "module":
         return
     for index, module in enumerate(stages.modules):

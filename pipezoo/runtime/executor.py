@@ -29,6 +29,7 @@ class RankStage:
         index: its place in the pipeline.
         inputs, outputs: examples of one microbatch, without memory, with the ``requires_grad`` they will have.
         weight_gradient: what W runs in place of autograd's (``compute_dW`` of the stage), or None.
+        defers: whether I keeps what the products of layers need, and W runs them.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class RankStage:
     inputs: Tensors
     outputs: Tensors
     weight_gradient: Callable[[], None] | None = None
+    defers: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pipezoo.runtime.optimizing import MakeSchedule, Optimizing, no_schedule
 from pipezoo.runtime.parameter_groups import places_of
 from pipezoo.runtime.stages import Stages
 from pipezoo.runtime.transport import Transport
-from pipezoo.schedule.action import Action
+from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
 
@@ -54,6 +54,7 @@ class Pipeline:
         leaves_weights: whether ranks leave their parameters and buffers after the last step, verified or not.
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
+        defers: the executor keeps what the weight gradients of layers need, and runs their products in W.
         identity: what all ranks must agree on: config and schedule, hashed.
         emulated: what actions take, whatever they compute (:mod:`pipezoo.runtime.emulation`); None: what they take.
         fault: what happens to a rank on purpose, if anything.
@@ -101,6 +102,7 @@ class Pipeline:
     leaves_weights: bool = False
     evaluation: Evaluation | None = None
     eval_transport: Transport | None = None
+    defers: bool = False
 
     @property
     def steps_to_do(self) -> range:
@@ -156,6 +158,11 @@ class Pipeline:
     def stages_of(self, rank: int) -> list[int]:
         return [stage for stage, owner in enumerate(self.stage_to_rank) if owner == rank]
 
+    def defers_on(self, stage: int) -> bool:
+        """Whether W of this stage runs products that I has put down."""
+        learns = any(like.requires_grad for like in self.stages.wiring.stages[stage].inputs)
+        return self.defers and learns and bool(self.schedule.microbatches_in_order(stage, Op.I))
+
     def file(self, name: str) -> Path:
         return self.scratch / name
 
@@ -168,8 +175,13 @@ class Executor(Protocol):
     """A way to execute a pipeline, made before its ranks are.
 
     Args:
-        relays: whether its stages exchange values with their neighbours alone, so that skips go through all between.
+        defers: bool  # whether it can run W as products of layers
+    defers: whether it can keep what the weight gradients of layers need, and run their products in W.
+    relays: whether its stages exchange values with their neighbours alone, so that skips go through all between.
     """
+
+    @property
+    def defers(self) -> bool: ...
 
     @property
     def relays(self) -> bool: ...

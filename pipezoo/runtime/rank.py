@@ -347,7 +347,7 @@ def _stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
         module.toggle()  # type: ignore[operator]
         weight_gradient = module.compute_dW
     plan = pipeline.stages.wiring.stages[index]
-    return RankStage(module, index, plan.inputs, plan.outputs, weight_gradient)  # type: ignore[arg-type]
+    return RankStage(module, index, plan.inputs, plan.outputs, weight_gradient, pipeline.defers_on(index))  # type: ignore[arg-type]
 
 
 def _wired(pipeline: Pipeline, stage: RankStage, wiring: Wiring) -> RankStage:

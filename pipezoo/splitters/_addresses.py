@@ -21,12 +21,10 @@ def write_addresses(model: nn.Module) -> None:
 
 def addresses(stage: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules of `stage` with their addresses; modules that are none of the model's are left out."""
-    traced = getattr(stage, "addresses_in_model", None)
-    if callable(traced):
-        yield from traced()
-        return
     for module in stage.modules():
-        if ADDRESS in vars(module):
+        if callable(traced := getattr(module, "addresses_in_model", None)):
+            yield from traced()
+        elif ADDRESS in vars(module):
             yield vars(module)[ADDRESS], module
 
 

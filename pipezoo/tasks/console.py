@@ -42,6 +42,8 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
         print_line(
             f"random    {_drawn(pipeline.drawing.modules)} by counter: the same for every split, schedule and launch"
         )
+    if pipeline.defers:
+        print_line(f"weights   {_deferred(pipeline, experiment.schedule_name)}")
     emulated = "" if pipeline.emulated is None else f"cost={experiment.cost.choice}"
     machine = Machine(
         sizes.num_ranks,
@@ -54,6 +56,14 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
     )
     steps = f"{experiment.steps} steps of {experiment.optimizer_name}, executor={experiment.executor_name}"
     print_line(f"launch    {experiment.launch.describe(machine)}; {steps}")
+
+
+def _deferred(pipeline: Pipeline, schedule: str) -> str:
+    """Where W runs products of layers. The first stage has no input gradient, and all of its backward in W."""
+    split = [stage for stage in range(pipeline.stages.num_stages) if pipeline.defers_on(stage)]
+    if not split:
+        return f"nothing is deferred: schedule={schedule} splits no backward of a stage that hands a gradient back"
+    return f"products of layers run in W, on {len(split)} of {count(pipeline.stages.num_stages, 'stage')}"
 
 
 def _drawn(modules: Sequence[tuple[str, str]]) -> str:

@@ -31,7 +31,7 @@ COUNTS = {
     "steps": st.integers(1, 3),
 }
 OTHERS = {
-    "weight_grad": ["autograd", "module"],
+    "weight_grad": ["autograd", "deferred", "module"],
     "dtype": ["float32", "float64", "bfloat16", "float16"],
     "tolerance": ["0", "1e-300", "0.1", "null"],
     "on_nonfinite": ["stop", "warn", "ignore"],

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipezoo.data.batch import Batch
 from pipezoo.errors import MISSING, ArgumentError
+from pipezoo.runtime.trees import check_leaf, flatten, map_tensors
 from pipezoo.validators import check_int
 
 FORMS = "a pair (input, target), an iterable of pairs, a pipezoo.Batch, or a function of the step that returns one"
@@ -92,15 +93,20 @@ def as_batch(given: Any, name: str = "batch") -> Batch:
         args = () if kwargs else (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     else:
         raise ArgumentError(name, MISSING, f"is {_kind(given)}", "a pair (input, target), where target is a tensor")
-    for value in (*args, *kwargs.values(), target):
+    if not isinstance(target, Tensor):
+        raise ArgumentError(name, MISSING, f"holds {_kind(target)} as its target, which is a tensor")
+    for value in (*flatten((args, kwargs))[0], target):
+        try:
+            check_leaf(value)
+        except ValueError as error:
+            raise ArgumentError(name, MISSING, f"holds an input that is none: {error}") from None
         if not isinstance(value, Tensor):
-            why = f"holds {_kind(value)}; inputs are a tensor, a tuple of tensors or a dict of tensors, target a tensor"
-            raise ArgumentError(name, MISSING, why)
+            continue
         if not value.dim() or len(value) != len(target):
             why = f"a tensor of shape {tuple(value.shape)} has not the {len(target)} rows of the target"
             raise ArgumentError(name, MISSING, why)
-    args = tuple(value.detach().cpu() for value in args)
-    return Batch(args, {key: value.detach().cpu() for key, value in kwargs.items()}, target.detach().cpu())
+    args, kwargs = map_tensors(lambda tensor: tensor.detach().cpu(), (args, kwargs))
+    return Batch(args, kwargs, target.detach().cpu())
 
 
 def _is_pair(given: Any) -> bool:

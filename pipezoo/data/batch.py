@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +12,13 @@ from pipezoo.validators import check_int
 
 
 class Batch(NamedTuple):
-    """One step's input and target; every tensor has one row per sample, and floats are float32."""
+    """One step's inputs and target; every tensor has one row per sample, and floats are float32.
 
-    args: tuple[Tensor, ...]
-    kwargs: dict[str, Tensor]
+    Inputs are tensors, None, plain values that are the same in every step, or containers of these.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     target: Tensor
 
 

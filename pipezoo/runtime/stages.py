@@ -9,7 +9,6 @@ The wiring is the static metadata that every message is received with; ``try_out
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
+from pipezoo.runtime.given_inputs import tensors_given
 from pipezoo.runtime.wiring import Wiring
 
 Tensors = tuple[torch.Tensor, ...]
@@ -108,37 +108,18 @@ def make_model(build: Callable[[], nn.Module], seed: int, dtype: torch.dtype) ->
 
 
 def inputs_of(model: nn.Module, batch: Batch, dtype: torch.dtype) -> Tensors:
-    """The model's inputs in the order of its ``forward``, floats in ``dtype``.
+    """The tensors among the model's inputs in the order of its ``forward``, floats in ``dtype``.
 
-    torch hands keyword inputs to every stage of a rank, so there are none: each is bound to its position here.
+    torch hands keyword inputs to every stage of a rank, so there are none: each is bound to its position here, and what
+    is no tensor is bound to the model (:mod:`pipezoo.runtime.given_inputs`).
 
     Raises:
         ValueError: ``forward`` does not take these inputs.
     """
-    try:
-        bound = inspect.signature(model.forward).bind(*batch.args, **batch.kwargs)
-    except TypeError as error:
-        raise ValueError(f"the data does not fit {type(model).__name__}.forward: {error}") from None
-    if bound.kwargs:
-        raise ValueError(_why_by_keyword(model, list(bound.kwargs)))
-    for index, value in enumerate(bound.args):
-        if not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"input {index} of {type(model).__name__}.forward is {type(value).__name__}; "
-                "valid: tensors, or nothing where forward has a default"
-            )
-    return tuple(to_dtype(tensor, dtype) for tensor in bound.args)
-
-
-def _why_by_keyword(model: nn.Module, names: list[str]) -> str:
-    """Why these inputs cannot be handed over by position."""
-    forward, parameters = f"{type(model).__name__}.forward", inspect.signature(model.forward).parameters
-    if parameters.get(names[0]) is None or parameters[names[0]].kind is inspect.Parameter.KEYWORD_ONLY:
-        return f"{forward} takes {', '.join(names)} by keyword only; make it positional"
-    before = list(parameters)[: list(parameters).index(names[0])]
-    return (
-        f"{forward} takes {', '.join(before)} before {names[0]}, and the data leaves one of them out; give it as well"
-    )
+    tensors = tensors_given(model, batch)
+    if not tensors:
+        raise ValueError(f"the data gives {type(model).__name__}.forward no tensor")
+    return tuple(to_dtype(tensor, dtype) for tensor in tensors)
 
 
 def to_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from pipezoo.executors import native as native_module
+from pipezoo.executors.native import StageSlots
 from pipezoo.runtime import rank as rank_module
 from pipezoo.runtime.action_timer import HostRecorder, NoRecorder
 from pipezoo.runtime.executor import RankExecutor
@@ -141,11 +141,17 @@ def test_a_message_is_one_copy_and_one_post(pipeline: Callable[..., Pipeline], m
     assert copies == [torch.Size([ROWS, WIDTH])] * 16
 
 
-def test_what_arrives_is_used_where_it_lies(pipeline: Callable[..., Pipeline]) -> None:
-    two = Two(pipeline, 4, virtual=False)
+def test_what_arrives_is_used_where_it_lies(pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    stage: nn.Module = two.ranks[1]._slots[1].stage.module  # type: ignore[attr-defined]
-    stage.register_forward_pre_hook(lambda module, given: seen.append(given[0].data_ptr()))
+    right = StageSlots._compute
+
+    def compute(slots: StageSlots, received: list[torch.Tensor], mb: int) -> None:
+        if slots.index == 1:
+            seen.append(received[0].data_ptr())
+        right(slots, received, mb)
+
+    monkeypatch.setattr(StageSlots, "_compute", compute)
+    two = Two(pipeline, 4, virtual=False)
     for _ in range(4):
         two.step()
     assert seen[:8] == seen[8:], "the same eight places, two for each microbatch, again and again"

@@ -42,6 +42,27 @@ def test_a_run_ends_as_it_must_when_a_rank(tmp_path: Path, row: Row, ranks: int)
         )  # type: ignore[index]
 
 
+MESSAGES = ("executor.transport=distributed", "executor=torch")  # other ways than the default, shared memory
+ENDS_OF_A_PEER = {
+    "raises in a backward",
+    "is killed by SIGKILL",
+    "is halted (SIGSTOP)",
+    "waits for ever",
+    "never joins the others",
+}
+OF_A_PEER = [row for row in ROWS if row.what in ENDS_OF_A_PEER]
+
+
+@pytest.mark.parametrize("messages", MESSAGES)
+@pytest.mark.parametrize("row", OF_A_PEER, ids=lambda row: row.what.replace(" ", "-"))
+def test_it_ends_alike_whatever_carries_messages(tmp_path: Path, row: Row, messages: str) -> None:
+    ended = command(tmp_path, *row.typed(2), messages).wait()
+    ended.gone_after(0.5)
+    assert (ended.code, len(ended.err.splitlines())) == (row.code, 1), ended.err
+    assert re.search(row.line.format(last=1), ended.err.strip()), ended.err
+    assert (seconds_after(ended) or 0.0) < (DEADLINE + 2.0 if row.hangs else FAST) + LOADED
+
+
 def test_the_log_has_the_traceback_the_follow_up_errors_and_the_stacks(tmp_path: Path) -> None:
     command(tmp_path, "stages=4", "fault=raise", "fault.rank=2", "fault.at=2B1").wait()
     log = (tmp_path / "run" / "ranks.log").read_text()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.matrix import CUTS, ROWS, SCHEDULES, Cell, is_verified, run_cell, table, words_of
+from benchmarks.matrix import CUTS, ROWS, run_cell, run_here, words_of
+from benchmarks.matrix_page import SCHEDULES, Cell, count, is_verified, table
 from pipezoo.experiment.registry import conf_dir
 
 MODELS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
@@ -90,23 +91,47 @@ def test_a_splitter_that_does_not_fit_says_which_one_does(tmp_path: Path, split:
     assert fits in result["error"]
 
 
-def test_the_table_shows_verdicts_and_numbers_its_reasons() -> None:
-    right = Cell((), True, {"status": "ok", "verified": "exact", "max_relative_difference": 0.0})
-    tied = Cell(("model.tied=true",), True, {"status": "ok", "verified": "close", "max_relative_difference": 2e-7})
-    refused = Cell((), False, {"status": "failed", "exit_code": 2, "error": "split=marked: no"})
-    cells = {("multi_mlp", "zbv"): right, ("gpt (tied)", "zbv"): tied, ("gpt", "zbv"): refused}
+EXACT = {"status": "ok", "verified": "exact", "max_relative_difference": 0.0}
+CLOSE = {"status": "ok", "verified": "close", "max_relative_difference": 2e-7}
+REFUSED = {"status": "failed", "exit_code": 2, "error": "split=marked: no"}
+STOPPED = {
+    "status": "failed",
+    "exit_code": 4,
+    "error": "rank 1 (stage 2, step 1, at 2W0): RuntimeError: no; more in x.log",
+}
+
+
+def test_the_table_shows_verdicts_and_below_it_what_the_other_executor_did_and_why() -> None:
+    cells = {
+        ("modules", "multi_mlp", "zbv", "native"): Cell((), True, EXACT),
+        ("modules", "multi_mlp", "zbv", "torch"): Cell((), True, EXACT),
+        ("modules", "gpt (tied)", "zbv", "native"): Cell(("model.tied=true",), True, CLOSE),
+        ("modules", "gpt (tied)", "zbv", "torch"): Cell(("model.tied=true",), True, STOPPED),
+        ("modules", "example_code", "1f1b", "native"): Cell((), False, REFUSED),
+    }
     assert table("modules", cells).splitlines() == [
         "## split=modules",
         "",
         "| | zbv |",
         "|---|---|",
         "| multi_mlp | exact |",
-        "| gpt | 1 |",
         "| gpt (tied) | close 2e-07 |",
         "",
-        "1. `split=marked: no`",
+        "* `executor=torch`, gpt (tied), zbv: stopped. `rank 1 (...): RuntimeError: no`",
+        "* example_code: refused. `split=marked: no`",
     ]
-    assert all(cell.is_right for cell in cells.values())
+    assert count(cells) == (
+        "`executor=native`: 2 cells: 1 exact, 1 close.\n"
+        "`executor=torch`: 2 cells: 1 exact, 1 stopped.\n"
+        "1 models do not fit a splitter."
+    )
+    assert all(cell.is_right for cell in cells.values() if cell.result != STOPPED)
+
+
+def test_a_cell_in_one_process_ends_as_the_command_does(tmp_path: Path) -> None:
+    words = words_of("dicts between stages", "modules", "zbv")
+    assert run_here(words, tmp_path / "a")["verified"] == "exact"
+    assert run_here(words_of("dicts between stages", "annotated", "zbv"), tmp_path / "b")["exit_code"] == 2
 
 
 @pytest.mark.parametrize(
@@ -125,7 +150,13 @@ def test_a_cell_that_is_not_as_it_should_be_is_wrong(applies: bool, result: dict
 
 def test_every_row_of_the_matrix_has_a_splitter_that_fits_it() -> None:
     assert {row for rows in CUTS.values() for row in rows} == set(ROWS)
-    assert words_of("gpt", "modules", "zbv")[-3:] == ("split=modules", "schedule=zbv", "steps=3")
+    assert words_of("gpt", "modules", "zbv")[4:] == (
+        "split=modules",
+        "schedule=zbv",
+        "executor=native",
+        "steps=2",
+        "launch=virtual",
+    )
 
 
 def ranks(schedule: str, count: int) -> list[str]:

@@ -43,6 +43,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "tracker": ("folder", "config"),
     "lr_schedule": ("optimizer",),
     "precision": (),
+    "profile": (),
 }  # that may have no option chosen
 NO_SCHEDULE = "pipezoo.lr_schedules.constant.none"
 FACTORIES = ("lr_schedule",)  # groups whose target may be a function, so that what it makes is looked at
@@ -55,6 +56,7 @@ NOT_NUMBERS = (
     "executor",
     "checkpoint",
     "eval",
+    "profile",
     "cost",
     "plan",
     "verify",
@@ -124,6 +126,8 @@ def build(resolved: ResolvedConfig) -> Experiment:
     }
     if "eval" in components:
         values["eval"] = components.pop("eval")()
+    if "profile" in components:
+        values["profile"] = components.pop("profile")()
     values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports, "trackers": trackers}
     experiment = Experiment(**values)
     for component in (components["schedule"], components["cost"], *exports, *trackers):

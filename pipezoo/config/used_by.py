@@ -23,7 +23,7 @@ USED_BY: dict[str, tuple[tuple[str, ...], str]] = {
     **dict.fromkeys(("data", "split", "loss", "optimizer", "batch_size", "seed"), (TRAINS + PLANS, MEASURED)),
     **dict.fromkeys(("launch", "executor", "dtype", "precision", "device", "weight_grad"), (TRAINS, MEASURED)),
     **dict.fromkeys(("steps", "resume", "tolerance", "on_nonfinite", "record_steps"), (TRAINS, "")),
-    **dict.fromkeys(("checkpoint", "eval", "fault", "lr_schedule", "tracker"), (TRAINS, "")),
+    **dict.fromkeys(("checkpoint", "eval", "fault", "lr_schedule", "tracker", "profile"), (TRAINS, "")),
     "verify": (("train",), ""),
     "cost": (COSTS, EMULATED),
     "plan": (PLANS, ""),

@@ -9,6 +9,7 @@ from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.evaluation import EvalOptions
 from pipezoo.experiment.precision import Precision
+from pipezoo.experiment.profile import ProfileOptions
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
 from pipezoo.results.result import Result
@@ -69,6 +70,7 @@ class Experiment:
         eval: what is evaluated on held-out batches, and when.
         resume: the folder of a run or of a checkpoint to go on from.
         weights: a file of weights that the model starts from; None: those of its constructor and the seed.
+        profile: the steps that torch's profiler looks at, and how; None: none.
         trackers: who is told of the training (``pipezoo/trackers/``), called with its folder and what runs.
         exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a spec of it.
         fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.fault_injection`), or None.
@@ -113,6 +115,7 @@ class Experiment:
     eval: EvalOptions = field(default_factory=EvalOptions)
     resume: str | None = None
     weights: str | None = None
+    profile: ProfileOptions | None = None
     fault: Any = None
     exports: tuple[Component, ...] = ()
     trackers: tuple[Component, ...] = ()

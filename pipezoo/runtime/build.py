@@ -29,6 +29,7 @@ from pipezoo.runtime.feed import Source, source_of
 from pipezoo.runtime.held_out import check_evaluation, evaluation_of
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.profiler import Profile
 from pipezoo.runtime.randomness import find_drawing, leaving_no_trace
 from pipezoo.runtime.restore import check_origin, restore_model
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
@@ -123,6 +124,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         evaluation=evaluation,
         leaves_weights=any(getattr(part.function, "wants_weights", False) for part in experiment.exports),
     )
+    pipeline = _profiled(experiment, pipeline)
     _check_start(experiment, pipeline, trial)
     if evaluation is not None:
 
@@ -168,6 +170,17 @@ def _shapes(
         raise
     except ValueError as error:
         raise experiment.data.reword(error) from error
+
+
+def _profiled(experiment: Experiment, pipeline: Pipeline) -> Pipeline:
+    """With the steps that are profiled. Raises ConfigError: the run does not come to one of them."""
+    if experiment.profile is None or not pipeline.steps_to_do:
+        return pipeline
+    try:
+        steps = experiment.profile.chosen(pipeline.steps_to_do, pipeline.record_steps)
+    except ArgumentError as error:
+        raise ConfigError(error.at("profile.steps"), error) from error
+    return replace(pipeline, profile=Profile(experiment.profile, steps))
 
 
 def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> None:

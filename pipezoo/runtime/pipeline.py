@@ -24,6 +24,7 @@ from pipezoo.runtime.executor import RankExecutor, RankProgram
 from pipezoo.runtime.fault_injection import Fault
 from pipezoo.runtime.optimizing import MakeSchedule, Optimizing, no_schedule
 from pipezoo.runtime.parameter_groups import places_of
+from pipezoo.runtime.profiler import Profile
 from pipezoo.runtime.stages import Stages
 from pipezoo.runtime.transport import Transport
 from pipezoo.schedule.action import Action, Op
@@ -51,6 +52,7 @@ class Pipeline:
         transport: carries tensors between ranks; None: all stages are in one process.
         evaluation: what is evaluated on held-out batches, and when; None: nothing.
         eval_transport: carries its tensors, as ``transport`` those of the training.
+        profile: the steps that torch's profiler looks at; None: none.
         leaves_weights: whether ranks leave their parameters and buffers after the last step, verified or not.
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
@@ -103,6 +105,7 @@ class Pipeline:
     evaluation: Evaluation | None = None
     eval_transport: Transport | None = None
     defers: bool = False
+    profile: Profile | None = None
 
     @property
     def steps_to_do(self) -> range:

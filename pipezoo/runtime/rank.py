@@ -32,6 +32,7 @@ from pipezoo.runtime.microbatching import ScaledLoss, scaled, total
 from pipezoo.runtime.moving_average import MovingAverage
 from pipezoo.runtime.optimizing import master_of
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.profiler import Profiler
 from pipezoo.runtime.restore import restore_random
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
@@ -101,6 +102,7 @@ def _steps(
     rest: deque[float] = deque(maxlen=pipeline.record_steps)
     before, ahead = time.perf_counter(), pipeline.shapes.of_known(pipeline.steps - 1) is not None
     known = pipeline.saved.evaluations if pipeline.saved else []
+    profiler = Profiler(pipeline.profile, pipeline.file(f"profile{member.rank}.json"), device)
     history = pipeline.evaluation.history(known) if pipeline.evaluation else None
     for step in pipeline.steps_to_do:
         channel.begin_step(step)
@@ -111,7 +113,8 @@ def _steps(
         member.executor.choose(shape)
         member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
         began = time.perf_counter()
-        losses, numbers = train_step(member, inputs, target, step, channel)
+        with profiler.step(step):
+            losses, numbers = train_step(member, inputs, target, step, channel)
         spans = member.recorder.take()
         ended = time.perf_counter()
         is_best = is_last = False
@@ -130,6 +133,7 @@ def _steps(
             channel.send("saved", **_save(member, step + 1))
         before = before_next
         if is_last:
+            profiler.end()
             break
     return [*recorded], [*rest]
 

@@ -32,6 +32,7 @@ from pipezoo.runtime.checkpoint import FOLDER, CheckpointWriter
 from pipezoo.runtime.evaluation import NUMBER, Evaluation
 from pipezoo.runtime.measurements import Steps, bubble_causes, measured_cost, message_bytes, peak_bytes, timelines
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.profiler import keep_traces
 from pipezoo.runtime.rank import run_rank
 from pipezoo.runtime.restore import check_origin
 from pipezoo.runtime.start_method import start_method, target, with_transport
@@ -83,6 +84,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         trackers = stack.enter_context(tracking(experiment.trackers, folder, shown, tell))
         steps, told = _train(experiment, pipeline, sizes, folder, method, print_line, trackers)
         write_trained(exports, pipeline, folder, print_line)
+        for trace in keep_traces(pipeline.scratch, pipeline.num_processes, folder):
+            print_line(f"profile   {trace}")
         measured = experiment.launch.timelines(timelines(pipeline), pipeline.schedule, message_bytes(pipeline))
         fields = _measure(experiment, sizes, steps, measured)
         cost = measured_cost(pipeline, measured, told, experiment.launch.p2p)

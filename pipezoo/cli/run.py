@@ -31,7 +31,7 @@ from pipezoo.experiment.foreign_code import foreign_code
 from pipezoo.installed import version
 from pipezoo.results.committed import write_gitignore
 from pipezoo.results.run_dir import FAILURE, REPORT, RESULT, claim, read_result, write_json, write_text
-from pipezoo.results.sanitize import printable
+from pipezoo.results.sanitize import linked, printable
 from pipezoo.supervisor.garbage import resume_collection
 from pipezoo.supervisor.processes import signals_held
 from pipezoo.supervisor.start_deadline import begin_deadline, end_deadline
@@ -130,7 +130,7 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
             print_line(f"trusted   {'; '.join(theirs)}")
         task(experiment, request.folder, print_line)
         if _write_page(request.folder):
-            print_line(f"report    {printable(_short(request.folder / REPORT))}")
+            print_line(f"report    {_page_of(request.folder)}")
     except BaseException as error:
         late = end_deadline()  # its exception may have been taken for an error of what was built
         if isinstance(error, Exception):
@@ -147,7 +147,7 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         if claimed:
             record(request.folder, code, line)
             if code != OutputError.exit_code and _write_page(request.folder):
-                print_line(f"report    {printable(_short(request.folder / REPORT))}{_more(request.folder)}")
+                print_line(f"report    {_page_of(request.folder)}{_more(request.folder)}")
         else:
             _leave_no_folder(request)
         return code
@@ -181,6 +181,10 @@ def _header(task: str) -> str:
 def _short(path: Path) -> Path:
     """As it is typed from here."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _page_of(folder: Path) -> str:
+    return linked(printable(_short(folder / REPORT)), folder / REPORT)
 
 
 def _more(folder: Path) -> str:

@@ -27,12 +27,14 @@ from pipezoo.report.choices import plan_table, what_if
 from pipezoo.report.orders import orders_of
 from pipezoo.report.template import LANES, STUDIO, TABLE, render
 from pipezoo.results.run import Run, flat, read_run
-from pipezoo.results.run_dir import REPORT, write_text
+from pipezoo.results.run_dir import PICTURE, REPORT, write_text
 from pipezoo.results.sanitize import printable
 from pipezoo.results.sweep_table import inner, number
 from pipezoo.results.units import bytes_text, time_text
 from pipezoo.simulator.timeline import Timeline
+from pipezoo.validators import regular_file
 
+LARGEST_PICTURE = 2**16  # bytes
 MOST_SPANS = 1_000_000  # of one timeline on a page; of more, evenly chosen ranks are shown
 
 
@@ -68,6 +70,7 @@ def run_page(run: Run) -> str:
         memory=_memory(run),
         measured_memory=bool(run.memory("measured")),
         causes=cause_bars(run),
+        picture=_picture(run),
         plans=plan_table(run),
         what_if=what_if(run),
         commands=_commands(run),
@@ -234,6 +237,18 @@ def _memory(run: Run) -> list[tuple[str, str]]:
     spelled = bytes_text if run.memory_unit == "bytes" else "{:.6g}".format
     texts = [["" if value is None else spelled(value) for value in column] for column in columns]
     return list(zip(*texts, strict=True))
+
+
+def _picture(run: Run) -> dict[str, str] | None:
+    """Where a run has no spans to draw: why, and its picture in letters."""
+    why = run.result.get("timeline")
+    if run.timelines or not isinstance(why, str):
+        return None
+    try:
+        with regular_file(run.folder / PICTURE).open("rb") as file:
+            return {"why": why, "text": file.read(LARGEST_PICTURE).decode("utf-8", "replace")}
+    except OSError:
+        return {"why": why, "text": ""}
 
 
 def _commands(run: Run) -> str:

@@ -185,6 +185,9 @@ class Result:
     memory: Memory | None = key("what ranks hold for the backward")
     prediction: Prediction | None = key("what the simulator says")
     nearest: dict[str, Any] | None = key(NEAREST)
+    timeline: str | None = key(
+        "what of the timeline is in no file, and why; `timeline.txt` then has a picture of it, some ranks in letters"
+    )
     plans: list[dict[str, Any]] | None = key("of a plan: every order that was found, the best first")
     cost_name: str | None = key("the choice of `cost`")
     cost: dict[str, Any] | None = key("of a plan: what `prediction.cost` is of a simulation")

@@ -29,6 +29,7 @@ RESULT = "result.json"
 METRICS = "metrics.jsonl"
 CONFIG = "config.yaml"
 REPORT = "report.html"
+PICTURE = "timeline.txt"  # some ranks in letters, where there are too many spans for a file
 FAILURE = "failure.json"  # where every rank stood when a run failed
 OF_A_RUN = (METRICS, FAILURE, "ranks.log", ".scratch", "checkpoints")  # what only a run leaves in its folder
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
+from pathlib import Path
 from typing import TextIO
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # control, format (bidi overrides), surrogate, private, line breaks
@@ -12,6 +14,13 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}  # control, format (bidi override
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person looks, through something that understands colours and a moving cursor."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def linked(words: str, path: Path) -> str:
+    """``words`` as a link to a file, where a person looks through a terminal (OSC 8; others show the words alone)."""
+    if not is_terminal(sys.stdout):
+        return words
+    return f"\x1b]8;;{path.absolute().as_uri()}\x1b\\{words}\x1b]8;;\x1b\\"
 
 
 def printable(text: object) -> str:

@@ -25,7 +25,7 @@ from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import costs_of
 from pipezoo.tasks.nearest_schedule import is_own, lines, nearest_schedule
-from pipezoo.tasks.terminal import PrintLine, print_timelines
+from pipezoo.tasks.terminal import PrintLine, print_timelines, write_picture
 
 UNNAMED = "task=simulate builds no model; task=train and task=verify name its modules"
 ENDS = 3  # legs of the critical path that are shown at either end
@@ -56,8 +56,10 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     left_out = save_timelines(folder, [simulation], cost)
     _introduce(experiment, sizes, cost, own, print_line)
     exported = write_exports(exports, folder, print_line)
-    result = replace(result, nearest=nearest, export=exported or None)
+    result = replace(result, nearest=nearest, export=exported or None, timeline=left_out or None)
     write_json(folder / RESULT, result.to_dict())
+    if left_out.startswith("not written"):
+        write_picture(folder, [simulation])
     print_timelines([simulation], print_line)
     _conclude(prediction, cost.unit, print_line)
     print_line(f"bubble    {sentence(prediction['bubble']['makespan'], causes)}")

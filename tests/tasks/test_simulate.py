@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from html import unescape
 
 import pytest
 
@@ -11,7 +12,9 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch import Processes
+from pipezoo.report.html import run_page
 from pipezoo.results import timeline_file
+from pipezoo.results.run import read_run
 from pipezoo.results.run_dir import read_result
 from pipezoo.results.timeline_file import load_timelines
 from pipezoo.schedule.schedule import Schedule
@@ -99,6 +102,9 @@ def test_a_large_timeline_is_not_written_and_that_is_said(tmp_path, monkeypatch)
 
     assert not (tmp_path / "timeline.npz").exists()
     assert "timeline  not written: 24 spans, of 23 at most" in said
+    page = run_page(read_run(tmp_path))
+    assert "Not drawn: not written: 24 spans, of 23 at most." in page
+    assert (tmp_path / "timeline.txt").read_text().splitlines()[0] in unescape(page)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.exports.spec import Export, ExportSpec
 from pipezoo.results.run_dir import write_text
-from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.weights import trained_state, write_weights
 from pipezoo.tasks.terminal import PrintLine
+
+if TYPE_CHECKING:
+    from pipezoo.runtime.pipeline import Pipeline
 
 FOLDER = "export"
 
@@ -64,6 +65,8 @@ def write_exports(exports: Mapping[str, Export], folder: Path, print_line: Print
 
 def write_trained(exports: Mapping[str, Export], pipeline: Pipeline, folder: Path, print_line: PrintLine) -> None:
     """Write the trained weights where an export asks for them. Raises OutputError."""
+    from pipezoo.runtime.weights import trained_state, write_weights  # torch: a simulation has exports, too
+
     wanted = {name: export.weights for name, export in exports.items() if export.weights}
     state = trained_state(pipeline) if wanted else {}
     for name, file in wanted.items():

@@ -15,7 +15,8 @@ def table(
     ranks_per_node: int | None = None,
     overlap: bool = True,
     overlap_gain: float = 0.0,
+    skips: object = (),
 ) -> Cost:
     """A cost written down by hand: the arguments are the keys of :meth:`Cost.from_dict`."""
     data = {"stages": stages, "p2p": p2p, "p2p_intra_node": p2p_intra_node, "ranks_per_node": ranks_per_node}
-    return Cost.from_dict(data | {"overlap": overlap, "overlap_gain": overlap_gain}, num_stages)
+    return Cost.from_dict(data | {"overlap": overlap, "overlap_gain": overlap_gain, "skips": skips}, num_stages)

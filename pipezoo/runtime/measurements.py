@@ -13,6 +13,7 @@ from pipezoo.schedule.action import COMPUTE
 from pipezoo.simulator.bubble_causes import BubbleCauses, Clocks, causes_of_run
 from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.simulator.cost_entries import Floats
+from pipezoo.simulator.skip_messages import SkipMessage
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.simulator.virtual_clock import by_action
 
@@ -152,7 +153,8 @@ def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[
     output_bytes[-1] = 0.0
     if pipeline.emulated is not None:
         return replace(pipeline.emulated, activation_bytes=activation_bytes, freed_by_input_grad=frees)
-    return Cost(seconds, activation_bytes, frees, output_bytes, optimizer, p2p)
+    skips = [SkipMessage(hop.before, hop.after, float(hop.num_bytes)) for hop in pipeline.stages.wiring.skips]
+    return Cost(seconds, activation_bytes, frees, output_bytes, optimizer, p2p, skips=skips)
 
 
 def peak_bytes(told: list[dict[str, Any]]) -> list[int]:

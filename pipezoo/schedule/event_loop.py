@@ -30,8 +30,11 @@ class Deadlock(Exception):
         self.heads = list(heads)
 
 
+Also = Sequence[tuple[NDArray[np.int32], NDArray[np.float64]]]
+
+
 def run_event_loop(
-    offsets: NDArray[np.int64], source: NDArray[np.int32], cost: ArrayLike, lag: ArrayLike = 0.0
+    offsets: NDArray[np.int64], source: NDArray[np.int32], cost: ArrayLike, lag: ArrayLike = 0.0, also: Also = ()
 ) -> NDArray[np.float64]:
     """The end of every action, in the unit of ``cost``, when all ranks start at 0.
 
@@ -40,10 +43,15 @@ def run_event_loop(
         source: ``[num_actions]``; the index of the action that each one's input comes from, -1 for none.
         cost: ``[num_actions]`` or a scalar; how long each action takes.
         lag: ``[num_actions]`` or a scalar; how long after its source's end the input arrives.
+        also: further sources and their lags, ``[num_actions]`` each.
 
     Raises:
         Deadlock: the order deadlocks.
     """
+    if also:
+        size = source.shape
+        columns = [(source, np.broadcast_to(lag, size)), *also]
+        return _many_sources(offsets, columns, np.broadcast_to(cost, size))
     walk = _worklist if len(offsets) - 1 < FEW_RANKS else _wavefront
     size = source.shape
     return walk(offsets, source, np.broadcast_to(cost, size), np.broadcast_to(lag, size))
@@ -124,6 +132,35 @@ def _worklist(
     if sleeper:
         raise Deadlock([i if i < last else -1 for i, last in zip(head, stop, strict=True)])
     return np.frombuffer(end, dtype=np.float64)
+
+
+def _many_sources(offsets: NDArray[np.int64], columns: Also, cost: NDArray[np.float64]) -> NDArray[np.float64]:
+    """:func:`_worklist` where an action may wait for several others."""
+    needs: list[list[tuple[int, float]]] = [[] for _ in range(len(cost))]
+    for source, lag in columns:
+        for i in np.flatnonzero(source >= 0).tolist():
+            needs[i].append((int(source[i]), float(lag[i])))
+    head, stop, costs = offsets[:-1].tolist(), offsets[1:].tolist(), cost.tolist()
+    free = [0.0] * len(head)
+    end = [NEVER] * len(costs)
+    sleeper: dict[int, list[int]] = {}
+    awake = list(range(len(head)))
+    while awake:
+        rank = awake.pop()
+        i, last, now = head[rank], stop[rank], free[rank]
+        while i < last:
+            missing = next((origin for origin, _ in needs[i] if end[origin] == NEVER), None)
+            if missing is not None:
+                sleeper.setdefault(missing, []).append(rank)
+                break
+            now = max([now, *(end[origin] + late for origin, late in needs[i])]) + costs[i]
+            end[i] = now
+            awake += sleeper.pop(i, [])
+            i += 1
+        head[rank], free[rank] = i, now
+    if sleeper:
+        raise Deadlock([i if i < last else -1 for i, last in zip(head, stop, strict=True)])
+    return np.array(end)
 
 
 def _column(kind: str, values: NDArray[Any]) -> array[Any]:

@@ -12,6 +12,7 @@ As a plain dict (a YAML file written by hand, or a part of ``result.json``) it r
         output_bytes: 6.3e6               bytes of the output (its gradient, on the way back, has as many)
         optimizer: 0.002           seconds of the optimizer step
     p2p: {latency: 2.0e-5, bandwidth: 2.5e10}
+    skips: [{from: 0, to: 3, bytes: 2.1e6}]        what goes past other stages; left out: nothing
 
 A stage that was only ever seen with a full backward has no I and W: they are unknown (NaN here), not guessed.
 """
@@ -41,10 +42,11 @@ from pipezoo.simulator.cost_entries import (
     range_text,
     table_of,
 )
+from pipezoo.simulator.skip_messages import SkipMessage, as_dicts, messages_of
 from pipezoo.validators import check_int, check_number
 
 TIME_UNITS = ("s", "unit")
-KEYS = ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain", "unit")
+KEYS = ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain", "unit", "skips")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Cost:
         overlap_gain: share of the shorter half of an ``OVERLAP_F_B`` that is hidden behind the longer one, in 0..1,
             where one of them is a forward and the other is not.
         unit: what ``seconds`` count: ``"s"``, or ``"unit"`` where they are of no machine; then bytes are none either.
+        skips: what goes from a stage to one that is not its neighbour.
         for_every_stage: the one stage that is given stands for every stage, as many as a schedule has.
 
     Raises:
@@ -106,6 +109,7 @@ class Cost:
     overlap_gain: float
     unit: str
     for_every_stage: bool
+    skips: tuple[SkipMessage, ...]
     full_backward_is_derived: NDArray[np.bool_] = field(init=False)
 
     def __init__(
@@ -122,6 +126,7 @@ class Cost:
         overlap_gain: float = 0.0,
         unit: str = "s",
         for_every_stage: bool = False,
+        skips: Sequence[SkipMessage] = (),
         *,
         F: ArrayLike | None = None,
         B: ArrayLike | None = None,
@@ -144,6 +149,7 @@ class Cost:
         self._set("overlap_gain", overlap_gain)
         self._set("unit", unit)
         self._set("for_every_stage", for_every_stage)
+        self._set("skips", tuple(skips))
         self._check()
 
     def _check(self) -> None:
@@ -261,6 +267,20 @@ class Cost:
             taken = np.where(node[1:] == node[:-1], self.p2p_intra_node.seconds(output_bytes), taken)
         return np.where(ranks[1:] == ranks[:-1], 0.0, taken)
 
+    def skip_seconds(self, stage_to_rank: Sequence[int]) -> list[tuple[SkipMessage, float]]:
+        """What each skip takes; 0 where its stages share a rank. Raises ValueError for one to a stage there is not."""
+        found = []
+        for message in self.skips:
+            if message.after >= len(stage_to_rank):
+                why = f"goes to stage {message.after}; valid: 0..{len(stage_to_rank) - 1}"
+                raise ArgumentError("skips", MISSING, why)
+            before, after = stage_to_rank[message.before], stage_to_rank[message.after]
+            p2p = self.p2p
+            if self.p2p_intra_node is not None and self.ranks_per_node is not None:
+                p2p = self.p2p_intra_node if before // self.ranks_per_node == after // self.ranks_per_node else p2p
+            found.append((message, 0.0 if before == after else float(p2p.seconds(np.float64(message.num_bytes)))))
+        return found
+
     @classmethod
     def from_dict(cls, data: object, num_stages: int | None = None) -> Cost:
         """Read the form shown on top of this file; numbers may be spelled as text, as YAML leaves ``1e-3``.
@@ -285,6 +305,7 @@ class Cost:
                 fields[key] = P2P(**entries_of_p2p)
             except ArgumentError as error:
                 raise error.inside(key) from None
+        fields["skips"] = messages_of(fields.get("skips") or ())
         return cls(seconds, **fields)
 
     def to_dict(self) -> dict[str, Any]:
@@ -301,6 +322,7 @@ class Cost:
         if self.p2p_intra_node is not None:
             data |= {"p2p_intra_node": _p2p_dict(self.p2p_intra_node), "ranks_per_node": self.ranks_per_node}
         data |= {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
+        data |= {"skips": as_dicts(self.skips)} if self.skips else {}
         return data if self.unit == "s" else data | {"unit": self.unit}
 
     @classmethod

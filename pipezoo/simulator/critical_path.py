@@ -126,15 +126,17 @@ class CriticalPath:
         return Action(int(schedule.stage[i]), Op(int(schedule.op[i])), int(schedule.microbatch[i]))
 
 
-def trace(schedule: Schedule, start: Floats, end: Floats, message: Mask) -> CriticalPath:
+def trace(schedule: Schedule, start: Floats, end: Floats, message: Mask, source: Ints | None = None) -> CriticalPath:
     """Follow the path back from the action that ends last.
 
     Args:
+        source: ``[num_actions]`` what each action waited for, where that is not the schedule's own.
         start, end: ``[num_actions]`` when every action of ``schedule`` ran.
         message: ``[num_actions]`` true where an action waited longer for its input than for its rank.
     """
-    before = np.where(message, schedule.source, np.arange(-1, schedule.num_actions - 1, dtype=np.int32))
-    before[schedule.offsets[:-1]] = np.where(message, schedule.source, -1)[schedule.offsets[:-1]]
+    source = schedule.source if source is None else source
+    before = np.where(message, source, np.arange(-1, schedule.num_actions - 1, dtype=np.int32))
+    before[schedule.offsets[:-1]] = np.where(message, source, -1)[schedule.offsets[:-1]]
     back = array("i", before.tobytes())
     i, path = int(np.argmax(end)), array("i")
     while i >= 0:

@@ -7,12 +7,14 @@
     rank 1     |~~~|1F0|               it, and the receiver right before the action that needs it; where the receiver
                                        was waiting, both are the same moment
 
-Messages never wait for one another, and two stages of one rank hand over in no time. The timeline that comes out
-knows its schedule and its costs, and so its memory, its critical path and what no order can beat.
+An action with skips waits for the last of its messages. Messages never wait for one another, and two stages of one rank
+hand over in no time. The timeline that comes out knows its schedule and its costs, and so its memory, its critical path
+and what no order can beat.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,11 +25,13 @@ from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
+from pipezoo.schedule.table import Ints
 from pipezoo.simulator.bounds import lower_bound
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.critical_path import CriticalPath, trace
 from pipezoo.simulator.memory import peak_memory
+from pipezoo.simulator.skip_messages import Wait, waits
 from pipezoo.simulator.timeline import Timeline
 
 
@@ -42,6 +46,7 @@ class Simulation(Timeline):
         cost: what its actions took.
         done: when an action's rank could go on: ``end`` but for pairs that overlap and messages that do not.
         lag: how long after ``done`` of its source the input of each action was there, or one number for all.
+        needs: what each action waited for longest, of its neighbour's result and its skips; -1 for nothing.
         into: where messages keep their ranks busy, how long each action's own did; else 0.
     """
 
@@ -49,6 +54,7 @@ class Simulation(Timeline):
     cost: Cost
     done: Floats
     lag: Floats | float
+    needs: Ints
     into: Floats | float
 
     @cached_property
@@ -67,8 +73,8 @@ class Simulation(Timeline):
         schedule = self.schedule
         free = self.into + np.append(0.0, self.done[:-1])
         free[schedule.offsets[:-1]] = (self.into + np.zeros(schedule.num_actions))[schedule.offsets[:-1]]
-        arrived = self.done.take(schedule.source) + self.lag + self.into
-        return trace(schedule, self.start, self.end, (arrived > free) & (schedule.source >= 0))
+        arrived = self.done.take(self.needs) + self.lag + self.into
+        return trace(schedule, self.start, self.end, (arrived > free) & (self.needs >= 0), self.needs)
 
     @property
     def step(self) -> float:
@@ -121,11 +127,13 @@ def simulate(schedule: Schedule, cost: Cost) -> Simulation:
     hidden = _hidden(schedule, cost, take)
     if hidden is not None:  # the first of a pair lets the second start early, yet its own result is there no sooner
         busy, lag = take - hidden, lag + np.where(schedule.source < 0, 0.0, hidden[schedule.source])
-    done = run_event_loop(schedule.offsets, schedule.source, busy, lag)
+    also = _skips(schedule, cost, lag if not cost.overlap else None, hidden)
+    done = run_event_loop(schedule.offsets, schedule.source, busy, lag, also)
+    needs, lag = _binding(schedule.source, lag, also, done)
 
-    start = done.take(schedule.source)
+    start = done.take(needs)
     start += lag
-    start[schedule.source < 0] = 0.0
+    start[needs < 0] = 0.0
     free = done[:-1].copy()
     free[schedule.offsets[1:-1] - 1] = 0.0
     np.maximum(start[1:], free, out=start[1:])
@@ -145,6 +153,7 @@ def simulate(schedule: Schedule, cost: Cost) -> Simulation:
         cost=cost,
         done=done,
         lag=lag,
+        needs=needs,
         into=into,
     )
 
@@ -172,7 +181,34 @@ def _p2p_seconds(schedule: Schedule, cost: Cost) -> tuple[Floats, Floats]:
     into[1:, Op.F] = out[:-1, Op.F] = p2p_seconds
     for op in (Op.B, Op.I):
         into[:-1, op] = out[1:, op] = p2p_seconds
+    if not cost.overlap:  # a skip keeps its ranks as busy
+        for message, seconds in cost.skip_seconds(schedule.stage_to_rank):
+            into[message.after, Op.F] += seconds
+            out[message.before, Op.F] += seconds
+            for op in (Op.B, Op.I):
+                into[message.before, op] += seconds
+                out[message.after, op] += seconds
     return into, out
+
+
+def _skips(schedule: Schedule, cost: Cost, busy_lag: Floats | float | None, hidden: Floats | None) -> list[Wait]:
+    """What actions wait for beside their neighbours' results."""
+    found = waits(schedule, cost.skip_seconds(schedule.stage_to_rank))
+    for number, (source, lag) in enumerate(found):
+        if busy_lag is not None:
+            lag = np.where(source < 0, 0.0, busy_lag)
+        if hidden is not None:
+            lag = lag + np.where(source < 0, 0.0, hidden[source])
+        found[number] = Wait(source, lag)
+    return found
+
+
+def _binding(source: Ints, lag: Floats | float, also: Sequence[Wait], done: Floats) -> tuple[Ints, Floats | float]:
+    """What each action waited for longest, and how long after its end that was there."""
+    for other, late in also:
+        later = (other >= 0) & ((source < 0) | (done.take(other) + late > done.take(source) + lag))
+        source, lag = np.where(later, other, source), np.where(later, late, lag)
+    return source, lag
 
 
 def _hidden(schedule: Schedule, cost: Cost, take: Floats) -> Floats | None:

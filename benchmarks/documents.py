@@ -52,6 +52,8 @@ def keys_tables() -> str:
         tables = {name: list(keys(conf_dir() / group / f"{name}.yaml")) for name in names}
         if group != "experiment" and any(tables.values()):
             parts.append(f"### {group}")
+            if (every := conf_dir() / f"every_{group}.yaml").is_file():
+                parts.append(_table(group, "", list(keys(every)), every))
             parts.extend(_table(group, name, rows) for name, rows in tables.items() if rows)
     return "\n\n".join(parts)
 
@@ -71,10 +73,11 @@ def keys(file: Path) -> Iterator[tuple[str, str, str]]:
             yield path, found["value"] or "", found["meaning"]
 
 
-def _table(group: str, name: str, rows: list[tuple[str, str, str]]) -> str:
-    first, _, _ = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")
+def _table(group: str, name: str, rows: list[tuple[str, str, str]], file: Path | None = None) -> str:
+    first, _, _ = (file or conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")
     about = f": {first.removeprefix('# ')}" if first.startswith("# ") and "@package" not in first else ""
-    lines = [f"`{group}={name}`{about}", "", "| key | default | meaning |", "|---|---|---|"]
+    title = f"`{group}={name}`{about}" if name else about.removeprefix(": ")
+    lines = [title, "", "| key | default | meaning |", "|---|---|---|"]
     for key, value, meaning in rows:
         shown = f"`{value}`" if value else ""
         lines.append(f"| `{group}.{key}` | {shown} | {_cell(meaning)} |")

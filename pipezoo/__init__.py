@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipezoo.api.train import train
     from pipezoo.data.batch import Batch
     from pipezoo.errors import ConfigError, PipezooError, VerificationError
+    from pipezoo.experiment.recipe import Recipe
     from pipezoo.results.run import Run
     from pipezoo.schedule.schedule import Schedule
     from pipezoo.schedules import ZOO as schedules
@@ -38,6 +39,7 @@ _HOME = {
     "Timeline": "pipezoo.simulator.timeline",
     "Batch": "pipezoo.data.batch",
     "Run": "pipezoo.results.run",
+    "Recipe": "pipezoo.experiment.recipe",
     "PipezooError": "pipezoo.errors",
     "ConfigError": "pipezoo.errors",
     "VerificationError": "pipezoo.errors",
@@ -55,6 +57,7 @@ __all__ = [
     "ConfigError",
     "Cost",
     "PipezooError",
+    "Recipe",
     "Run",
     "Schedule",
     "Timeline",

@@ -13,7 +13,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from torch import nn
 
-from pipezoo.config.resolve import ResolvedConfig, component_of
+from pipezoo.config.resolve import ResolvedConfig, component_of, lr_schedule_of
 from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.python_component import PythonComponent
@@ -56,6 +56,16 @@ class MakeOptimizer:
         if not isinstance(made, torch.optim.Optimizer):
             raise ValueError(f"made a {type(made).__name__}, no torch.optim.Optimizer")
         return made
+
+
+@dataclass(frozen=True)
+class MakeSchedule:
+    """A schedule of the learning rate from a function of the optimizer."""
+
+    make: Callable[[torch.optim.Optimizer], Any]
+
+    def __call__(self, optimizer: torch.optim.Optimizer) -> Any:
+        return self.make(optimizer)
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,24 @@ def optimizer_part(optimizer: Callable[[Any], torch.optim.Optimizer] | str) -> C
             "optimizer", MISSING, f"is of type {type(optimizer).__name__}", "a function of the parameters"
         )
     return _python("optimizer", name_of(optimizer), MakeOptimizer(optimizer))
+
+
+def lr_schedule_part(schedule: Callable[[torch.optim.Optimizer], Any] | str | None) -> Component | None:
+    """A function of an optimizer, or a word. Raises ArgumentError."""
+    if schedule is None:
+        return None
+    if isinstance(schedule, str):
+        return lr_schedule_of(worded("lr_schedule", schedule))
+    if isinstance(schedule, torch.optim.lr_scheduler.LRScheduler):
+        kind = type(schedule).__name__
+        why = f"this {kind} holds the optimizer of one model, and every rank has its own"
+        valid = f"functools.partial(torch.optim.lr_scheduler.{kind}, ...)"
+        raise ArgumentError("lr_schedule", MISSING, why, valid)
+    if not callable(schedule):
+        raise ArgumentError(
+            "lr_schedule", MISSING, f"is of type {type(schedule).__name__}", "a function of the optimizer"
+        )
+    return _python("lr_schedule", name_of(schedule), MakeSchedule(schedule))
 
 
 def worded(group: str, choice: str, **arguments: Any) -> Component:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from pipezoo.api.folders import in_folder
 from pipezoo.api.launches import Chosen, choose
 from pipezoo.api.refusals import refusals
 from pipezoo.api.undisturbed import undisturbed
-from pipezoo.errors import ConfigError
+from pipezoo.errors import MISSING, ArgumentError, ConfigError
 from pipezoo.experiment.experiment import CheckpointOptions, Experiment
 from pipezoo.experiment.python_component import PythonComponent
+from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
 from pipezoo.results.run import Run, read_run
 from pipezoo.runtime.checkpoint import read
@@ -38,9 +40,11 @@ class TrainedRun(Run):
     Args:
         model: the trained model: a copy of the one that was given, with the parameters and buffers after the last step.
         launch: how the ranks ran, and why so.
+        average: the same model with the moving averages of its parameters, where the recipe keeps them.
     """
 
     model: nn.Module = field(default_factory=nn.Module)
+    average: nn.Module | None = None
     launch: str = ""
 
     def __repr__(self) -> str:
@@ -54,6 +58,9 @@ def train(
     schedule: Schedule | str,
     loss: nn.Module | Callable[..., torch.Tensor] | str,
     optimizer: Callable[[Any], torch.optim.Optimizer] | str,
+    lr_schedule: Callable[[torch.optim.Optimizer], Any] | str | None = None,
+    recipe: Recipe | None = None,
+    precision: str = "none",
     split: str | Sequence[Sequence[str]] | Callable[..., Sequence[nn.Module]] = "modules",
     steps: int | None = None,
     stages: int | None = None,
@@ -88,6 +95,10 @@ def train(
             (``torch.nn.functional.mse_loss``), or a word of ``conf/loss``.
         optimizer: a function of the parameters (``functools.partial(torch.optim.SGD, lr=0.1)``), or a word of
             ``conf/optimizer``. Each rank has its own, of the parameters of its stages.
+        lr_schedule: a function of an optimizer (``functools.partial(torch.optim.lr_scheduler.StepLR, step_size=10)``),
+            or a word of ``conf/lr_schedule``; it steps after each update.
+        recipe: what is done around the optimizer's step: ``pz.Recipe(clip=1.0, ema=0.999)``.
+        precision: a word of ``conf/precision``.
         split: how the model is cut: a word of ``conf/split``, the names of the modules of each stage, or a function
             ``(model, num_stages, example) -> stage modules`` that shares the model's parameters.
         steps: optimizer steps; None: as many as an iterable has batches, else 10.
@@ -137,6 +148,9 @@ def train(
             "executor": parts.worded("executor", executor),
             "cost": parts.worded("cost", "unit"),
         }
+        if not isinstance(recipe, (Recipe, type(None))):
+            raise ArgumentError("recipe", MISSING, f"is of type {type(recipe).__name__}", "pz.Recipe(clip=1.0)")
+        moved, computed = parts.lr_schedule_part(lr_schedule), parts.worded("precision", precision)()
         chosen = choose(launch, tuple(components.values()), threads)
     experiment = Experiment(
         task="train",
@@ -148,6 +162,10 @@ def train(
         num_microbatches=microbatches,
         batch_size=source.rows,
         steps=source.steps,
+        lr_schedule=moved,
+        recipe=recipe or Recipe(),
+        precision=computed,
+        precision_name=precision,
         seed=seed,
         dtype=_dtype(components["model"], dtype, seed),
         device=device,
@@ -165,10 +183,22 @@ def train(
 
 def _trained(experiment: Experiment, folder: Path, chosen: Chosen) -> TrainedRun:
     model = make_model(experiment.model, experiment.seed, getattr(torch, experiment.dtype))
-    restore_model(model, read(str(folder)))
+    saved = read(str(folder))
+    restore_model(model, saved)
     run = read_run(folder)
     values = {part.name: getattr(run, part.name) for part in fields(run)}
-    return TrainedRun(**values, model=model, launch=f"{chosen.name}{f' ({chosen.why})' if chosen.why else ''}")
+    average = _averaged(model, saved.recipe["average"]) if "average" in saved.recipe else None
+    return TrainedRun(
+        **values, model=model, average=average, launch=f"{chosen.name}{f' ({chosen.why})' if chosen.why else ''}"
+    )
+
+
+def _averaged(model: nn.Module, averages: Mapping[str, torch.Tensor]) -> nn.Module:
+    found = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in found.named_parameters():
+            parameter.copy_(averages.get(name, parameter))
+    return found
 
 
 def _dtype(model: Any, asked: torch.dtype | None, seed: int) -> str:

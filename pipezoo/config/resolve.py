@@ -111,7 +111,7 @@ def build(resolved: ResolvedConfig) -> Experiment:
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
     components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
     launch, checkpoint, fault = components.pop("launch"), components.pop("checkpoint"), components.pop("fault", None)
-    if "lr_schedule" in components and (schedule := _lr_schedule(components.pop("lr_schedule"))) is not None:
+    if "lr_schedule" in components and (schedule := lr_schedule_of(components.pop("lr_schedule"))) is not None:
         components["lr_schedule"] = schedule
     precision, precision_name = _precision(components)
     values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
@@ -152,7 +152,7 @@ def _precision(components: dict[str, Component]) -> tuple[Precision, str]:
     return precision, component.choice
 
 
-def _lr_schedule(component: Component) -> Component | None:
+def lr_schedule_of(component: Component) -> Component | None:
     """The schedule of the learning rate; its length is given by the run where nobody typed one."""
     if component.target == NO_SCHEDULE:
         return None

@@ -9,6 +9,7 @@ optimizer:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -56,7 +57,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.clip is not None:
-            object.__setattr__(self, "clip", check_number("clip", self.clip, above=True, infinite=True))
+            clip = math.inf if self.clip == ".inf" else self.clip  # type: ignore[comparison-overlap]
+            object.__setattr__(self, "clip", check_number("clip", clip, above=True, infinite=True))
         object.__setattr__(self, "groups", _groups(self.groups))
         check_int("accumulate", self.accumulate, 1)
         if self.ema is not None:

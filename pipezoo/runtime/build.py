@@ -33,6 +33,7 @@ from pipezoo.runtime.profiler import Profile
 from pipezoo.runtime.randomness import find_drawing, leaving_no_trace
 from pipezoo.runtime.restore import check_origin, restore_model
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
+from pipezoo.runtime.try_alone import check_alone
 from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
 from pipezoo.runtime.try_forward import try_forward
 from pipezoo.runtime.try_loss import check_counts
@@ -203,6 +204,7 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
     check_recipe(experiment, pipeline, model)
     try:
         try_optimizer(pipeline.optimizing, model, trial, may_draw=not pipeline.verify)
+        check_alone(pipeline, model, trial)
     except Exception as error:
         raise experiment.optimizer.reword(error) from error
     if pipeline.saved is not None:

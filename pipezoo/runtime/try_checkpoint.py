@@ -31,12 +31,12 @@ def check_saving(optimizing: Optimizing, model: nn.Module, trial: Trial) -> None
     Raises:
         ConfigError: one that was restored takes another step.
     """
-    gradients = _gradients(model, trial)
+    gradients = gradients_of(model, trial)
     with leaving_no_trace():
-        ours = _copies(model)
+        ours = learning_copies(model)
         optimizer = optimizing.of(ours)
         for _ in range(STEPS):
-            _step(optimizer, ours, gradients)
+            step_with(optimizer, ours, gradients)
         theirs = {name: nn.Parameter(parameter.detach().clone()) for name, parameter in ours.items()}
         twin = optimizing.of(theirs)
         why = ""
@@ -45,7 +45,7 @@ def check_saving(optimizing: Optimizing, model: nn.Module, trial: Trial) -> None
             for number in range(STEPS):
                 for stepped, named in ((optimizer, ours), (twin, theirs)):
                     torch.manual_seed(number)
-                    _step(stepped, named, gradients)
+                    step_with(stepped, named, gradients)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
     for name, parameter in ours.items():
@@ -92,20 +92,20 @@ def check_saved(optimizing: Optimizing, model: nn.Module, trial: Trial, saved: C
     Raises:
         ConfigError: something is missing in it, has another shape, or makes a step fail.
     """
-    gradients = _gradients(model, trial)
+    gradients = gradients_of(model, trial)
     with leaving_no_trace():
-        named = _copies(model)
+        named = learning_copies(model)
         fresh = optimizing.of(named)
-        _step(fresh, named, gradients)
+        step_with(fresh, named, gradients)
         state = fresh.optimizer.state
         expected = {name: state[parameter] for name, parameter in fresh.named.items() if parameter in state}
-        named = _copies(model)
+        named = learning_copies(model)
         optimizer = optimizing.of(named)
         try:
             optimizer.restore(saved)
             for name, parameter in optimizer.named.items():
                 _check_state(name, optimizer.optimizer.state.get(parameter, {}), expected.get(name, {}))
-            _step(optimizer, named, gradients)
+            step_with(optimizer, named, gradients)
         except ConfigError:
             raise
         except Exception as error:
@@ -126,12 +126,13 @@ def _check_state(name: str, state: Any, expected: Any) -> None:
             raise ValueError(f"{key} of {name} is {words[0]}; valid: {words[1]}")
 
 
-def _copies(model: nn.Module) -> Named:
+def learning_copies(model: nn.Module) -> Named:
+    """Copies of the parameters that learn, by name."""
     learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     return {name: nn.Parameter(parameter.detach().clone()) for name, parameter in learning}
 
 
-def _gradients(model: nn.Module, trial: Trial) -> dict[str, torch.Tensor | None]:
+def gradients_of(model: nn.Module, trial: Trial) -> dict[str, torch.Tensor | None]:
     """Those of the trial, by name."""
     return {
         name: trial.copied[id(parameter)].grad if id(parameter) in trial.copied else None
@@ -140,7 +141,8 @@ def _gradients(model: nn.Module, trial: Trial) -> dict[str, torch.Tensor | None]
     }
 
 
-def _step(optimizer: Optimized, named: Named, gradients: dict[str, torch.Tensor | None]) -> None:
+def step_with(optimizer: Optimized, named: Named, gradients: dict[str, torch.Tensor | None]) -> None:
+    """One step of an optimizer on copies, with these gradients."""
     for name, parameter in named.items():
         gradient = gradients[name]
         parameter.grad = None if gradient is None else gradient.clone()

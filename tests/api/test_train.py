@@ -337,3 +337,36 @@ def test_what_fails_in_training_is_raised_and_written_down(threads, request):
     assert run.status == "failed"
     assert "ZeroDivisionError" in (raised.value.folder / "ranks.log").read_text()
     assert not torch.distributed.is_initialized()
+
+
+def test_the_recipe_comes_as_python_objects_too():
+    run = pz.train(
+        model(),
+        batches()[0],
+        schedule=SCHEDULE,
+        loss="mse",
+        optimizer=SGD,
+        lr_schedule=partial(torch.optim.lr_scheduler.StepLR, step_size=1),
+        recipe=pz.Recipe(clip=0.5, ema=0.5),
+        precision="bf16",
+        steps=2,
+        launch="virtual",
+    )
+    assert run.verified == "exact"
+    ours, average = (dict(which.named_parameters()) for which in (run.model, run.average))
+    assert ours.keys() == average.keys()
+    assert any(not torch.equal(value, average[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"recipe": {"clip": 1}}, "recipe: is of type dict; valid: pz.Recipe(clip=1.0)"),
+        ({"lr_schedule": 3}, "lr_schedule: is of type int; valid: a function of the optimizer"),
+        ({"precision": "bf17"}, "precision=bf17: unknown precision (did you mean bf16?); valid: "),
+    ],
+)
+def test_a_recipe_that_is_none_is_one_line(changes, line):
+    with pytest.raises(pz.ConfigError) as error:
+        pz.train(model(), batches()[0], schedule=SCHEDULE, loss="mse", optimizer=SGD, **changes)
+    assert str(error.value).startswith(line)

@@ -14,6 +14,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import CheckpointOptions, Experiment
 from pipezoo.experiment.recipe import Recipe
+from pipezoo.launch import Processes
 from pipezoo.lr_schedules.warmup_cosine import warmup_cosine
 from pipezoo.runtime import optimizing
 from pipezoo.runtime.build import build_pipeline
@@ -156,6 +157,34 @@ def test_a_checkpoint_of_another_schedule_is_refused(
     with pytest.raises(ConfigError) as error:
         build_pipeline(asked(**{"resume": str(folder), **changes}), tmp_path)
     assert str(error.value) == f"resume={folder}: {line}"
+
+
+class Normalized(torch.optim.SGD):
+    """Divides by the norm of all gradients that it holds: on a rank, by that of its own."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in held])
+        for parameter in held:
+            parameter.grad /= norm
+        return super().step(closure)
+
+
+class Alone(torch.optim.SGD):
+    """Of somebody else, and moves each parameter by itself."""
+
+
+def test_an_optimizer_that_mixes_parameters_is_refused_on_ranks(tmp_path: Path) -> None:
+    plain = {"lr_schedule": None, "recipe": Recipe(), "launch": Processes(), "launch_name": "processes"}
+    with pytest.raises(ConfigError) as error:
+        build_pipeline(asked(optimizer=(Normalized, {"lr": 0.1}), **plain), tmp_path)
+    assert str(error.value) == (
+        "optimizer=Normalized: Normalized moves 0.norm.weight elsewhere where it holds the parameters of one rank "
+        "alone; valid: an optimizer that moves each parameter by itself, or launch=virtual"
+    )
+    build_pipeline(asked(optimizer=(Alone, {"lr": 0.1}), **plain), tmp_path)
+    build_pipeline(asked(optimizer=(Normalized, {"lr": 0.1}), lr_schedule=None, recipe=Recipe()), tmp_path)
 
 
 class Asks(torch.optim.lr_scheduler.LRScheduler):

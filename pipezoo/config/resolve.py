@@ -18,7 +18,7 @@ from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
 from pipezoo.experiment.precision import Precision
-from pipezoo.experiment.recipe import KEYS, Recipe, recipe_of
+from pipezoo.experiment.recipe import KEYS, recipe_of
 from pipezoo.experiment.registry import conf_dir
 from pipezoo.validators import unknown
 
@@ -109,6 +109,7 @@ def build(resolved: ResolvedConfig) -> Experiment:
     exports = several("export", plain.pop("export", {}), resolved)
     trackers = several("tracker", plain.pop("tracker", {}), resolved)
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
+    output = output_of(plain, resolved)
     components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
     launch, checkpoint, fault = components.pop("launch"), components.pop("checkpoint"), components.pop("fault", None)
     if "lr_schedule" in components and (schedule := lr_schedule_of(components.pop("lr_schedule"))) is not None:
@@ -120,9 +121,10 @@ def build(resolved: ResolvedConfig) -> Experiment:
         "launch_name": launch.choice,
         "recipe": recipe,
         "weights": weights,
+        "output": output,
         "precision": precision,
         "precision_name": precision_name,
-        "config_hash": config_hash(plain | _besides(recipe, weights), components),
+        "config_hash": config_hash(plain | _besides(recipe=recipe.told(), weights=weights, output=output), components),
     }
     if "eval" in components:
         values["eval"] = components.pop("eval")()
@@ -177,10 +179,9 @@ def check_components(experiment: Experiment) -> None:
             )
 
 
-def _besides(recipe: Recipe, weights: str | None) -> dict[str, Any]:
+def _besides(**found: Any) -> dict[str, Any]:
     """What else determines the numbers; nothing where it is as it is by default, so that old hashes hold."""
-    found = {"recipe": recipe.told(), "weights": weights}
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in found.items() if value is not None and value != {}}
 
 
 def weights_of(plain: dict[str, Any]) -> str | None:
@@ -192,6 +193,20 @@ def weights_of(plain: dict[str, Any]) -> str | None:
     if weights == "":
         raise ConfigError("model.weights='': must be a file or a folder, or null")
     return weights
+
+
+def output_of(plain: dict[str, Any], resolved: ResolvedConfig) -> str | int | None:
+    """The part of the output at ``model.output``, taken out of the model's node where it is no argument of its own."""
+    node = plain.get("model")
+    if not isinstance(node, dict) or "output" not in node:
+        return None
+    output, rest = node["output"], {key: value for key, value in node.items() if key != "output"}
+    if output is not None and component_of("model", rest, resolved).takes("output"):
+        return None
+    plain["model"] = rest
+    if output is not None and (isinstance(output, bool) or not isinstance(output, (str, int)) or output == ""):
+        raise ConfigError(f"model.output={show(output)}: must be the name of a field, an index, or null")
+    return output
 
 
 def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:

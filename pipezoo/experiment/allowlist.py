@@ -13,7 +13,6 @@ before anything is imported, and the object it leads to is judged again by where
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import inspect
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.registry import registered
+from pipezoo.foreign_import import declare_operators, import_foreign
 from pipezoo.results.renamed import new_target
 from pipezoo.validators import unknown
 
@@ -187,7 +187,7 @@ def _find(key: str, target: str) -> Any:
         if size > 1 and not hasattr(found, "__path__"):
             break
         try:
-            found = importlib.import_module(module)
+            found = import_foreign(module)
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise ConfigError(f"{key}={target}: importing {module} failed: {error}") from error
@@ -198,11 +198,22 @@ def _find(key: str, target: str) -> Any:
             text = " ".join(str(error).split())
             raise ConfigError(f"{key}={target}: importing {module} failed: {type(error).__name__}: {text}") from error
     for name in names[len(found.__name__.split(".")) :]:
-        if not hasattr(found, name):
+        if not _has_attribute(key, target, found, name):
             names = [n for n in dir(found) if not n.startswith("_") and callable(getattr(found, n, None))]
             raise ConfigError(f"{key}={target}: {unknown('name', name, names)}")
         found = getattr(found, name)
     return found
+
+
+def _has_attribute(key: str, target: str, found: Any, name: str) -> bool:
+    """Whether there is such a name; a package may import a module of its own to find it."""
+    try:
+        return hasattr(found, name)
+    except Exception as error:
+        if declare_operators():
+            return _has_attribute(key, target, found, name)
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{key}={target}: importing {name} failed: {type(error).__name__}: {text}") from error
 
 
 def _within(module: str, package: str) -> bool:

@@ -64,7 +64,7 @@ class Component:
         found = resolve(f"{self.group}._target_", self.target, self.trust)
         if not callable(found):
             raise ConfigError(f"{self.group}._target_={self.target}: is neither a function nor a class")
-        if self.role and self.role not in ancestors(found):
+        if self.role and inspect.isclass(found) and self.role not in ancestors(found):
             raise ConfigError(f"{self.group}._target_={self.target}: is not a subclass of {self.role}")
         function: Callable[..., Any] = found
         return function
@@ -73,10 +73,12 @@ class Component:
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The parameters of the target by name."""
         function = self.function
+        anything = {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
         try:
-            return inspect.signature(function).parameters
+            found = inspect.signature(function).parameters
         except (TypeError, ValueError):  # a callable written in C
-            return {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
+            return anything
+        return {**found, **anything} if _wraps_anything(function) else found
 
     def __getstate__(self) -> dict[str, Any]:
         """To another process go the fields; what was looked up is looked up there again."""
@@ -141,6 +143,9 @@ class Component:
             raise self.reword(error, given) from error
         if misfit:
             raise misfit
+        if self.role and self.role not in ancestors(type(made)):
+            what = f"{type(made).__module__}.{type(made).__qualname__}"
+            raise ConfigError(f"{self.group}._target_={self.target}: made a {what}, which is no {self.role}")
         return made
 
     def reword(self, error: Exception, given: Mapping[str, Any] | None = None) -> ConfigError:
@@ -203,6 +208,15 @@ class Component:
         inner = {key: item for key, item in value.items() if key != "_target_"}
         part = Component(f"{self.group}.{name}", self.choice, value["_target_"], inner, trust=self.trust)
         return part if uncalled else part()
+
+
+def _wraps_anything(function: Callable[..., Any]) -> bool:
+    """Whether a class's constructor takes any keyword, whatever the one that it wraps says: as configs of models do."""
+    made = vars(function).get("__init__") if inspect.isclass(function) else None
+    if not callable(made) or not hasattr(made, "__wrapped__"):
+        return False
+    kinds = inspect.signature(made, follow_wrapped=False).parameters.values()
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in kinds)
 
 
 def _is_component(value: Any) -> bool:

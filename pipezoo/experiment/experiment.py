@@ -74,6 +74,7 @@ class Experiment:
         trackers: who is told of the training (``pipezoo/trackers/``), called with its folder and what runs.
         exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a spec of it.
         fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.fault_injection`), or None.
+        output: which part of what the model returns is its output: a field, a key or an index; None: all of it.
         config_hash: of everything that determines the numbers.
 
     Raises:
@@ -119,6 +120,7 @@ class Experiment:
     fault: Any = None
     exports: tuple[Component, ...] = ()
     trackers: tuple[Component, ...] = ()
+    output: str | int | None = None
     config_hash: str = ""
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ from pipezoo.runtime.draws import Drawing
 from pipezoo.runtime.feed import Source, source_of
 from pipezoo.runtime.held_out import check_evaluation, evaluation_of
 from pipezoo.runtime.microbatching import scaled
+from pipezoo.runtime.model_output import check_output, with_output
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profile
 from pipezoo.runtime.randomness import find_drawing, leaving_no_trace
@@ -261,7 +262,7 @@ def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None)
             )
     if experiment.weights is not None:
         load_weights(model, experiment.weights)
-    return model if saved is None else restore_model(model, saved)
+    return with_output(model if saved is None else restore_model(model, saved), experiment.output)
 
 
 def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...], stages: Stages) -> list[list[Action]]:
@@ -326,6 +327,8 @@ def _split(
         if experiment.verify:
             try_reference(model, example, target, scale)
     except ValueError as error:
+        if "returns a" in str(error):
+            check_output(output_of(model, example), experiment.output, type(model).__name__)
         raise experiment.model.reword(error) from error
     try:
         check_counts(loss, trial.wiring.stages[-1].outputs, batch.target, asked.num_microbatches)
@@ -362,11 +365,12 @@ def _split_backwards(experiment: Experiment, schedule: Schedule) -> set[int]:
 
 
 def _check_data(experiment: Experiment, model: nn.Module, example: Tensors) -> None:
-    """Where the whole model cannot take the data either, no cut of it is to blame."""
+    """Where the whole model cannot take the data either, or returns no tensor, no cut of it is to blame."""
     try:
-        output_of(model, example)
+        result = output_of(model, example)
     except ValueError as error:
         raise experiment.data.reword(error) from error
+    check_output(result, experiment.output, type(model).__name__)
 
 
 def _check_devices(experiment: Experiment, num_ranks: int) -> None:

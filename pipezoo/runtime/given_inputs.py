@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from types import CodeType
 from typing import Any
 
 import torch
@@ -38,6 +39,11 @@ class GivenInputs:
         twin = copy.copy(self)
         twin.own = copy.deepcopy(self.own, memo)
         return twin
+
+    @property
+    def __code__(self) -> CodeType:
+        """For torch.export, which looks for what a forward is written in."""
+        return GivenInputs.__call__.__code__
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
         left = iter(tensors)

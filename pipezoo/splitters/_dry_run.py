@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipezoo.errors import ArgumentError, first_line
+from pipezoo.errors import ArgumentError, ConfigError, first_line
 from pipezoo.skips import run_stages
 from pipezoo.splitters._copies import copies
 
@@ -63,6 +63,8 @@ def output_of(model: nn.Module, example: tuple[Tensor, ...]) -> Any:
     """What `model` returns for `example`; raises ValueError with the cause in one line when it fails."""
     try:
         return run(copies([model]), example)
+    except ConfigError:
+        raise
     except Exception as error:
         shapes = ", ".join(str(list(tensor.shape)) for tensor in example)
         name = type(model).__name__

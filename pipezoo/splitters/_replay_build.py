@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipezoo.errors import ArgumentError, first_line
+from pipezoo.errors import ArgumentError, ConfigError, first_line
 from pipezoo.skips import Skip
 from pipezoo.splitters._copies import copies
 from pipezoo.splitters._dry_run import run, same_bits
@@ -187,7 +187,7 @@ def prove(
             twin.eval()
     try:
         ours = run(twins, example)
-    except Unknown:
+    except (Unknown, ConfigError):
         raise
     except Exception as error:
         why = f"its stages fail where it does not: {first_line(error)}; {ADVICE}"

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipezoo.errors import ArgumentError, first_line
+from pipezoo.errors import ArgumentError, ConfigError, first_line
 from pipezoo.splitters._copies import copies
 from pipezoo.splitters._dry_run import state_kept
 from pipezoo.splitters._replay_gate import Gate
@@ -112,7 +112,7 @@ def record(model: nn.Module, atoms: Sequence[str], example: tuple[Tensor, ...], 
         state = torch.get_rng_state()
         try:
             output = gated(*(recorder.given(index, tensor) for index, tensor in enumerate(example)))
-        except ArgumentError:
+        except (ArgumentError, ConfigError):
             raise
         except Exception as error:
             shapes = ", ".join(str(list(tensor.shape)) for tensor in example)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 
 import pytest
+from torch import nn
 
 from pipezoo.errors import ArgumentError, ConfigError, OutputError, ScheduleError, show
 from pipezoo.experiment.allowlist import Allowlist
@@ -108,3 +110,59 @@ def test_a_part_travels_to_another_process():
 )
 def test_values_are_shown_as_they_are_typed(value, text):
     assert show(value) == text
+
+
+def make_model(width: int = 2):
+    return nn.Linear(width, width)
+
+
+def make_nothing_of_the_kind():
+    return {"no": "model"}
+
+
+class Family:
+    @classmethod
+    def from_sizes(cls, width: int = 2, **more: int):
+        return nn.Linear(width, width)
+
+
+class Wrapped:
+    """As a configuration class of a library: its constructor takes more than the one that it wraps says."""
+
+    def __init__(self, width: int = 2) -> None:
+        self.width = width
+
+    def _init(self, *args, **kwargs):
+        self.more = kwargs.pop("more", None)
+        Wrapped._inner(self, *args, **kwargs)
+
+
+Wrapped._inner = Wrapped.__init__
+Wrapped.__init__ = functools.wraps(Wrapped._inner)(Wrapped._init)
+MODEL = "torch.nn.modules.module.Module"
+
+
+def model(target: str, **arguments: object) -> Component:
+    return Component("model", "mine", f"{__name__}.{target}", arguments, role=MODEL, trust=HERE)
+
+
+@pytest.mark.parametrize("target", ["make_model", "Family.from_sizes"])
+def test_a_factory_is_judged_by_what_it_makes(target):
+    assert model(target, width=3)().in_features == 3
+
+
+def test_what_makes_no_model_is_refused():
+    line = f"model._target_={__name__}.make_nothing_of_the_kind: made a builtins.dict, which is no {MODEL}"
+    with pytest.raises(ConfigError) as error:
+        model("make_nothing_of_the_kind")()
+    assert str(error.value) == line
+
+
+def test_a_class_that_is_no_model_is_refused_before_it_is_called():
+    with pytest.raises(ConfigError, match="is not a subclass of"):
+        model("Family").check()
+
+
+def test_a_constructor_that_takes_more_than_the_one_it_wraps_is_given_more():
+    made = Component("group", "mine", f"{__name__}.Wrapped", {"width": 3, "more": 4}, trust=HERE)()
+    assert (made.width, made.more) == (3, 4)

@@ -4,10 +4,12 @@ A comment on the line above a block says how its commands are tested:
 
     <!-- test: add steps=2 -->      with these words behind each command, since as typed it takes long
     <!-- test: shown -->            not at all: it is an excerpt, or what something else prints
+    <!-- test: needs timm -->       where this library is installed
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,6 +61,9 @@ class Block:
 
     def examples(self) -> list[Example]:
         """The commands of a ``console`` block with what they print, or of a ``bash`` block."""
+        needed = self.test.removeprefix("needs ") if self.test.startswith("needs ") else ""
+        if needed and importlib.util.find_spec(needed) is None:
+            return []
         if self.test == "shown" or self.language not in ("console", "bash"):
             return []
         added = self.test.removeprefix("add ") if self.test.startswith("add ") else ""

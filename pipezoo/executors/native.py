@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from pipezoo.executors.compiled import check_compiles, compiled
 from pipezoo.executors.deferred_weights import Deferred
 from pipezoo.executors.skips import crossings
 from pipezoo.executors.split_backward import input_gradient, weight_gradient
@@ -31,7 +32,7 @@ from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.transport import Receive, Send, Transport
 from pipezoo.schedule.action import COMPUTE, Op
 from pipezoo.transports.choose import TRANSPORTS, transport_for
-from pipezoo.validators import check_word
+from pipezoo.validators import check_bool, check_word
 
 
 class StageSlots:
@@ -194,9 +195,11 @@ class Native:
 
     Args:
         transport_name: ``shared_memory``, ``distributed``, or ``auto``: shared memory where the ranks can share it.
+        compiles: whether stages go through ``torch.compile``.
     """
 
     transport_name: str = "auto"
+    compiles: bool = False
     relays: ClassVar[bool] = False
     defers: ClassVar[bool] = True
 
@@ -205,19 +208,23 @@ class Native:
     ) -> None:
         """Every stage can be split."""
 
+    def check(self, pipeline: Pipeline) -> None:
+        if self.compiles:
+            check_compiles(pipeline)
+
     def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
         return transport_for(pipeline, start_method, self.transport_name)
 
     def of_rank(self, program: RankProgram) -> NativeRank:
-        return NativeRank(program)
+        return NativeRank(compiled(program) if self.compiles else program)
 
     def forward_only(self, program: RankProgram) -> ForwardRank:
         return ForwardRank(program)
 
 
-def native(transport: str = "auto") -> Native:
+def native(transport: str = "auto", compile: bool = False) -> Native:
     """pipezoo's own executor. Raises ArgumentError for a transport that there is not."""
-    return Native(check_word("transport", transport, TRANSPORTS, "transport"))
+    return Native(check_word("transport", transport, TRANSPORTS, "transport"), check_bool("compile", compile))
 
 
 class NativeRank:

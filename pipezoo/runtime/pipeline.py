@@ -203,6 +203,14 @@ class Executor(Protocol):
         """
         ...
 
+    def check(self, pipeline: Pipeline) -> None:
+        """Look at the whole pipeline, before any process starts.
+
+        Raises:
+            ArgumentError: this executor cannot run it as it was asked to.
+        """
+        ...
+
     def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
         """What carries messages between ranks that are started by ``fork`` or ``spawn``; made before they are.
 

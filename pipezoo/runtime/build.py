@@ -25,13 +25,13 @@ from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes, look
 from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
 from pipezoo.runtime.draws import Drawing
-from pipezoo.runtime.feed import Source, source_of
+from pipezoo.runtime.feed import Source, checked, source_of
 from pipezoo.runtime.held_out import check_evaluation, evaluation_of
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.model_output import check_output, with_output
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profile
-from pipezoo.runtime.randomness import find_drawing, leaving_no_trace
+from pipezoo.runtime.randomness import find_drawing, generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.restore import check_origin, restore_model
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
 from pipezoo.runtime.try_alone import check_alone
@@ -53,6 +53,10 @@ from pipezoo.splitters._addresses import write_addresses
 from pipezoo.splitters._copies import copies
 from pipezoo.splitters._dry_run import output_of
 
+OTHER_NUMBERS = (
+    "its batch draws from the random numbers of the process, which one device does not share; "
+    "valid: a generator of its own (pipezoo.data.batch.generator(seed, step)), or verify=false"
+)
 LONGEST = 1e6  # seconds that torch's own deadlines can be; ours have no end
 
 
@@ -349,8 +353,12 @@ def _split(
 
 def _first_batch(experiment: Experiment, asked: Asked, data: Callable[[int], Batch]) -> Batch:
     try:
-        with AllocationGuard():
-            return data(0)
+        with AllocationGuard(), leaving_no_trace():
+            before = generators()
+            batch = checked(data(0))
+            if experiment.verify and generators_moved_since(before):
+                raise ValueError(OTHER_NUMBERS)
+            return batch
     except TooLargeError as error:
         derived = experiment.batch_size is None and experiment.num_microbatches is not None
         key = f"microbatches={asked.num_microbatches}" if derived else f"batch_size={asked.batch_size}"

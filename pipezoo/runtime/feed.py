@@ -106,12 +106,22 @@ def begin(source: Source) -> None:
 def made(source: Source, step: int) -> Batch:
     """The batch of a step. Raises DataError: whatever the source raises, in a line."""
     try:
-        return source(step)
+        return checked(source(step))
     except PipezooError:
         raise
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         raise DataError(_words(step, error)) from None
+
+
+def checked(found: Any) -> Batch:
+    """``found`` if it is a batch; else raises ValueError."""
+    if isinstance(found, Batch):
+        return found
+    kind = type(found).__name__
+    raise ValueError(
+        f"it is of type {kind}; valid: pipezoo.data.batch.Batch(args=(inputs,), kwargs={{}}, target=target)"
+    )
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,12 @@ class Component:
             if name not in self.arguments and self.parameters[name].default is inspect.Parameter.empty:
                 raise ConfigError(f"{self.group}.{name}: is missing, and {self.group}={self.choice} needs it")
 
+    def check_values(self) -> None:
+        """:meth:`check`, and refuse values that are not what their annotations say. Calls nothing."""
+        self.check()
+        if misfit := self._misfit():
+            raise misfit
+
     def __call__(self, **given: Any) -> Any:
         """Call the target with the arguments of the config and those ``given``, which win.
 

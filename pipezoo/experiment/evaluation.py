@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pipezoo.errors import ArgumentError
@@ -17,7 +17,7 @@ class EvalOptions:
     Args:
         every: steps between two evaluations; None: none.
         batches: how many; None: all where the data have a length, else 4.
-        data: arguments of the source of data that differ for held-out batches.
+        data: arguments of the source of data that differ for held-out batches; None: none.
         best: whether the checkpoint with the lowest loss is kept beside the latest.
         patience: evaluations without a lower loss after which the training ends; None: it goes on.
         min_delta: how much lower a loss must be to count as lower.
@@ -28,7 +28,7 @@ class EvalOptions:
 
     every: int | None = None
     batches: int | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] | None = None
     best: bool = False
     patience: int | None = None
     min_delta: float = 0.0

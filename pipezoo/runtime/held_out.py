@@ -34,7 +34,7 @@ def evaluation_of(experiment: Experiment, batch_size: int, training: Callable[[i
     if not options.data:
         if hasattr(training, "workers"):
             raise ConfigError(
-                f"eval.data={{}}: data={experiment.data_name} has rows, and all of them are trained on; "
+                f"eval.data=null: data={experiment.data_name} has rows, and all of them are trained on; "
                 "valid: what differs for held-out rows, as eval.data={path: held_out.parquet}"
             )
         return Evaluation(options, lambda number: training(FIRST_DRAW + number), options.batches or DEFAULT)

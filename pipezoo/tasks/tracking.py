@@ -34,7 +34,7 @@ PATIENCE = 60.0  # seconds that trackers have to finish after the last step
 def check_trackers(trackers: Sequence[Component]) -> None:
     """Refuse those whose library is not there. Imports none of them; raises ConfigError."""
     for component in trackers:
-        component.check()
+        component.check_values()
         needs = getattr(component.function, "needs", None)
         if needs is not None and importlib.util.find_spec(needs) is None:
             raise ConfigError(f"tracker={component.choice}: needs the package {needs}: pip install 'pipezoo[{needs}]'")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
-
-from pipezoo.validators import check_word
-
-MODES = ("offline", "online")
+from typing import Any, Literal
 
 
 class WandB:
@@ -27,10 +23,13 @@ class WandB:
 
 
 def wandb(
-    folder: str, config: Mapping[str, Any], project: str = "pipezoo", name: str | None = None, mode: str = "offline"
+    folder: str,
+    config: Mapping[str, Any],
+    project: str = "pipezoo",
+    name: str | None = None,
+    mode: Literal["offline", "online"] = "offline",
 ) -> WandB:
     """A run in ``project``; ``online`` needs their login."""
-    check_word("mode", mode, MODES)
     settings = {"project": project, "name": name, "mode": mode, "dir": folder, "config": dict(config)}
     return WandB(import_module("wandb").init(**settings))
 

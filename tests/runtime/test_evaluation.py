@@ -195,7 +195,7 @@ ROWS = ("pipezoo.data.dataset.batches", {"source": {"_target_": "tests.data.sour
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ({"data": ROWS}, "eval.data={}: data=batches has rows, and all of them are trained on; valid: "),
+        ({"data": ROWS}, "eval.data=null: data=batches has rows, and all of them are trained on; valid: "),
         ({"data": ROWS, "data_of": {"sorce": 1}}, "eval.data: data.sorce=1: unknown key (did you mean source?)"),
         (
             {"data": ROWS, "data_of": {"shuffle": False}, "batches": 9},

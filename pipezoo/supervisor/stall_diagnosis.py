@@ -20,7 +20,7 @@ from pipezoo.schedule.action import Action, Op
 from pipezoo.supervisor.worker_channel import Phase
 
 BEFORE = (Phase.START, Phase.JOIN, Phase.BUILD, Phase.BATCH)  # phases of a step that come before its actions, in order
-AFTER = (Phase.UPDATE, Phase.SAVE, Phase.LEAVE)
+AFTER = (Phase.UPDATE, Phase.EVALUATE, Phase.SAVE, Phase.LEAVE)
 LATE = 1 << 40  # later than any action of a step
 NEEDS = {Op.F: (Op.RECV_F, Op.SEND_F, -1), Op.B: (Op.RECV_B, Op.SEND_B, 1), Op.I: (Op.RECV_B, Op.SEND_B, 1)}
 NUM_LAST = 64  # actions that are kept of each rank

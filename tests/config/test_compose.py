@@ -74,7 +74,8 @@ def test_every_file_in_conf_makes_an_experiment(option, tmp_path, monkeypatch):
     own = [NEEDS[option]] if option in NEEDS else []
     group, _, choice = option.partition("=")
     made = experiment(option, *own, "task=simulate", *_with_a_model_that_fits(option))
-    part = made.exports[0] if group == "export" else getattr(made, group)
+    several = {"export": made.exports, "tracker": made.trackers}
+    part = several[group][0] if group in several else getattr(made, group)
     assert part is not None or option == "lr_schedule=none"
     assert choice == (made.launch_name if group == "launch" else getattr(part, "choice", choice))
 

@@ -6,7 +6,16 @@ import pytest
 
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.one_f_one_b import one_f_one_b as schedule
-from pipezoo.supervisor.stall_diagnosis import RankStatus, Wait, as_dict, explain_stall, first_to_stall, waits
+from pipezoo.supervisor.stall_diagnosis import (
+    AFTER,
+    BEFORE,
+    RankStatus,
+    Wait,
+    as_dict,
+    explain_stall,
+    first_to_stall,
+    waits,
+)
 from pipezoo.supervisor.worker_channel import Phase
 
 ACTIONS = lower(schedule(3, 4))
@@ -91,3 +100,7 @@ def test_a_rank_that_waits_for_a_skip_says_so() -> None:
     lists[0] = [*(action for action in lists[0] if action != late), late]
     statuses = [RankStatus(f"rank {rank}", lists[rank], 1, place, 60.0) for rank, place in enumerate(at)]
     assert waits(statuses)[2] == Wait(2, 0, "2RECV_F0from0")
+
+
+def test_every_phase_of_a_rank_has_a_place_in_its_step():
+    assert sorted((*BEFORE, *AFTER)) == sorted(Phase)

@@ -39,7 +39,7 @@ from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_savin
 from pipezoo.runtime.try_forward import try_forward
 from pipezoo.runtime.try_loss import check_counts
 from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
-from pipezoo.runtime.try_recipe import check_recipe, lr_schedule, updates_of
+from pipezoo.runtime.try_recipe import check_averages, check_recipe, lr_schedule, updates_of
 from pipezoo.runtime.try_reference import try_reference
 from pipezoo.runtime.weights import load_weights
 from pipezoo.runtime.wiring import Wiring
@@ -219,6 +219,8 @@ def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> No
     if pipeline.saved is not None:
         check_saved(pipeline.optimizing, model, trial, pipeline.saved)
         _check_ranks(pipeline, pipeline.saved)
+        if pipeline.recipe.ema is not None:
+            check_averages(pipeline.saved, model)
 
 
 def _check_checkpoints(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> Pipeline:

@@ -12,6 +12,13 @@ import torch
 WORDS, NUMPY_WORDS = 625, 624  # 32 bits each: of Python's generator with its place, and of numpy's
 
 
+def seed_all(seed: int) -> None:
+    """The generators of torch, Python and numpy in this process."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 def random_of_libraries() -> dict[str, Any]:
     """``python`` and ``numpy``: their generators' words, and what else they hold."""
     version, words, gauss = random.getstate()

@@ -33,6 +33,7 @@ from pipezoo.runtime.moving_average import MovingAverage
 from pipezoo.runtime.optimizing import master_of
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profiler
+from pipezoo.runtime.random_state import seed_all
 from pipezoo.runtime.restore import restore_random
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
@@ -326,7 +327,7 @@ def with_fault(channel: WorkerChannel, pipeline: Pipeline, rank: int) -> WorkerC
 
 def _join_process_group(pipeline: Pipeline, rank: int, device: torch.device) -> None:
     torch.set_num_threads(pipeline.threads)
-    torch.manual_seed(pipeline.seed)
+    seed_all(pipeline.seed)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     join_process_group(rank, pipeline.num_processes, pipeline.file("store"), device, pipeline.timeout)

@@ -13,6 +13,7 @@ from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.python_component import PythonComponent
 from pipezoo.experiment.recipe import GROUP
+from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.parameter_groups import places_of
 from pipezoo.runtime.pipeline import Pipeline
 
@@ -54,6 +55,17 @@ def check_recipe(experiment: Experiment, pipeline: Pipeline, model: nn.Module) -
     for place in range(len(pipeline.recipe.groups)):
         _check_options(experiment, pipeline, place)
     _check_schedule(experiment, pipeline)
+
+
+def check_averages(saved: Checkpoint, model: nn.Module) -> None:
+    """Averages in a checkpoint are of all that learns, in its shapes. Raises ConfigError."""
+    averages = saved.recipe.get("average")
+    if averages is None:
+        return
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and (name not in averages or averages[name].shape != parameter.shape):
+            what = tuple(averages[name].shape) if name in averages else "missing"
+            raise ConfigError(f"resume={saved.path}: the average of {name} is {what}; valid: {tuple(parameter.shape)}")
 
 
 def _check_options(experiment: Experiment, pipeline: Pipeline, place: int) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -216,6 +218,19 @@ class Counting(nn.Module):
         return x * (1 + 1 / self.calls)
 
 
+class Noisy(Four):
+    """Draws from the generators of Python and numpy, which no seed of torch moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self[1] = Noise()
+
+
+class Noise(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * (random.random() + float(np.random.rand()) + random.gauss(1.0, 0.1))
+
+
 EVERY = {"checkpoint": CheckpointOptions(every=1, keep=None), "steps": 4}
 
 
@@ -227,6 +242,16 @@ def test_a_resumed_run_has_the_losses_of_the_one_that_was_not_interrupted(tmp_pa
         again = run(experiment(Four, optimizer=make, num_stages=stages, resume=source, **EVERY), tmp_path / str(stages))
         assert again["losses"] == whole["losses"][2:]
         assert again["verified"] == "exact"
+
+
+def test_random_numbers_of_python_and_numpy_go_on(tmp_path: Path) -> None:
+    words = {**EVERY, "verify": False}
+    whole = run(experiment(Noisy, **words), tmp_path / "whole")
+    source = str(tmp_path / "whole" / "checkpoints" / "step-00000002")
+    random.seed(5)
+    np.random.seed(5)
+    again = run(experiment(Noisy, resume=source, **words), tmp_path / "again")
+    assert again["losses"] == whole["losses"][2:]
 
 
 def test_an_optimizer_that_cannot_be_saved_is_refused_before_it_runs(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from pipezoo.config.resolve import check_components
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import CheckpointOptions, Experiment
@@ -185,6 +186,22 @@ def test_an_optimizer_that_mixes_parameters_is_refused_on_ranks(tmp_path: Path) 
     )
     build_pipeline(asked(optimizer=(Alone, {"lr": 0.1}), **plain), tmp_path)
     build_pipeline(asked(optimizer=(Normalized, {"lr": 0.1}), lr_schedule=None, recipe=Recipe()), tmp_path)
+
+
+class Clips(torch.optim.SGD):
+    """Has a word of its own for what is pipezoo's."""
+
+    def __init__(self, params: Any, lr: float = 0.1, clip: float = 1.0) -> None:
+        super().__init__(params, lr=lr)
+
+
+def test_an_argument_that_is_called_like_a_key_of_the_recipe_is_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        check_components(asked(optimizer=(Clips, {}), lr_schedule=None))
+    assert str(error.value) == (
+        "optimizer._target_=tests.runtime.test_optimizing.Clips: has an argument clip, which pipezoo reads itself for "
+        "every optimizer; valid: an argument of another name"
+    )
 
 
 class Asks(torch.optim.lr_scheduler.LRScheduler):

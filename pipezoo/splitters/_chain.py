@@ -107,5 +107,5 @@ def _other(model: nn.Module) -> str:
     return (
         "split=annotated fits"
         if getattr(model, "split_spec", None)
-        else "split=marked fits a model that calls pipe_split()"
+        else "split=replay fits, or split=marked where it calls pipe_split()"
     )

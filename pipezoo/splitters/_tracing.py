@@ -69,7 +69,7 @@ def trace(model: nn.Module, example: tuple[Tensor, ...]) -> Trace:
         output_of(model, example)  # raises where the trouble is not the trace
         cause = first_line(error.__cause__ or error)
         name = type(model).__name__
-        raise ArgumentError("model", name, f"cannot be traced: {cause}; split=modules cuts without a trace") from error
+        raise ArgumentError("model", name, f"cannot be traced: {cause}; split=replay cuts without a trace") from error
     result = _read(pipe.split_gm)._replace(addresses=first_names(twin))
     for piece in result.pieces:
         _reattach(piece.module, twin)

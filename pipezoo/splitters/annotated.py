@@ -10,6 +10,7 @@ from torch.distributed.pipelining import SplitPoint, pipe_split
 from pipezoo.errors import ArgumentError
 from pipezoo.splitters._dry_run import twin_of
 from pipezoo.splitters._names import find_module
+from pipezoo.splitters._stage_modules import stack_of
 from pipezoo.splitters._tracing import stages, trace
 
 PLACES = {"beginning": SplitPoint.BEGINNING, "end": SplitPoint.END}
@@ -36,15 +37,18 @@ def split(
     name = type(model).__name__
     spec = split_spec if split_spec is not None else getattr(model, "split_spec", None)
     if spec is None:
-        why = (
-            f"{name} has none of its own; give one, "
-            "or use split=marked (for a model that calls pipe_split()) or split=modules (for a chain of modules)"
-        )
+        why = f"{name} has none of its own; give one{_like(model)}, or use split=replay, which needs none"
         raise ArgumentError("split_spec", None, why)
     twin = twin_of(model)
     for module_name, place in spec.items():
         _mark(twin, module_name, place)
     return stages(trace(twin, example), num_stages, f"the split_spec of {name} makes")
+
+
+def _like(model: nn.Module) -> str:
+    """A split_spec of this model: a cut in the middle of its longest row of equal modules."""
+    stack = stack_of(model)
+    return f", such as {{{stack[len(stack) // 2]}: beginning}}" if len(stack) > 1 else ""
 
 
 def _mark(model: nn.Module, module_name: str, place: str | SplitPoint) -> None:

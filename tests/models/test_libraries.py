@@ -17,6 +17,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.python_component import PythonComponent
 from pipezoo.models.hf_causal_lm import hf_causal_lm
 from pipezoo.models.timm_model import timm_model
+from tests.conftest import REPOSITORY
 from tests.support.experiments import ending, experiment
 
 ROWS, LENGTH, VOCABULARY = 2, 8, 32
@@ -130,3 +131,11 @@ def test_a_library_that_is_not_installed_is_named_in_a_line(make, library, monke
 
 def test_text_is_what_the_language_model_reads_by_default():
     assert text(2, 0, LENGTH)(0).args[0].shape == (2, LENGTH)
+
+
+def test_the_document_lists_the_models_that_the_benchmark_runs():
+    from benchmarks.byo import MODELS
+
+    listed = (REPOSITORY / "docs" / "bring-your-own.md").read_text()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in listed.splitlines() if line.startswith("| ")]
+    assert [row for row in rows if row in MODELS] == [*MODELS]

@@ -232,7 +232,7 @@ def test_a_model_without_marks_names_the_other_splitters():
 def test_a_model_that_cannot_be_traced_says_so_in_one_line_and_nothing_else(capfd):
     text = refusal(marked.split, Branching(), 2, (rows(),))
     assert text.startswith("model=Branching: cannot be traced: GuardOnDataDependentSymNode: ")
-    assert text.endswith("; split=modules cuts without a trace")
+    assert text.endswith("; split=replay cuts without a trace")
     assert "\n" not in text
     assert capfd.readouterr() == ("", "")
 

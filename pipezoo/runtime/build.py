@@ -44,6 +44,7 @@ from pipezoo.runtime.try_reference import try_reference
 from pipezoo.runtime.weights import load_weights
 from pipezoo.runtime.wiring import Wiring
 from pipezoo.schedule.action import Action, Op
+from pipezoo.schedule.depth_first import depth_first
 from pipezoo.schedule.lowering import lower, receives_first
 from pipezoo.schedule.nccl_order import check_queues
 from pipezoo.schedule.schedule import Schedule
@@ -276,12 +277,14 @@ def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None)
 
 
 def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...], stages: Stages) -> list[list[Action]]:
-    """What each process executes. Who writes messages out has them where they are written.
+    """What each process executes. Who writes messages out has them where they are written; virtual ranks have none.
 
     Measured over gloo (``benchmarks/step.py``): receives posted first shorten the step of a rank with several stages by
     3 to 10 %, and lengthen that of 1F1B, whose neighbours then write to each other at the same moment.
     """
     actions = lower(schedule, placed, [(hop.before, hop.after) for hop in stages.wiring.skips])
+    if len(actions) == 1 and schedule.num_ranks > 1:
+        return [depth_first(actions[0], schedule.stage_to_rank)]
     has_several = schedule.num_stages > schedule.num_ranks
     if experiment.device == "cpu" and has_several and not schedule.has_messages:
         return [receives_first(of_process) for of_process in actions]

@@ -208,6 +208,11 @@ class Native:
     ) -> None:
         """Every stage can be split."""
 
+    @property
+    def keeps_bits(self) -> bool:
+        """A compiled stage adds in another order."""
+        return not self.compiles
+
     def check(self, pipeline: Pipeline) -> None:
         if self.compiles:
             check_compiles(pipeline)

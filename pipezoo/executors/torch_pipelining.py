@@ -27,6 +27,7 @@ class TorchPipelining:
 
     relays = True
     defers = False
+    keeps_bits = True
 
     def inspect(
         self, index: int, stage: nn.Module, copy: nn.Module, ends: list[torch.Tensor], leaves: list[torch.Tensor]

@@ -180,11 +180,15 @@ class Executor(Protocol):
     Args:
         defers: bool  # whether it can run W as products of layers
     defers: whether it can keep what the weight gradients of layers need, and run their products in W.
+    keeps_bits: whether its stages compute what they compute on one device, bit for bit.
     relays: whether its stages exchange values with their neighbours alone, so that skips go through all between.
     """
 
     @property
     def defers(self) -> bool: ...
+
+    @property
+    def keeps_bits(self) -> bool: ...
 
     @property
     def relays(self) -> bool: ...

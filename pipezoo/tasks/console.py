@@ -43,9 +43,7 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
             f"random    {_drawn(pipeline.drawing.modules)} by counter: the same for every split, schedule and launch"
         )
     if not pipeline.executor.keeps_bits:
-        print_line(
-            "compile   in the first step, which alone is compared: an optimizer makes large what rounding leaves"
-        )
+        print_line("compile   in the first step, which alone is compared: an optimizer makes rounding large")
     if pipeline.defers:
         print_line(f"weights   {_deferred(pipeline, experiment.schedule_name)}")
     emulated = "" if pipeline.emulated is None else f"cost={experiment.cost.choice}"

@@ -27,7 +27,7 @@ import torch
 
 import pipezoo as pz
 from benchmarks.matrix_page import EXECUTORS, INTRODUCTION, SCHEDULES, Cell, Cells, count, table
-from pipezoo.cli.run import Request
+from pipezoo.cli.request import Request
 from pipezoo.cli.sweep_worker import run_in_worker
 from pipezoo.config.compose import compose, resolved_config, trusted_by
 from pipezoo.config.resolve import ResolvedConfig, build, check_components

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipezoo.cli.run import ending, record
+from pipezoo.cli.outcome import ending, record
 from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.report.html import write_report
 from pipezoo.results.run_dir import RESULT, claim, fresh_folder

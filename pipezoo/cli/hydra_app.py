@@ -26,8 +26,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipezoo.cli import signals
 from pipezoo.cli.held_nodes import check_nodes
+from pipezoo.cli.request import OVERRIDES, Request
 from pipezoo.cli.resume import KEY, SweepRefused, begin
-from pipezoo.cli.run import OVERRIDES, Request
 from pipezoo.config.compose import resolved_config, trusting
 from pipezoo.config.overrides import is_hydras, key_of, parted
 from pipezoo.config.resolve import ResolvedConfig

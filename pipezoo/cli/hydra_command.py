@@ -19,7 +19,7 @@ from pipezoo.errors import ConfigError, OutputError, PipezooError
 from pipezoo.supervisor.start_deadline import DEFAULT, begin_deadline, end_deadline
 
 if TYPE_CHECKING:
-    from pipezoo.cli.run import Request
+    from pipezoo.cli.request import Request
 
 
 def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
@@ -117,7 +117,7 @@ def _said_again(typed: Sequence[str]) -> list[str]:
 
 def _tell(error: Exception, words: Sequence[str]) -> int:
     """Say in one line what Hydra raised before or between the runs; its exit code."""
-    from pipezoo.cli.run import ending
+    from pipezoo.cli.outcome import ending
     from pipezoo.config.config_errors import explain
     from pipezoo.experiment.registry import conf_dir
 

@@ -23,7 +23,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="what shall be different this time")
     parser.add_argument("--config-dir", type=Path, help="your own YAML files, where the run had some")
     options = parser.parse_intermixed_args(words)
-    from pipezoo.cli.run import ending
+    from pipezoo.cli.outcome import ending
 
     try:
         return _rerun(options.folder, options.overrides, options.config_dir)

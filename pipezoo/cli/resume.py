@@ -22,7 +22,8 @@ import yaml  # type: ignore[import-untyped]
 
 from pipezoo.cli.folder_lock import lock_folder, locked
 from pipezoo.cli.folder_words import values_alone
-from pipezoo.cli.run import Request, result_of
+from pipezoo.cli.outcome import result_of
+from pipezoo.cli.request import Request
 from pipezoo.config.compose import groups, keys
 from pipezoo.config.overrides import OF_THIS_COMMAND_LINE, is_hydras, key_of, leaves, literal
 from pipezoo.errors import ConfigError, OutputError, PipezooError

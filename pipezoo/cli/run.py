@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
-import math
 import os
 import platform
 import re
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -22,70 +17,24 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from pipezoo.cli.signals import begin, check, clear_away_with, interrupted
-from pipezoo.config.resolve import WITH_MODEL, ResolvedConfig, build, check_components
+from pipezoo.cli.outcome import DEFECT, ending, record, result_of
+from pipezoo.cli.request import OVERRIDES, Request
+from pipezoo.cli.signals import begin, check, clear_away_with
+from pipezoo.config.resolve import WITH_MODEL, check_components
 from pipezoo.config.used_by import notes
-from pipezoo.errors import ConfigError, OutputError, PipezooError, RankError, no_room
+from pipezoo.errors import ConfigError, OutputError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.foreign_code import foreign_code
 from pipezoo.installed import version
 from pipezoo.results.committed import write_gitignore
-from pipezoo.results.run_dir import FAILURE, REPORT, RESULT, claim, read_result, write_json, write_text
+from pipezoo.results.run_dir import FAILURE, REPORT, RESULT, claim, write_text
 from pipezoo.results.sanitize import linked, printable
 from pipezoo.supervisor.garbage import resume_collection
 from pipezoo.supervisor.processes import signals_held
 from pipezoo.supervisor.start_deadline import begin_deadline, end_deadline
 from pipezoo.tasks.terminal import PrintLine
 
-DEFECT = 1  # exit code of an error that nobody foresaw
-TOO_FEW = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
-
 Task = Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]
-OVERRIDES = ".hydra/overrides.yaml"  # what was typed
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be run, and where: plain values, so that one process may ask another for it.
-
-    Args:
-        resolved: what the config says, or why it says nothing that could be run.
-        folder: of this run.
-        files: what is written into the folder beforehand as YAML, by name: the config as composed, in plain values.
-        title: what tells a run of a sweep from the others.
-        sweep: the folder of the sweep that it is one of.
-        goes_on: the sweep was begun before, and what is done stays.
-        notes: what a person may have meant otherwise, a line each.
-        since: when it was asked for, in seconds of ``time.time``; the folder was made just before.
-    """
-
-    resolved: ResolvedConfig | ConfigError
-    folder: Path
-    files: Mapping[str, Any] = field(default_factory=dict)
-    title: str = ""
-    sweep: Path | None = None
-    goes_on: bool = False
-    notes: tuple[str, ...] = ()
-    since: float = field(default_factory=time.time)
-
-    @property
-    def values(self) -> Mapping[str, Any]:
-        return {} if isinstance(self.resolved, ConfigError) else self.resolved.values
-
-    @property
-    def objective(self) -> str:
-        """The key of the result that a sweeper wants."""
-        return str(self.values.get("objective", "step_seconds"))
-
-    def experiment(self) -> Experiment:
-        """Raises ConfigError, before torch is imported where that can be."""
-        if isinstance(self.resolved, ConfigError):
-            raise self.resolved
-        return build(self.resolved)
-
-    def hide(self, text: str) -> str:
-        """``text`` without what came from the environment."""
-        return text if isinstance(self.resolved, ConfigError) else self.resolved.hide(text)
 
 
 def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
@@ -246,60 +195,6 @@ def _plan() -> Task:
     return run
 
 
-def ending(error: BaseException) -> tuple[int, str]:
-    """The exit code of an error, and its one line."""
-    text = printable(re.sub(r"[^\S ]+|[\x00-\x1f\x7f-\x9f]", " ", str(error)).strip())
-    if isinstance(error, KeyboardInterrupt):
-        return interrupted(error)
-    if isinstance(error, PipezooError):
-        return error.exit_code, f"error: {text}"
-    if isinstance(error, SystemExit):
-        return ConfigError.exit_code, f"error: something in this run called sys.exit({text}) before its end"
-    if (why := no_room(error)) is not None:
-        return OutputError.exit_code, f"error: {getattr(error, 'filename', None) or 'a file'}: cannot be written: {why}"
-    if isinstance(error, OSError) and error.errno in TOO_FEW:
-        return RankError.exit_code, f"error: this system gives no more processes, files or memory: {error.strerror}"
-    return DEFECT, f"error: {type(error).__name__}: {text}"
-
-
-def record(folder: Path, code: int, line: str) -> None:
-    """Write down in ``result.json`` that the run ended with ``code``; what the run wrote there itself stays."""
-    result = result_of(folder)
-    result["status"] = "interrupted" if code in (130, 143) else "failed"
-    result["exit_code"] = code
-    result["error"] = line.removeprefix("error: ")
-    try:
-        write_json(folder / RESULT, result)
-    except (OutputError, OSError):  # a full disk was the error, or it hides the one that was
-        with contextlib.suppress(OSError):
-            _write_over(folder / RESULT, {key: result[key] for key in ("status", "exit_code", "error")})
-
-
-def _write_over(path: Path, content: Mapping[str, Any]) -> None:
-    """Write into the room that a file has already, where there is none for a new one."""
-    text = json.dumps(content).encode()
-    with path.open("rb+") as file:
-        file.write(text)
-        file.truncate()
-
-
-def objective(result: Mapping[str, Any], path: str) -> float:
-    """The number that ``path`` leads to in a result; of several (median, min, max) the median. NaN where none is.
-
-    ``losses.-1`` is the last entry of a list.
-    """
-    value: Any = None if result.get("exit_code") else result
-    for key in path.split("."):
-        if isinstance(value, list):
-            place = int(key) if re.fullmatch(r"-?\d{1,9}", key) else len(value)
-            value = value[place] if -len(value) <= place < len(value) else None
-        else:
-            value = value.get(key) if isinstance(value, Mapping) else None
-    if isinstance(value, Mapping):
-        value = value.get("median")
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-
-
 def take(folder: Path) -> None:
     """Make a folder this run's own. One whose run was refused for its config never held a run, and is free.
 
@@ -320,11 +215,3 @@ def _leave_no_folder(request: Request) -> None:
             folder.rmdir()
             if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name):
                 folder.parent.rmdir()
-
-
-def result_of(folder: Path) -> dict[str, Any]:
-    """``result.json`` of a folder; empty where there is none that can be read."""
-    try:
-        return dict(read_result(folder))
-    except (OSError, ValueError, PipezooError):
-        return {}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipezoo.cli.outcome import DEFECT, ending, result_of
 from pipezoo.cli.resume import takes_what_applies
-from pipezoo.cli.run import DEFECT, ending, result_of
 from pipezoo.errors import ConfigError, PipezooError
 from pipezoo.report.sweep_page import write_sweep_report
 from pipezoo.results.run_dir import RESULT

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipezoo.cli.folder_lock import locked
+from pipezoo.cli.outcome import DEFECT, objective, record, result_of
+from pipezoo.cli.request import Request
 from pipezoo.cli.resume import done_already, takes_what_applies
-from pipezoo.cli.run import DEFECT, Request, objective, record, result_of, run, take
+from pipezoo.cli.run import run, take
 from pipezoo.cli.signals import begin, check
 from pipezoo.cli.streams import forgiving
 from pipezoo.config.resolve import WITH_MODEL

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipezoo.cli.run import ending, record
+from pipezoo.cli.outcome import ending, record
 from pipezoo.errors import OutputError
 from pipezoo.results.run_dir import MetricsFile, claim, read_metrics, read_result
 from pipezoo.validators import regular_file
@@ -57,7 +57,7 @@ def test_a_full_disk_leaves_no_result_that_says_running(tmp_path, monkeypatch):
     def full(path, content):
         raise OutputError(f"{path}: cannot be written: No space left on device")
 
-    monkeypatch.setattr("pipezoo.cli.run.write_json", full)
+    monkeypatch.setattr("pipezoo.cli.outcome.write_json", full)
     record(tmp_path, 6, "error: timeline.npz: cannot be written: No space left on device")
     assert read_result(tmp_path) == {
         "status": "failed",

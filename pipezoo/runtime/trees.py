@@ -91,13 +91,25 @@ def same_plain(one: Any, other: Any) -> bool:
 
 
 def _opened(value: Any) -> tuple[Sequence[Any], Any, Callable[[list[Any]], Any]] | None:
-    """The parts of a container, what its type does not say, and how it is made of them; None for a leaf."""
+    """The parts of a container, what its type does not say, and how it is made of them; None for a leaf.
+
+    torch's own ``tree_flatten`` leaves circles of references behind: tensors would live until Python looks for them.
+    """
+    kind = type(value)
     if value is None or isinstance(value, (torch.Tensor, torch.Size)):
         return None
-    parts, spec = _pytree.tree_flatten(value, is_leaf=lambda inner: inner is not value)
-    if not (len(parts) == 1 and parts[0] is value):
-        return parts, spec, lambda values: _pytree.tree_unflatten(values, spec)
-    kind = type(value)
+    if kind in (tuple, list):
+        return value, None, kind
+    if kind is dict:
+        keys = tuple(value)
+        return list(value.values()), keys, lambda values: dict(zip(keys, values, strict=True))
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        return value, None, lambda values: kind(*values)
+    if isinstance(value, tuple) and hasattr(kind, "n_sequence_fields"):  # of torch, like that of torch.max
+        return value, None, kind
+    if (node := _pytree.SUPPORTED_NODES.get(kind)) is not None:
+        parts, context = node.flatten_fn(value)
+        return parts, context, lambda values: node.unflatten_fn(values, context)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = tuple(field.name for field in dataclasses.fields(value) if hasattr(value, field.name))
         return [getattr(value, name) for name in names], names, lambda values: _with_fields(kind, names, values)

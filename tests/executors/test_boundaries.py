@@ -24,6 +24,8 @@ from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
 from pipezoo.schedules.interleaved_zero_bubble import interleaved_zero_bubble
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
+from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.memory import peak_memory
 from pipezoo.skips import Skip, WithSkips, run_stages
 from pipezoo.transports.choose import transport_for
 from tests.support.pipelines import WIDTH, train
@@ -266,3 +268,17 @@ def test_every_slot_of_a_crossing_is_empty_after_a_step(
 
     monkeypatch.setattr(NativeRank, "step", step)
     assert trained(pipeline, Skipping, SCHEDULES[2]) == "exact"
+
+
+def test_what_is_kept_for_the_backward_is_what_was_predicted(pipeline: Callable[..., Pipeline]) -> None:
+    """Stages whose values are no flat tuples keep nothing longer than the schedule has it."""
+    made = pipeline(partial(InARow, Skipping, 4), SCHEDULES[2], cut)
+    memory = [told["memory"] for told in train(made).told]
+    by_stage = {stage: amount for each in memory for stage, amount in each["activation_bytes"].items()}
+    freed = {stage: amount for each in memory for stage, amount in each["freed_by_input_grad"].items()}
+    stages = sorted(by_stage)
+    cost = Cost(F=1, I=1, W=1, activation_bytes=[by_stage[s] for s in stages]).for_stages(4)
+    cost = replace(cost, freed_by_input_grad=[freed[s] for s in stages])
+    assert {rank: peak for each in memory for rank, peak in each["peak"].items()} == dict(
+        enumerate(peak_memory(SCHEDULES[2], cost).tolist())
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
+import signal
 from functools import partial
 from typing import Any
 
@@ -151,3 +154,13 @@ def test_what_is_no_data_set_is_refused(make, words, why):
 def test_a_stream_without_a_whole_batch_is_refused():
     with pytest.raises(ValueError, match="the data have no whole batch of so many rows"):
         source(partial(sources.Stream, rows=5))(0)
+
+
+def test_a_worker_that_is_killed_is_said_with_its_step():
+    before = {child.pid for child in multiprocessing.active_children()}
+    with opened(source(workers=1, prefetch=1), range(40)) as feed:
+        feed(0)
+        (worker,) = (child for child in multiprocessing.active_children() if child.pid not in before)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(DataError, match=r"^data: the batch of step \d+: DataLoader worker \(pid"):
+            [feed(step) for step in range(1, 40)]

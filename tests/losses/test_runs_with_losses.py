@@ -79,9 +79,9 @@ def test_a_count_of_the_microbatch_alone_is_caught(tmp_path, monkeypatch):
     real = microbatching.ScaledLoss.batch
     seen = []
 
-    def batch(self: Any, target: Any) -> Any:
+    def batch(self: Any, target: Any, *rest: Any) -> Any:
         seen.append(target)
-        return real(self, target if len(seen) > 2 else None)  # two steps of the pipeline, in this process
+        return real(self, target if len(seen) > 2 else None, *rest)  # two steps of the pipeline, in this process
 
     monkeypatch.setattr(microbatching.ScaledLoss, "batch", batch)
     code, line = ending(on_padding(padded.Counted, launch=ThisProcess(), launch_name="here"), tmp_path)

@@ -117,7 +117,7 @@ def test_stages_of_other_modules_offer_nothing_of_the_kind():
 
 def test_a_parameter_outside_of_every_module_names_the_splitter_that_fits():
     text = refusal(ExampleCode(8, 3), 3, (rows(),))
-    assert text.startswith("model=ExampleCode: parameter mm_param0 belongs to no module; split=marked fits")
+    assert text.startswith("model=ExampleCode: parameter mm_param0 belongs to no module; split=replay fits")
 
 
 def test_a_parameter_of_a_module_that_was_forgotten_is_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -76,7 +77,9 @@ class _Plan:
             private = name in self.changing and stage < len(self.groups) - 1
             instead[id(buffer)] = buffer.clone() if private else buffer
         for name, atom in self.atoms.items():
-            instead[id(atom)] = Gate(atom if name in called else ghosts[name], name, board, name in called)
+            own_atom = name in called
+            module = atom if own_atom else ghosts[name]
+            instead[id(atom)] = Gate(module, name, board, own_atom, shared=not own_atom and not borrowed)
         skeleton = copies([self.model], instead=instead)[0]
         for module in _containers(skeleton):
             for name in [name for name, p in module._parameters.items() if p is not None and not _is_parameter(p)]:
@@ -181,12 +184,14 @@ def prove(
     Raises:
         ValueError: they are not the same bits.
     """
-    name, twins = type(model).__name__, _twins(stages, bases)
-    if draws:
-        for twin in twins:
-            twin.eval()
+    name = type(model).__name__
     try:
-        ours = run(twins, example)
+        with _nan(stages, bases):
+            twins = copies(stages, [p for stage in stages for p in stage.parameters()])
+            if draws:
+                for twin in twins:
+                    twin.eval()
+            ours = run(twins, example)
     except (Unknown, ConfigError):
         raise
     except Exception as error:
@@ -199,19 +204,21 @@ def prove(
 ADVICE = "values reach later modules by a way that autograd does not see; split.at moves the cuts"
 
 
-def _twins(stages: Sequence[ReplayStage], bases: Sequence[Tensor]) -> list[nn.Module]:
-    """Copies that share the parameters, whose placeholders are NaN."""
-    for base in bases:
-        _fill(base, float("nan"))
-    for stage in stages:
-        stage.board.blank = float("nan")
+@contextmanager
+def _nan(stages: Sequence[ReplayStage], bases: Sequence[Tensor]) -> Iterator[None]:
+    """Have every placeholder be NaN."""
+    _blank_out(stages, bases, float("nan"))
     try:
-        return copies(stages, [p for stage in stages for p in stage.parameters()])
+        yield
     finally:
-        for stage in stages:
-            stage.board.blank = 0.0
-        for base in bases:
-            _fill(base, 0.0)
+        _blank_out(stages, bases, 0.0)
+
+
+def _blank_out(stages: Sequence[ReplayStage], bases: Sequence[Tensor], value: float) -> None:
+    for base in bases:
+        _fill(base, value)
+    for stage in stages:
+        stage.board.blank = value
 
 
 def _fill(tensor: Tensor, value: float) -> None:

@@ -32,17 +32,29 @@ class Hidden:
         self.value = value
 
 
+class Shared(Hidden):
+    """One that copies have in common."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shared:
+        return self
+
+
 class Gate(nn.Module):
     """In the place of a module.
 
     Args:
         module: what is run here; or a ghost of it, a copy without weights, for its attributes alone.
         runs_here: whether it is run here, and its parameters belong to whom the gate belongs to.
+        shared: whether copies of the gate need no ghost of their own, as one without any weights.
     """
 
-    def __init__(self, module: nn.Module, name: str, board: Board, runs_here: bool) -> None:
+    def __init__(self, module: nn.Module, name: str, board: Board, runs_here: bool, shared: bool = False) -> None:
         super().__init__()
-        self._pipezoo_name, self._pipezoo_board, self._pipezoo_hidden = name, board, Hidden(module)
+        self._pipezoo_name, self._pipezoo_board, self._pipezoo_hidden = (
+            name,
+            board,
+            (Shared if shared else Hidden)(module),
+        )
         if runs_here:
             self._pipezoo_atom = module
         elif (like := next((p for p in module.parameters() if p.is_floating_point()), None)) is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,9 @@ def expected_by(hint: Any) -> str:
     """``an int or null``: the annotation in words."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        plain = [option for option in inner if option in WORDS] or list(inner)
-        return " or ".join(dict.fromkeys(map(expected_by, plain)))
+        plain = [option for option in inner if option in WORDS or _is_container(option)] or list(inner)
+        words = (re.sub(r"^a list, each (.*)$", r"a list (each \1)", expected_by(option)) for option in plain)
+        return " or ".join(dict.fromkeys(words))
     if origin is typing.Literal:
         return f"one of these; valid: {', '.join(map(str, inner))}"
     if origin is Callable:
@@ -78,6 +80,13 @@ def expected_by(hint: Any) -> str:
         return WORDS[hint]
     if origin is tuple and Ellipsis not in inner:
         return f"a list of {len(inner)}: [{', '.join(map(expected_by, inner))}]"
-    if inspect.isclass(origin) and inner and not issubclass(origin, Mapping):
+    if inspect.isclass(kind := origin or hint) and issubclass(kind, Mapping):
+        return "a dict"
+    if inspect.isclass(origin) and inner:
         return f"a list, each {expected_by(inner[0])}"
     return f"a {getattr(origin or hint, '__name__', str(hint))}"
+
+
+def _is_container(hint: Any) -> bool:
+    kind = typing.get_origin(hint) or hint
+    return inspect.isclass(kind) and issubclass(kind, (list, tuple, Sequence, Mapping)) and kind is not str

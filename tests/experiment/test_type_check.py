@@ -81,6 +81,9 @@ def test_a_value_that_an_annotation_does_not_allow(hint, value):
         (list[int], "a list, each an int"),
         (tuple[float, float], "a list of 2: [a number, a number]"),
         (dict[str, int], "a dict"),
+        (Mapping[str, int] | None, "a dict or null"),
+        (list[int] | None, "a list (each an int) or null"),
+        (tuple[int, ...] | str, "a list (each an int) or text"),
     ],
 )
 def test_an_annotation_in_words(hint, words):

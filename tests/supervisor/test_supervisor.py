@@ -224,7 +224,7 @@ def test_a_process_stopped_in_the_middle_of_a_message_keeps_nobody_waiting(tmp_p
 def test_pieces_of_messages_become_whole_ones() -> None:
     ours, theirs = socket.socketpair()
     sent = Sent()
-    WorkerChannel(sent, [0] * 3, 0).send("step", losses=[1.0])  # type: ignore[arg-type]
+    WorkerChannel(sent, memoryview(bytearray(24)).cast("q"), 0).send("step", losses=[1.0])  # type: ignore[arg-type]
     channel, seen = SupervisorChannel(ours), []
     for byte in sent.data:
         theirs.sendall(bytes([byte]))
@@ -358,7 +358,7 @@ def test_what_a_job_does_to_its_process_neither_stops_nor_hides_the_others(tmp_p
     sweep.gone_after(0.5)
     results = [read_result(tmp_path / "sweep" / str(number)) for number in range(5)]
     assert [result["status"] for result in results] == ["failed", "ok", "failed", "failed", "failed"]
-    assert [result.get("exit_code") for result in results] == [1, None, 1, 4, 2]
+    assert [result.get("exit_code") for result in results] == [2, None, 1, 4, 2]
     assert "sys.exit(0)" in results[0]["error"]
     assert results[2]["error"] == "the run left with exit code 0 before its end"
     assert results[3]["error"] == "the run was killed by SIGKILL"

@@ -210,8 +210,8 @@ def shift_the_targets(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pi
     right = rank_module._batch
 
     def shifted(*args: Any) -> Any:
-        inputs, target = right(*args)
-        return inputs, None if target is None else target.roll(4, 0)
+        inputs, target, *more = right(*args)
+        return inputs, None if target is None else target.roll(4, 0), *more
 
     monkeypatch.setattr(rank_module, "_batch", shifted)
     return pipeline

@@ -100,7 +100,7 @@ def _notes(own: dict[tuple[str, str, str], Cell], executor: str, applies: bool) 
                 said.setdefault((row, cell.text, error), []).append(schedule)
     who = f"`executor={executor}`, " if applies else ""
     return [
-        f"* {who}{row}{f', {_all(schedules)}' if applies else ''}: {text}{f'. `{error}`' if error else ''}"
+        f"* {who}`{row}`{f', {_all(schedules)}' if applies else ''}: {text}{f'. `{error}`' if error else ''}"
         for (row, text, error), schedules in said.items()
     ]
 

@@ -118,8 +118,8 @@ def test_the_table_shows_verdicts_and_below_it_what_the_other_executor_did_and_w
         "| multi_mlp | exact |",
         "| gpt (tied) | close 2e-07 |",
         "",
-        "* `executor=torch`, gpt (tied), zbv: stopped. `rank 1 (...): RuntimeError: no`",
-        "* example_code: refused. `split=marked: no`",
+        "* `executor=torch`, `gpt (tied)`, zbv: stopped. `rank 1 (...): RuntimeError: no`",
+        "* `example_code`: refused. `split=marked: no`",
     ]
     assert count(cells) == (
         "`executor=native`: 2 cells: 1 exact, 1 close.\n"

@@ -59,7 +59,7 @@ WITHOUT_A_MODEL = [
     ("-", "tolerance=nan", "tolerance=nan: must be a number; valid: >= 0"),
     ("-", "dtype=float16", "dtype=float16: unknown word (did you mean bfloat16?); valid: bfloat16, float32, float64"),
     ("-", "device=gpu", "device=gpu: unknown word (did you mean cpu?); valid: cpu, cuda"),
-    ("-", "weight_grad=modul", "weight_grad=modul: unknown word (did you mean module?); valid: autograd, module"),
+    ("-", "weight_grad=modul", "weight_grad=modul: unknown word (did you mean module?); valid: autograd, deferred, module"),
     ("-", "task=trian", "task=trian: unknown word (did you mean train?); valid: plan, simulate, train, verify"),
     ("-", "launch.threads=0", "launch.threads=0: must be an int >= 1"),
     ("-", "launch.emulate=3", "launch.emulate=3: must be true or false; valid: true, false"),

@@ -27,6 +27,7 @@ def stages_of(
     if found.record.draws:
         theirs.eval()
     expected = run([theirs], example)
+    _check_statistics(found, groups)
     for every_input in (False, True):  # a model may look at an input without computing anything from it: if mask.any()
         plan = _Plan(model, found, groups, example, every_input)
         stages = [plan.stage(index) for index in range(len(groups))]
@@ -37,6 +38,20 @@ def stages_of(
             if every_input:
                 raise
     return stages
+
+
+def _check_statistics(found: Found, groups: Sequence[range]) -> None:
+    """A module whose forward changes its buffers belongs to one stage: several would change them in another order."""
+    stages: dict[str, set[int]] = {}
+    for stage, group in enumerate(groups):
+        for index in group:
+            stages.setdefault(found.record.calls[index].name, set()).add(stage)
+    for name, used in stages.items():
+        buffers = [buffer for buffer in found.record.changing if buffer.startswith(f"{name}.")]
+        if len(used) > 1 and buffers:
+            where = f"stages {', '.join(map(str, sorted(used)))}"
+            why = f"{where} call it and change its {min(buffers).rpartition('.')[2]}, each microbatch in another order "
+            raise ArgumentError("split", name, why + "than one device; give each its own module, or split.at one stage")
 
 
 class _Plan:

@@ -12,7 +12,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from tests.support.configs import compose
 
-SMALL = ("model=multi_mlp", "model.d_hid=8", "split=modules", "stages=1", "steps=2", "verify=false")
+GPT = ("model=gpt", "model.width=16", "model.context=8", "stages=1", "steps=2", "verify=false")
 
 
 def resolved(*words):
@@ -47,7 +47,8 @@ def test_a_variable_that_is_not_set_is_one_line(monkeypatch):
 def test_no_file_of_a_run_holds_it_and_rerun_still_works(cli, tmp_path, monkeypatch, environment, sweep):
     environment["SECRET"] = "open.sesame"
     monkeypatch.setenv("SECRET", "open.sesame")
-    words = (*SMALL, "objective=${oc.env:SECRET}", "hydra.job.env_copy=[SECRET]")
+    (tmp_path / "open.sesame").write_text("a text that nobody else has " * 20)
+    words = (*GPT, "data.path=${oc.env:SECRET}", "hydra.job.env_copy=[SECRET]")
     where = ("-m", "seed=3,4", "hydra.sweep.dir=here") if sweep else ("hydra.run.dir=here",)
     ended = cli(*words, *where)
     assert (ended.code, ended.err, "sesame" in ended.out) == (0, "", False)

@@ -230,6 +230,26 @@ def test_what_cannot_be_cut_is_refused_in_a_line(make, num_stages, at, line):
     assert "\n" not in str(error.value)
 
 
+class OneForAll(nn.Module):
+    """Running statistics of one module that is called after every layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.norm = nn.BatchNorm1d(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = self.norm(layer(x))
+        return x
+
+
+def test_statistics_that_several_stages_would_keep_are_refused():
+    line = "split=norm: stages 1, 2 call it and change its num_batches_tracked, each microbatch in another order"
+    with pytest.raises(ValueError, match="^" + re.escape(line)):
+        replay.split(build(OneForAll), 3, (torch.randn(ROWS, WIDTH),))
+
+
 def test_a_value_that_a_hook_leaves_for_the_root_crosses_the_cut():
     stages = replay.split(build(Stashing), 2, (X,))
     assert stages[1].inputs == ("blocks.0:0", "blocks.1:0")

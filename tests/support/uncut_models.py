@@ -112,13 +112,13 @@ class Normalised(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH)) for _ in range(3))
-        self.plain = nn.BatchNorm1d(WIDTH, affine=False)
+        self.plain = nn.ModuleList(nn.BatchNorm1d(WIDTH, affine=False) for _ in range(3))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
         self.count += 1
-        for layer in self.layers:
-            x = self.plain(layer(x)).relu()
+        for layer, plain in zip(self.layers, self.plain, strict=True):
+            x = plain(layer(x)).relu()
         return x
 
 

@@ -4,6 +4,7 @@ python -m pipezoo key=value ...            train; `verify`, `simulate`, `plan` a
 python -m pipezoo -m key=a,b ...           a sweep
 python -m pipezoo report FOLDER            what a run left behind; reads files, needs neither torch nor Hydra
 python -m pipezoo explain FOLDER           why it was as fast as it was, and what would make it faster
+python -m pipezoo studio                   a page on which an order is edited
 python -m pipezoo rerun FOLDER             once more, and what came out differently
 """
 
@@ -59,6 +60,10 @@ def command(words: Sequence[str]) -> int:
         from pipezoo.explain.__main__ import main as explain
 
         return explain(list(words[1:]))
+    if first == "studio":
+        from pipezoo.studio.__main__ import main as studio
+
+        return studio(list(words[1:]))
     if first == "rerun":
         from pipezoo.cli.rerun import main as rerun
 

@@ -10,8 +10,11 @@ import pytest
 
 from pipezoo.runtime.torch_runtime import Stage, TorchSchedule
 
-OURS = {Stage: {"_begin", "_sendable", "saving"}, TorchSchedule: set()}  # methods that are no override
-OUR_STATE = {"recorder", "meter", "_wants_gradient", "_losses"}
+OURS = {
+    Stage: {"_begin", "_sendable", "drawing", "drawing_again", "saving"},
+    TorchSchedule: set(),
+}  # methods that are no override
+OUR_STATE = {"recorder", "meter", "draws", "_wants_gradient", "_losses"}
 
 
 def methods(one: type) -> set[str]:

@@ -161,17 +161,6 @@ class Differentiable(torch.optim.SGD):
         super().__init__(params, lr=lr, differentiable=True)
 
 
-class TwoInputs(Chain):
-    def forward(self, x: torch.Tensor, scale: Any = None) -> Any:
-        return super().forward(x)
-
-
-def with_input(batch_size: int, seed: int, d_hid: int, value: float | None = None) -> Callable[[int], Batch]:
-    """Regression data whose second input is no tensor."""
-    inner = batches(batch_size, seed, d_hid)
-    return lambda step: Batch((*inner(step).args, value), {}, inner(step).target)  # type: ignore[arg-type]
-
-
 def without_target(batch_size: int, seed: int, d_hid: int) -> Callable[[int], Batch]:
     inner = batches(batch_size, seed, d_hid)
     return lambda step: Batch(inner(step).args, {}, 3)  # type: ignore[arg-type]
@@ -191,11 +180,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "complex loss": ({"model": Chain, "loss": ComplexLoss}, "the loss is a complex number"),
     "lbfgs": ({"model": Chain, "optimizer": "torch.optim.LBFGS"}, "optimizer=LBFGS: LBFGS asks for a closure"),
     "differentiable": ({"model": Chain, "optimizer": Differentiable}, "optimizer=Differentiable: RuntimeError"),
-    "none": ({"model": TwoInputs, "data": (with_input, {"d_hid": WIDTH})}, "input 1 of TwoInputs.forward is NoneType"),
-    "number": (
-        {"model": TwoInputs, "data": (with_input, {"d_hid": WIDTH, "value": 0.5})},
-        "input 1 of TwoInputs.forward is float",
-    ),
     "target": ({"model": Chain, "data": (without_target, {"d_hid": WIDTH})}, "the target is int"),
 }
 

@@ -148,7 +148,7 @@ def test_an_example_that_the_model_itself_refuses_is_to_blame():
         (
             2,
             [["embeding"], ["blocks"]],
-            "modules[0]=embeding: GPT has no such module; valid: embedding, embedding.token, embedding.position, ...",
+            "modules[0]=embeding: GPT has no such module; valid: embedding, embedding.drop, embedding.token, ...",
         ),
         (2, ["embedding", "head"], "modules[0]=embedding: must be a list of module names"),
         (2, [["embedding"], []], "modules[1]=[]: must be a list of module names"),

@@ -93,7 +93,7 @@ ACTIONS = [["0F0", "0SEND_F0", "0RECV_B0", "0B0"], ["1RECV_F0", "1F0", "1B0", "1
         (
             Kill(rank=1, at="0F0"),
             "fault.at=0F0: rank 1 never comes there; valid: start, join, build, batch, update, save, leave, "
-            "or one of its actions: 1RECV_F0, 1F0, 1B0, 1SEND_B0",
+            "evaluate, or one of its actions: 1RECV_F0, 1F0, 1B0, 1SEND_B0",
         ),
     ],
 )

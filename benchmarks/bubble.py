@@ -19,16 +19,16 @@ from typing import Any
 
 from pipezoo.results.bubble import WORDS
 
-EVEN = {"F": 0.02, "I": 0.02, "W": 0.02}
-SLOW = EVEN | {"W": 0.04}
+EVEN = {"F": 0.04, "I": 0.04, "W": 0.04}
+SLOW = EVEN | {"W": 0.08}
 ROWS: dict[str, tuple[str, Any]] = {
     "an order with a gap": ("ranks=3 schedule=1f1b microbatches=6", {"stages": EVEN}),
     "an order without one": ("ranks=2 schedule=zbv microbatches=8", {"stages": EVEN}),
-    "one slow stage": ("ranks=3 schedule=zb_h1 microbatches=6", {"stages": [EVEN, SLOW, EVEN]}),
-    "slow messages": ("ranks=3 schedule=1f1b microbatches=6", {"stages": EVEN, "p2p": {"latency": 0.012}}),
+    "one slow stage": ("ranks=3 schedule=1f1b microbatches=6", {"stages": [EVEN, SLOW, EVEN]}),
+    "slow messages": ("ranks=3 schedule=1f1b microbatches=6", {"stages": EVEN, "p2p": {"latency": 0.024}}),
     "all of them": (
         "ranks=2 stages=4 schedule=interleaved_zero_bubble microbatches=4",
-        {"stages": [EVEN, SLOW, EVEN, EVEN], "p2p": {"latency": 0.008}},
+        {"stages": [EVEN, SLOW, EVEN, EVEN], "p2p": {"latency": 0.016}},
     ),
 }
 TRAIN = ["model=multi_mlp", "model.d_hid=16", "launch.emulate=true", "steps=4", "verify=false"]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pipezoo.explain.alternatives import LEAST_ERROR, Measured, alternatives, best
+from pipezoo.explain.alternatives import LEAST_ERROR, LEAST_VIRTUAL_ERROR, Measured, alternatives, best
 from pipezoo.results.result import Prediction, Result, Spread
 from pipezoo.schedules.dualpipev import dualpipev
 from pipezoo.schedules.gpipe import gpipe
@@ -78,11 +80,16 @@ def told(median, predicted, shortest):
 
 @pytest.mark.parametrize(
     ("median", "predicted", "shortest", "error"),
-    [(10.0, 10.0, 10.0, LEAST_ERROR), (10.0, 9.0, 10.0, 0.1), (10.0, 9.7, 9.6, 0.05)],
+    [(10.0, 10.0, 10.0, LEAST_ERROR), (10.0, 9.0, 10.0, 0.1), (10.0, 9.2, 9.4, 0.1)],
     ids=["never less than two runs differ", "of the prediction", "and of the steps"],
 )
 def test_an_error_bar_is_as_wide_as_the_runs_own_error(median, predicted, shortest, error):
     assert Measured.of(told(median, predicted, shortest)).error == pytest.approx(error)
+
+
+def test_virtual_ranks_have_narrower_bars():
+    told_by_virtual_ranks = replace(told(10.0, 10.0, 10.0), launch="virtual")
+    assert Measured.of(told_by_virtual_ranks).error == LEAST_VIRTUAL_ERROR < LEAST_ERROR
 
 
 def test_a_run_without_steps_says_nothing():

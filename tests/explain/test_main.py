@@ -23,6 +23,7 @@ def folder_of(path, schedule, cost, **fields):
         "task": "train",
         "model": "multi_mlp",
         "schedule": "gpipe",
+        "launch": "virtual",
         "num_stages": schedule.num_stages,
         "num_ranks": schedule.num_ranks,
         "num_microbatches": schedule.num_microbatches,

@@ -22,7 +22,7 @@
   const MEANING = { F: "forward", B: "backward", I: "input gradient", W: "weight gradient" };
   const KINDS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
   const FONT = "system-ui, 'DejaVu Sans', sans-serif", IDLE = 4, TITLE = 24, AXIS = 28, FOOT = "rgba(0, 0, 0, 0.5)";
-  const NAMED = 13, WIDE = 22, TALLEST = 12000, MOST_LINES = 3000, SHOWN_LEGS = 4; // pixels; lines and legs that are shown
+  const NAMED = 13, WIDE = 22, TALLEST = 12000, MOST_LINES = 1000, SHOWN_LEGS = 4; // pixels; lines and legs that are shown
 
   function unpack(packed) {
     const text = atob(packed.data), bytes = new Uint8Array(text.length);

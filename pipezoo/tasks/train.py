@@ -21,6 +21,7 @@ from pipezoo.results.run_dir import (
     METRICS,
     RESULT,
     MetricsFile,
+    read_metrics,
     read_result,
     write_json,
 )
@@ -182,7 +183,7 @@ def _train(
         try:
             results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers, method)
         except BaseException:
-            losses = [losses[-1] for losses in steps.losses]
+            losses = [losses[-1] for losses in steps.losses][: len(read_metrics(folder))]  # a signal comes between
             reached = replace(_describe(experiment, pipeline, sizes), losses=losses).to_dict()
             with suppress(OutputError, ConfigError):  # there is no folder any more
                 write_json(folder / RESULT, read_result(folder) | reached)

@@ -115,12 +115,6 @@ def alternatives(schedule: Schedule, measured: Measured) -> list[Alternative]:
     return sorted(found, key=lambda one: (round(one.step, 12), bool(one.assumed), one.num_stages, one.peak_memory))
 
 
-def best(found: list[Alternative], measured: Measured) -> Alternative | None:
-    """The fastest of which nothing is assumed and whose gain is larger than the error bar; None where there is none."""
-    sure = [one for one in found if not one.assumed and one.step * (1 + one.error) < measured.step]
-    return sure[0] if sure else None
-
-
 def _alternative(choice: str, line: Simulation, measured: Measured, assumed: str) -> Alternative:
     return Alternative(
         choice=choice,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipezoo.explain.alternatives import LEAST_ERROR, LEAST_VIRTUAL_ERROR, Measured, alternatives, best
+from pipezoo.explain.alternatives import LEAST_ERROR, LEAST_VIRTUAL_ERROR, Measured, alternatives
 from pipezoo.results.result import Prediction, Result, Spread
 from pipezoo.schedules.dualpipev import dualpipev
 from pipezoo.schedules.gpipe import gpipe
@@ -60,16 +60,6 @@ def test_the_runs_own_order_is_tried_with_its_weight_gradients_moved():
 
     assert [one.name for one in moved] == ["dualpipev, W moved"]
     assert moved[0].step < simulate(dualpipev(2, 4), cost).step
-
-
-def test_the_best_one_gains_more_than_the_error_and_assumes_nothing():
-    exact = run_of(gpipe(2, 4), Cost(**HALVES), error=0.05)
-    coarse = run_of(gpipe(2, 4), Cost(**HALVES), error=0.5)
-    unsplit = run_of(gpipe(2, 4), Cost(F=[1, 1], B=[2, 2]))
-
-    assert best(alternatives(gpipe(2, 4), exact), exact).choice == "interleaved_zero_bubble"
-    assert best(alternatives(gpipe(2, 4), coarse), coarse) is None
-    assert best(alternatives(gpipe(2, 4), unsplit), unsplit) is None  # 1F1B is as long as GPipe
 
 
 def told(median, predicted, shortest):

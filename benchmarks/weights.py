@@ -57,15 +57,15 @@ def _step(words: list[str]) -> Callable[[], object]:
 
     from pipezoo.runtime.build import build_pipeline
     from pipezoo.runtime.executor import RankProgram
+    from pipezoo.runtime.member import rank_stage
     from pipezoo.runtime.microbatching import scaled
-    from pipezoo.runtime.rank import _stage
     from pipezoo.runtime.transport import NoMessages
 
     with tempfile.TemporaryDirectory() as scratch:
         pipeline, _ = build_pipeline(load(*compose(words), Allowlist()), Path(scratch))
     num_microbatches, device = pipeline.schedule.num_microbatches, torch.device("cpu")
     program = RankProgram(
-        stages=[_stage(pipeline, index, device) for index in range(pipeline.stages.num_stages)],
+        stages=[rank_stage(pipeline, index, device) for index in range(pipeline.stages.num_stages)],
         rank=0,
         actions=pipeline.actions[0],
         stage_to_rank=pipeline.stage_to_rank,

@@ -6,7 +6,7 @@ What is wrong with a run is found here, in the parent, and said in one line.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,47 +17,42 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pipezoo.data.batch import Batch
-from pipezoo.errors import ArgumentError, ConfigError, PipezooError
-from pipezoo.experiment.derive import Asked, Sizes, derive, resolve
+from pipezoo.errors import ArgumentError, ConfigError
+from pipezoo.experiment.derive import Sizes, derive
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError, check_model_fits
+from pipezoo.runtime.allocation_guard import AllocationGuard, check_model_fits
 from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes, look
-from pipezoo.runtime.checkpoint import CANNOT_RESUME, Checkpoint, origin_of, read
-from pipezoo.runtime.draws import Drawing
-from pipezoo.runtime.feed import Source, checked, source_of
+from pipezoo.runtime.check_start import (
+    check_checkpoints,
+    check_devices,
+    check_precision,
+    check_start,
+    check_weight_gradient,
+)
+from pipezoo.runtime.checkpoint import Checkpoint, origin_of, read
+from pipezoo.runtime.feed import Source, source_of
 from pipezoo.runtime.held_out import check_evaluation, evaluation_of
-from pipezoo.runtime.microbatching import scaled
-from pipezoo.runtime.model_output import check_output, with_output
+from pipezoo.runtime.model_output import with_output
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profile
-from pipezoo.runtime.randomness import find_drawing, generators, generators_moved_since, leaving_no_trace
+from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.restore import check_origin, restore_model
+from pipezoo.runtime.split_model import split_model
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
-from pipezoo.runtime.try_alone import check_alone
-from pipezoo.runtime.try_checkpoint import check_model, check_saved, check_saving
 from pipezoo.runtime.try_forward import try_forward
-from pipezoo.runtime.try_loss import check_counts
-from pipezoo.runtime.try_out import Trial, try_optimizer, try_out
-from pipezoo.runtime.try_recipe import check_averages, check_recipe, lr_schedule, updates_of
-from pipezoo.runtime.try_reference import try_reference
+from pipezoo.runtime.try_recipe import lr_schedule, updates_of
 from pipezoo.runtime.weights import load_weights
 from pipezoo.runtime.wiring import Wiring
-from pipezoo.schedule.action import Action, Op
+from pipezoo.schedule.action import Action
 from pipezoo.schedule.depth_first import depth_first
 from pipezoo.schedule.lowering import lower, receives_first
 from pipezoo.schedule.nccl_order import check_queues
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import simulate
-from pipezoo.splitters._addresses import write_addresses
 from pipezoo.splitters._copies import copies
-from pipezoo.splitters._dry_run import output_of
 
-OTHER_NUMBERS = (
-    "its batch draws from the random numbers of the process, which one device does not share; "
-    "valid: a generator of its own (pipezoo.data.batch.generator(seed, step)), or verify=false"
-)
 LONGEST = 1e6  # seconds that torch's own deadlines can be; ours have no end
 
 
@@ -73,7 +68,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     """
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # nor would CUDA, which tracing asks for otherwise
-    _check_precision(experiment)
+    check_precision(experiment)
     asked = derive(experiment)
     dtype = getattr(torch, experiment.dtype)
     check_model_fits(experiment, dtype)
@@ -86,14 +81,14 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         if saved is not None:
             check_origin(saved, origin)
         model = _fresh(experiment, dtype, saved)
-    stages, sizes, trial, drawing = _split(experiment, asked, model, data, loss, dtype)
+    stages, sizes, trial, drawing = split_model(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
     placed = experiment.launch.placement(schedule)
     num_processes = max(placed) + 1
-    _check_devices(experiment, num_processes)
+    check_devices(experiment, num_processes)
     if experiment.device == "cuda" and num_processes > 1 and schedule.has_messages:
         check_queues(schedule)
-    _check_weight_gradient(experiment, stages, schedule)
+    check_weight_gradient(experiment, stages, schedule)
     pipeline = Pipeline(
         stages=stages,
         schedule=schedule,
@@ -136,7 +131,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         pipeline.executor.check(pipeline)
     except ValueError as error:
         raise experiment.executor.reword(error) from error
-    _check_start(experiment, pipeline, trial)
+    check_start(experiment, pipeline, trial)
     if evaluation is not None:
 
         def on_one_device(batch: Batch) -> tuple[Tensors, torch.Tensor]:
@@ -144,7 +139,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
 
         counts = num_processes, schedule.num_microbatches
         check_evaluation(evaluation, on_one_device, pipeline.shapes, model, stages.modules, *counts)
-    pipeline = _check_checkpoints(experiment, pipeline, trial)
+    pipeline = check_checkpoints(experiment, pipeline, trial)
     return pipeline, sizes
 
 
@@ -194,60 +189,6 @@ def _profiled(experiment: Experiment, pipeline: Pipeline) -> Pipeline:
     return replace(pipeline, profile=Profile(experiment.profile, steps))
 
 
-def _check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> None:
-    """What the first step would refuse, it refuses here: a step that is done, a fault nowhere, the optimizer."""
-    if not pipeline.steps_to_do:
-        done = pipeline.steps_to_do.start
-        raise ConfigError(f"steps={pipeline.steps}: the checkpoint has {done} behind it already; valid: > {done}")
-    if pipeline.saved is not None and not pipeline.begins_update(done := pipeline.saved.step):
-        raise ConfigError(
-            f"optimizer.accumulate={pipeline.recipe.accumulate}: the checkpoint has {done} steps behind it, "
-            "which is no multiple of it"
-        )
-    batches = getattr(pipeline.batch, "num_steps", pipeline.steps)
-    if batches < pipeline.steps:
-        why = f"data={experiment.data_name} ends after {batches} batches"
-        raise ConfigError(f"steps={pipeline.steps}: {why}; valid: steps<={batches}, or data.repeat=true")
-    if pipeline.fault is not None:
-        pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
-    model = pipeline.stages.model
-    check_recipe(experiment, pipeline, model)
-    try:
-        try_optimizer(pipeline.optimizing, model, trial, may_draw=not pipeline.verify)
-        check_alone(pipeline, model, trial)
-    except Exception as error:
-        raise experiment.optimizer.reword(error) from error
-    if pipeline.saved is not None:
-        check_saved(pipeline.optimizing, model, trial, pipeline.saved)
-        _check_ranks(pipeline, pipeline.saved)
-        if pipeline.recipe.ema is not None:
-            check_averages(pipeline.saved, model)
-
-
-def _check_checkpoints(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> Pipeline:
-    """A run that writes checkpoints can go on from them; or they say why not, where that was not asked for."""
-    if pipeline.checkpoints is None:
-        return pipeline
-    model, num_microbatches = pipeline.stages.model, pipeline.schedule.num_microbatches
-    inputs = inputs_of(model, pipeline.batch(0), pipeline.dtype)
-    try:
-        check_saving(pipeline.optimizing, model, trial)
-        check_model(model, first_rows(inputs, len(inputs[0]) // num_microbatches))
-    except ConfigError as error:
-        if experiment.checkpoint.to_go_on:
-            raise
-        return replace(pipeline, origin={**pipeline.origin, CANNOT_RESUME: str(error)})
-    return pipeline
-
-
-def _check_ranks(pipeline: Pipeline, saved: Checkpoint) -> None:
-    """Each rank's optimizer finds in the checkpoint what it goes on from."""
-    for rank in range(pipeline.num_processes):
-        named = {name: p for stage in pipeline.stages_of(rank) for name, p in pipeline.stages.parameters(stage).items()}
-        if any(parameter.requires_grad for parameter in named.values()):
-            pipeline.optimizing.of(named).restore(saved)
-
-
 def _origin(experiment: Experiment, batch_size: int) -> dict[str, Any]:
     components = [experiment.model, experiment.data, experiment.loss]
     more: dict[str, Any] = {f"optimizer.{key}": _plain(value) for key, value in experiment.recipe.told().items()}
@@ -294,142 +235,6 @@ def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...]
 def num_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _split(
-    experiment: Experiment,
-    asked: Asked,
-    model: nn.Module,
-    data: Callable[[int], Batch],
-    loss: nn.Module,
-    dtype: torch.dtype,
-) -> tuple[Stages, Sizes, Trial, Drawing | None]:
-    batch = _first_batch(experiment, asked, data)
-    try:
-        inputs = inputs_of(model, batch, dtype)
-        for tensor in (*inputs, batch.target):
-            if not isinstance(tensor, torch.Tensor):
-                raise ValueError(f"the target is {type(tensor).__name__}; valid: a tensor")
-            if not tensor.dim() or tensor.shape[0] != asked.batch_size:
-                raise ValueError(
-                    f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch as its "
-                    "first dimension; valid: rows first, which the data turn and the model's forward turns back"
-                )
-    except ValueError as error:
-        raise experiment.data.reword(error) from error
-    example = first_rows(inputs, asked.rows)
-    write_addresses(model)
-    try:
-        modules = experiment.split(model=model, num_stages=asked.num_stages, example=example)
-    except ConfigError:
-        _check_data(experiment, model, example)
-        raise
-    sizes = resolve(experiment, asked, len(modules))
-    try:
-        scale = scaled(loss, asked.num_microbatches)
-    except ValueError as error:
-        raise experiment.loss.reword(error) from error
-    try:
-        target = to_dtype(batch.target[: asked.rows], dtype)
-        split_backward = _split_backwards(experiment, sizes.schedule)
-        executor = experiment.executor()
-        relay = executor.relays or sizes.schedule.has_messages
-        autocast = Autocast.of(experiment.precision, "cpu")
-        trial = try_out(modules, example, target, scale, split_backward, executor.inspect, relay, autocast)
-        stages = Stages.of(model, modules, trial.wiring)
-        if experiment.verify:
-            try_reference(model, example, target, scale)
-    except ValueError as error:
-        if "returns a" in str(error):
-            check_output(output_of(model, example), experiment.output, type(model).__name__)
-        raise experiment.model.reword(error) from error
-    try:
-        check_counts(loss, trial.wiring.stages[-1].outputs, batch.target, asked.num_microbatches)
-    except ValueError as error:
-        raise experiment.loss.reword(error) from error
-    drawing, uncounted = find_drawing(model, modules, example, trial.moved)
-    if uncounted is not None and experiment.verify:
-        raise ConfigError(
-            f"verify=true: model={experiment.model_name}, split={experiment.split_name}: {uncounted}, so one device "
-            "draws other numbers; valid: functions of torch that draw without a generator=, or verify=false"
-        )
-    return stages, sizes, trial, drawing
-
-
-def _first_batch(experiment: Experiment, asked: Asked, data: Callable[[int], Batch]) -> Batch:
-    try:
-        with AllocationGuard(), leaving_no_trace():
-            before = generators()
-            batch = checked(data(0))
-            if experiment.verify and generators_moved_since(before):
-                raise ValueError(OTHER_NUMBERS)
-            return batch
-    except TooLargeError as error:
-        derived = experiment.batch_size is None and experiment.num_microbatches is not None
-        key = f"microbatches={asked.num_microbatches}" if derived else f"batch_size={asked.batch_size}"
-        raise ConfigError(f"{key}: data={experiment.data_name}: {error}") from error
-    except PipezooError:
-        raise
-    except Exception as error:
-        raise experiment.data.reword(error) from error
-
-
-def _split_backwards(experiment: Experiment, schedule: Schedule) -> set[int]:
-    """The stages whose backward autograd computes in two halves."""
-    if experiment.weight_grad == "module":
-        return set()
-    return {stage for stage in range(schedule.num_stages) if schedule.microbatches_in_order(stage, Op.I)}
-
-
-def _check_data(experiment: Experiment, model: nn.Module, example: Tensors) -> None:
-    """Where the whole model cannot take the data either, or returns no tensor, no cut of it is to blame."""
-    try:
-        result = output_of(model, example)
-    except ValueError as error:
-        raise experiment.data.reword(error) from error
-    check_output(result, experiment.output, type(model).__name__)
-
-
-def _check_devices(experiment: Experiment, num_ranks: int) -> None:
-    if experiment.device != "cuda":
-        return
-    found = torch.cuda.device_count()
-    if found < num_ranks:
-        raise ConfigError(
-            f"device=cuda: ranks={num_ranks} need {num_ranks} GPUs, and this machine has {found}; "
-            f"valid: {'launch=virtual, ' if found else ''}device=cpu{f', ranks <= {found}' if found else ''}"
-        )
-
-
-def _check_precision(experiment: Experiment) -> None:
-    try:
-        Autocast.of(experiment.precision, experiment.device).check(experiment.precision_name)
-    except ArgumentError as error:
-        raise ConfigError(str(error), error, error.why) from error
-
-
-def _check_weight_gradient(experiment: Experiment, stages: Stages, schedule: Schedule) -> None:
-    if experiment.weight_grad == "deferred" and not experiment.executor().defers:
-        raise ConfigError(
-            f"weight_grad=deferred: executor={experiment.executor_name} splits backwards in its own way; "
-            "valid: executor=native, or weight_grad=autograd"
-        )
-    if experiment.weight_grad != "module":
-        return
-    for index, module in enumerate(stages.modules):
-        if not callable(getattr(module, "compute_dW", None)) or not callable(getattr(module, "toggle", None)):
-            raise ConfigError(
-                f"weight_grad=module: stage {index} of model={experiment.model_name}, split={experiment.split_name} "
-                "has no toggle() and compute_dW() of its own; valid: weight_grad=autograd, "
-                "or a model that has them (multi_mlp_with_dw) with split=modules"
-            )
-        inputs, weights = (schedule.microbatches_in_order(index, op, Op.B) for op in (Op.I, Op.W))
-        if inputs != weights:
-            raise ConfigError(
-                f"weight_grad=module: compute_dW works through the microbatches in the order of input gradients, but "
-                f"schedule={experiment.schedule_name} has {weights} after {inputs} on stage {index}; "
-                "valid: weight_grad=autograd"
-            )
 
 
 def _emulated(experiment: Experiment, sizes: Sizes) -> Cost | None:

@@ -4,67 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from pipezoo.errors import VerificationError
-from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
+from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
-from pipezoo.runtime.by_shape import ByShape
-from pipezoo.runtime.checkpoint import first_writer, write_part
-from pipezoo.runtime.draws import StageDraws
-from pipezoo.runtime.emulation import Emulation
-from pipezoo.runtime.evaluation import NUMBER, Evaluation, evaluate, forward_only, told_to_all
-from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
+from pipezoo.runtime.evaluation import NUMBER, Evaluation, evaluate, told_to_all
 from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.feed import Source, made, opened
-from pipezoo.runtime.finite_check import FiniteCheck
-from pipezoo.runtime.gradient_norm import GradientNorm
-from pipezoo.runtime.loss_scale import LossScale, with_scaled_gradient
-from pipezoo.runtime.microbatching import ScaledLoss, scaled, total
-from pipezoo.runtime.moving_average import MovingAverage
-from pipezoo.runtime.optimizing import master_of
+from pipezoo.runtime.member import Member, assemble, meter_of
+from pipezoo.runtime.microbatching import total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profiler
 from pipezoo.runtime.random_state import seed_all
-from pipezoo.runtime.restore import restore_random
+from pipezoo.runtime.rank_files import leave_last, save_part
 from pipezoo.runtime.stages import inputs_of, to_dtype
-from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join, sum_tied_gradients
-from pipezoo.runtime.transport import NoMessages, lanes_of
-from pipezoo.runtime.update import Numbers, Update
-from pipezoo.runtime.wiring import Wiring
-from pipezoo.simulator.cost import Cost
+from pipezoo.runtime.tied_parameters import sum_tied_gradients
+from pipezoo.runtime.update import Numbers
 from pipezoo.supervisor.process_group import join_process_group
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
-
-
-@dataclass(frozen=True)
-class Member:
-    """One rank of the pipeline, assembled: its stages, what steps them, and what it shares with others."""
-
-    pipeline: Pipeline
-    rank: int
-    device: torch.device
-    parameters: dict[str, nn.Parameter]
-    update: Update
-    tied_parameters: list[TiedParameter]
-    executor: ByShape
-    evaluator: ByShape | None
-    loss: ScaledLoss
-    finite: FiniteCheck
-    recorder: Recorder
-    draws: StageDraws | None
-
-    @property
-    def owned(self) -> list[int]:
-        return self.pipeline.stages_of(self.rank)
 
 
 def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str, Any]:
@@ -82,14 +45,14 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     _join_process_group(pipeline, rank, device)
     _agree(pipeline, rank, device)
     channel.note(Phase.BUILD)
-    member = _assemble(pipeline, rank, device, channel)
-    meter, silent = _meter(member), member.recorder if pipeline.emulated else NoRecorder()
+    member = assemble(pipeline, rank, device, channel)
+    meter, silent = meter_of(member), member.recorder if pipeline.emulated else NoRecorder()
     with opened(pipeline.batch, pipeline.steps_to_do if _eats(member) else range(0)) as feed:
         recorded, rest = _steps(member, feed, meter, silent, channel)
     channel.note(Phase.LEAVE)
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if pipeline.verify or pipeline.leaves_weights:
-        _leave_last(member)
+        leave_last(pipeline, rank, member.update)
     dist.barrier()
     return {"memory": meter.read(), "rest": float(np.median(rest))}
 
@@ -131,7 +94,7 @@ def _steps(
             rest.append(ended - spans[-1, 4] + began - before + fill)
         if pipeline.saves_after(step, is_best, is_last):
             channel.note(Phase.SAVE)
-            channel.send("saved", **_save(member, step + 1))
+            channel.send("saved", **save_part(pipeline, member.rank, member.update, step + 1))
         before = before_next
         if is_last:
             profiler.end()
@@ -182,139 +145,6 @@ def train_step(
     return [value.item() for value in (*losses, total(losses))] if losses else None, numbers
 
 
-def _assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: WorkerChannel) -> Member:
-    owned = pipeline.stages_of(rank)
-    recorder = recorder_for(device)
-    note: Callable[[int], None] = channel.note
-    if pipeline.emulated is not None:
-        recorder = _emulation(pipeline, pipeline.emulated)
-        note = recorder.holding(note, pipeline.actions[rank])
-    stages = [_stage(pipeline, index, device) for index in owned]
-    parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
-    finite = _finite_check(pipeline)
-    all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
-    num_microbatches = pipeline.schedule.num_microbatches
-    update = _update(pipeline, rank, device, parameters, finite)
-    loss = scaled(pipeline.loss.to(device), num_microbatches)
-    draws = None
-    if pipeline.drawing is not None:
-        modules = [pipeline.stages.modules[index] for index in owned]
-        draws = pipeline.drawing.in_stages(pipeline.seed, modules, pipeline.loss)
-    endpoint = pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages()
-
-    def program(shape: int) -> RankProgram:
-        wiring = pipeline.shapes.wirings[shape]
-        return RankProgram(
-            stages=[_wired(pipeline, stage, wiring) for stage in stages],
-            rank=rank,
-            actions=pipeline.actions[rank],
-            stage_to_rank=pipeline.stage_to_rank,
-            num_microbatches=num_microbatches,
-            device=device,
-            loss=with_scaled_gradient(pipeline.autocast.loss(loss), update.scale, pipeline.loss_divisor),
-            hops=wiring.hops,
-            lanes=lanes_of(wiring.hops, pipeline.stage_to_rank),
-            endpoint=endpoint,
-            note=note,
-            draws=draws,
-        )
-
-    return Member(
-        pipeline=pipeline,
-        rank=rank,
-        device=device,
-        parameters=parameters,
-        update=update,
-        tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
-        executor=ByShape(lambda shape: pipeline.executor.of_rank(program(shape))),
-        evaluator=_evaluator(pipeline, rank, device, program, channel),
-        loss=loss,
-        recorder=recorder,
-        finite=finite,
-        draws=draws,
-    )
-
-
-def _evaluator(
-    pipeline: Pipeline, rank: int, device: torch.device, program: Callable[[int], RankProgram], channel: WorkerChannel
-) -> ByShape | None:
-    """What runs the forwards of an evaluation, with messages of its own."""
-    if pipeline.evaluation is None:
-        return None
-    transport = pipeline.eval_transport
-    endpoint = transport.endpoint(rank, device) if transport else NoMessages()
-
-    def of_shape(shape: int) -> RankExecutor:
-        training = program(shape)
-        forwards = replace(
-            training,
-            actions=forward_only(training.actions),
-            lanes=[lane for lane in training.lanes if not lane.is_backward],
-            endpoint=endpoint,
-            note=lambda index: channel.note(Phase.EVALUATE),
-            draws=None,
-        )
-        return pipeline.executor.forward_only(forwards)
-
-    return ByShape(of_shape)
-
-
-def _update(
-    pipeline: Pipeline, rank: int, device: torch.device, parameters: dict[str, nn.Parameter], finite: FiniteCheck
-) -> Update:
-    """What moves this rank's parameters, as it was when the checkpoint was written."""
-    recipe, scaling, owned = pipeline.recipe, pipeline.precision.scaling, pipeline.stages_of(rank)
-    learns = any(parameter.requires_grad for parameter in parameters.values())
-    optimized = pipeline.optimizing.of(parameters) if learns else None
-    averages = recipe.ema is not None and optimized is not None
-    update = Update(
-        recipe,
-        device,
-        parameters,
-        optimized,
-        finite,
-        _norm(pipeline, rank),
-        None if scaling is None else LossScale(scaling),
-        MovingAverage(recipe.ema, optimized.named) if averages else None,  # type: ignore[arg-type, union-attr]
-        partial(_leave_values, pipeline, rank, "first", owned) if pipeline.verify else None,
-        pipeline.loss_divisor,
-    )
-    if pipeline.saved is not None:
-        restore_random(rank, pipeline.num_processes, pipeline.saved)
-        if optimized is not None:
-            optimized.restore(pipeline.saved)
-        update.restore(pipeline.saved.recipe)
-    return update
-
-
-def _norm(pipeline: Pipeline, rank: int) -> GradientNorm | None:
-    """Each parameter is told by the process with the first stage that holds it."""
-    if pipeline.recipe.clip is None:
-        return None
-    learning = {name: p for name, p in pipeline.stages.model.named_parameters() if p.requires_grad}
-    held = [pipeline.stages.parameters(stage) for stage in range(pipeline.stages.num_stages)]
-    learning = {name: master_of(p) if pipeline.precision.masters else p for name, p in learning.items()}
-    return GradientNorm(learning, first_writer(held, pipeline.stage_to_rank.__getitem__), rank, pipeline.num_processes)
-
-
-def _finite_check(pipeline: Pipeline) -> FiniteCheck:
-    stages = pipeline.stages
-    stage_of = {name: stage for stage in range(stages.num_stages) for name in stages.parameters(stage)}
-    return FiniteCheck(pipeline.on_nonfinite, stages.num_stages - 1, stage_of, pipeline.steps_to_do.start)
-
-
-def _emulation(pipeline: Pipeline, cost: Cost) -> Emulation:
-    num_microbatches = pipeline.schedule.num_microbatches
-    return Emulation(cost, pipeline.stage_to_rank, num_microbatches, pipeline.file("devices"))
-
-
-def _meter(member: Member) -> ActivationMeter:
-    """Counts in the first step, which no one times. Virtual ranks keep their own account each."""
-    modules = [member.pipeline.stages.modules[index] for index in member.owned]
-    resident = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    return ActivationMeter(resident, member.pipeline.schedule.stage_to_rank)
-
-
 def with_fault(channel: WorkerChannel, pipeline: Pipeline, rank: int) -> WorkerChannel:
     """The link, with the fault that this rank is to suffer."""
     if pipeline.fault is None or pipeline.fault.rank != rank:
@@ -345,23 +175,6 @@ def _agree(pipeline: Pipeline, rank: int, device: torch.device) -> None:
                 raise VerificationError(f"rank {other} starts with other {what} than rank 0")
 
 
-def _stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
-    module = pipeline.stages.modules[index].to(device)
-    weight_gradient = None
-    if pipeline.own_weight_gradient:
-        module.toggle()  # type: ignore[operator]
-        weight_gradient = module.compute_dW
-    plan = pipeline.stages.wiring.stages[index]
-    return RankStage(module, index, plan.inputs, plan.outputs, weight_gradient, pipeline.defers_on(index))  # type: ignore[arg-type]
-
-
-def _wired(pipeline: Pipeline, stage: RankStage, wiring: Wiring) -> RankStage:
-    """The stage for one shape of batch."""
-    plan = wiring.stages[stage.index]
-    module = pipeline.autocast.module(wiring.stage_module(stage.index, stage.module, copies=pipeline.executor.relays))
-    return replace(stage, module=module, inputs=plan.inputs, outputs=plan.outputs)
-
-
 def _eats(member: Member) -> bool:
     """Whether this rank needs any of the data: it has the first stage or the last, or shapes are told by data alone."""
     pipeline = member.pipeline
@@ -384,40 +197,3 @@ def _batch(
     inputs, target = inputs_of(pipeline.stages.model, batch, pipeline.dtype), to_dtype(batch.target, pipeline.dtype)
     shape = shapes.find(step, (*inputs, target), pipeline.num_processes, pipeline.schedule.num_microbatches)
     return tuple(tensor.to(device) for tensor in inputs if first), target.to(device) if last else None, shape
-
-
-def _save(member: Member, steps: int) -> dict[str, Any]:
-    """Write this rank's part of the checkpoint after so many steps."""
-    pipeline, stages = member.pipeline, member.pipeline.stages
-    assert pipeline.checkpoints is not None
-    writer = first_writer([names.values() for names in stages.names], pipeline.stage_to_rank.__getitem__)
-    locked: dict[str, torch.Tensor] = dict([*stages.model.named_parameters(), *stages.model.named_buffers()])
-    for stage in member.owned:
-        locked |= {**stages.parameters(stage), **stages.buffers(stage)}
-    own = {name: tensor for name, tensor in locked.items() if writer.get(name, 0) == member.rank}
-    update = member.update
-    state = None if update.optimized is None else update.optimized.capture()
-    return write_part(pipeline.checkpoints, steps, member.rank, own, state, update.capture())
-
-
-def _leave_last(member: Member) -> None:
-    """For the verdict: what is there after the last step. Where every step was skipped, there are no gradients."""
-    pipeline, update = member.pipeline, member.update
-    _leave_values(pipeline, member.rank, "last", member.owned)
-    averages = {} if update.average is None else update.average.capture()
-    torch.save({str(member.rank): averages}, pipeline.file(f"average{member.rank}.pt"))
-    if update.leave_gradients is not None:
-        torch.save({str(stage): {} for stage in member.owned}, pipeline.file(f"first{member.rank}.pt"))
-
-
-def _leave_values(pipeline: Pipeline, rank: int, when: str, owned: list[int]) -> None:
-    """For the verdict: the gradients of the first step, or parameters and buffers after the last one."""
-    values: dict[str, dict[str, torch.Tensor | None]] = {}
-    for stage in owned:
-        parameters = pipeline.stages.parameters(stage)
-        if when == "first":
-            found = {name: p.grad for name, p in parameters.items() if p.requires_grad}
-        else:
-            found = {**parameters, **pipeline.stages.buffers(stage)}
-        values[str(stage)] = {name: None if v is None else v.detach().cpu() for name, v in found.items()}
-    torch.save(values, pipeline.file(f"{when}{rank}.pt"))

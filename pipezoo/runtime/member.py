@@ -1,0 +1,206 @@
+"""One rank of a pipeline, assembled: its stages, what steps them, and what it shares with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from pipezoo.runtime.action_timer import Recorder, recorder_for
+from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.by_shape import ByShape
+from pipezoo.runtime.checkpoint import first_writer
+from pipezoo.runtime.draws import StageDraws
+from pipezoo.runtime.emulation import Emulation
+from pipezoo.runtime.evaluation import forward_only
+from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
+from pipezoo.runtime.finite_check import FiniteCheck
+from pipezoo.runtime.gradient_norm import GradientNorm
+from pipezoo.runtime.loss_scale import LossScale, with_scaled_gradient
+from pipezoo.runtime.microbatching import ScaledLoss, scaled
+from pipezoo.runtime.moving_average import MovingAverage
+from pipezoo.runtime.optimizing import master_of
+from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.rank_files import leave_values
+from pipezoo.runtime.restore import restore_random
+from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join
+from pipezoo.runtime.transport import NoMessages, lanes_of
+from pipezoo.runtime.update import Update
+from pipezoo.runtime.wiring import Wiring
+from pipezoo.simulator.cost import Cost
+from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
+
+
+@dataclass(frozen=True)
+class Member:
+    """One rank of the pipeline, assembled: its stages, what steps them, and what it shares with others."""
+
+    pipeline: Pipeline
+    rank: int
+    device: torch.device
+    parameters: dict[str, nn.Parameter]
+    update: Update
+    tied_parameters: list[TiedParameter]
+    executor: ByShape
+    evaluator: ByShape | None
+    loss: ScaledLoss
+    finite: FiniteCheck
+    recorder: Recorder
+    draws: StageDraws | None
+
+    @property
+    def owned(self) -> list[int]:
+        return self.pipeline.stages_of(self.rank)
+
+
+def assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: WorkerChannel) -> Member:
+    owned = pipeline.stages_of(rank)
+    recorder = recorder_for(device)
+    note: Callable[[int], None] = channel.note
+    if pipeline.emulated is not None:
+        recorder = _emulation(pipeline, pipeline.emulated)
+        note = recorder.holding(note, pipeline.actions[rank])
+    stages = [rank_stage(pipeline, index, device) for index in owned]
+    parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
+    finite = _finite_check(pipeline)
+    all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
+    num_microbatches = pipeline.schedule.num_microbatches
+    update = _update(pipeline, rank, device, parameters, finite)
+    loss = scaled(pipeline.loss.to(device), num_microbatches)
+    draws = None
+    if pipeline.drawing is not None:
+        modules = [pipeline.stages.modules[index] for index in owned]
+        draws = pipeline.drawing.in_stages(pipeline.seed, modules, pipeline.loss)
+    endpoint = pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages()
+
+    def program(shape: int) -> RankProgram:
+        wiring = pipeline.shapes.wirings[shape]
+        return RankProgram(
+            stages=[_wired(pipeline, stage, wiring) for stage in stages],
+            rank=rank,
+            actions=pipeline.actions[rank],
+            stage_to_rank=pipeline.stage_to_rank,
+            num_microbatches=num_microbatches,
+            device=device,
+            loss=with_scaled_gradient(pipeline.autocast.loss(loss), update.scale, pipeline.loss_divisor),
+            hops=wiring.hops,
+            lanes=lanes_of(wiring.hops, pipeline.stage_to_rank),
+            endpoint=endpoint,
+            note=note,
+            draws=draws,
+        )
+
+    return Member(
+        pipeline=pipeline,
+        rank=rank,
+        device=device,
+        parameters=parameters,
+        update=update,
+        tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
+        executor=ByShape(lambda shape: pipeline.executor.of_rank(program(shape))),
+        evaluator=_evaluator(pipeline, rank, device, program, channel),
+        loss=loss,
+        recorder=recorder,
+        finite=finite,
+        draws=draws,
+    )
+
+
+def _evaluator(
+    pipeline: Pipeline, rank: int, device: torch.device, program: Callable[[int], RankProgram], channel: WorkerChannel
+) -> ByShape | None:
+    """What runs the forwards of an evaluation, with messages of its own."""
+    if pipeline.evaluation is None:
+        return None
+    transport = pipeline.eval_transport
+    endpoint = transport.endpoint(rank, device) if transport else NoMessages()
+
+    def of_shape(shape: int) -> RankExecutor:
+        training = program(shape)
+        forwards = replace(
+            training,
+            actions=forward_only(training.actions),
+            lanes=[lane for lane in training.lanes if not lane.is_backward],
+            endpoint=endpoint,
+            note=lambda index: channel.note(Phase.EVALUATE),
+            draws=None,
+        )
+        return pipeline.executor.forward_only(forwards)
+
+    return ByShape(of_shape)
+
+
+def _update(
+    pipeline: Pipeline, rank: int, device: torch.device, parameters: dict[str, nn.Parameter], finite: FiniteCheck
+) -> Update:
+    """What moves this rank's parameters, as it was when the checkpoint was written."""
+    recipe, scaling, owned = pipeline.recipe, pipeline.precision.scaling, pipeline.stages_of(rank)
+    learns = any(parameter.requires_grad for parameter in parameters.values())
+    optimized = pipeline.optimizing.of(parameters) if learns else None
+    averages = recipe.ema is not None and optimized is not None
+    update = Update(
+        recipe,
+        device,
+        parameters,
+        optimized,
+        finite,
+        _norm(pipeline, rank),
+        None if scaling is None else LossScale(scaling),
+        MovingAverage(recipe.ema, optimized.named) if averages else None,  # type: ignore[arg-type, union-attr]
+        partial(leave_values, pipeline, rank, "first", owned) if pipeline.verify else None,
+        pipeline.loss_divisor,
+    )
+    if pipeline.saved is not None:
+        restore_random(rank, pipeline.num_processes, pipeline.saved)
+        if optimized is not None:
+            optimized.restore(pipeline.saved)
+        update.restore(pipeline.saved.recipe)
+    return update
+
+
+def _norm(pipeline: Pipeline, rank: int) -> GradientNorm | None:
+    """Each parameter is told by the process with the first stage that holds it."""
+    if pipeline.recipe.clip is None:
+        return None
+    learning = {name: p for name, p in pipeline.stages.model.named_parameters() if p.requires_grad}
+    held = [pipeline.stages.parameters(stage) for stage in range(pipeline.stages.num_stages)]
+    learning = {name: master_of(p) if pipeline.precision.masters else p for name, p in learning.items()}
+    return GradientNorm(learning, first_writer(held, pipeline.stage_to_rank.__getitem__), rank, pipeline.num_processes)
+
+
+def _finite_check(pipeline: Pipeline) -> FiniteCheck:
+    stages = pipeline.stages
+    stage_of = {name: stage for stage in range(stages.num_stages) for name in stages.parameters(stage)}
+    return FiniteCheck(pipeline.on_nonfinite, stages.num_stages - 1, stage_of, pipeline.steps_to_do.start)
+
+
+def _emulation(pipeline: Pipeline, cost: Cost) -> Emulation:
+    num_microbatches = pipeline.schedule.num_microbatches
+    return Emulation(cost, pipeline.stage_to_rank, num_microbatches, pipeline.file("devices"))
+
+
+def meter_of(member: Member) -> ActivationMeter:
+    """Counts in the first step, which no one times. Virtual ranks keep their own account each."""
+    modules = [member.pipeline.stages.modules[index] for index in member.owned]
+    resident = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    return ActivationMeter(resident, member.pipeline.schedule.stage_to_rank)
+
+
+def rank_stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:
+    module = pipeline.stages.modules[index].to(device)
+    weight_gradient = None
+    if pipeline.own_weight_gradient:
+        module.toggle()  # type: ignore[operator]
+        weight_gradient = module.compute_dW
+    plan = pipeline.stages.wiring.stages[index]
+    return RankStage(module, index, plan.inputs, plan.outputs, weight_gradient, pipeline.defers_on(index))  # type: ignore[arg-type]
+
+
+def _wired(pipeline: Pipeline, stage: RankStage, wiring: Wiring) -> RankStage:
+    """The stage for one shape of batch."""
+    plan = wiring.stages[stage.index]
+    module = pipeline.autocast.module(wiring.stage_module(stage.index, stage.module, copies=pipeline.executor.relays))
+    return replace(stage, module=module, inputs=plan.inputs, outputs=plan.outputs)

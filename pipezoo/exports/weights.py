@@ -2,6 +2,7 @@
 
 model.pt             torch.load(file, weights_only=True)
 model.safetensors    for every library that reads the format; tied weights are written under each of their names
+model.dcp            a folder of torch.distributed.checkpoint, for trainers that read their shards of it
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ def safetensors(spec: ExportSpec) -> Export:
     return _export(spec, "model.safetensors")
 
 
+def dcp(spec: ExportSpec) -> Export:
+    """``model.dcp``, after the last step. Raises ValueError: nothing is trained."""
+    return _export(spec, "model.dcp")
+
+
 def _export(spec: ExportSpec, file: str) -> Export:
     if not spec.trains:
         raise ValueError("there are no trained weights; valid: task=train")
     return Export({}, weights=file)
 
 
-state_dict.wants_weights = safetensors.wants_weights = True  # type: ignore[attr-defined]
+state_dict.wants_weights = safetensors.wants_weights = dcp.wants_weights = True  # type: ignore[attr-defined]

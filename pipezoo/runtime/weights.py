@@ -2,6 +2,7 @@
 
 model.weights=FILE       every name of the model's state_dict is in it, and no other, each in its shape
 export=safetensors       what state_dict() of the trained model would be: load_state_dict(strict=True) takes it
+export=dcp               the same, as torch.distributed.checkpoint has it: a folder
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +22,7 @@ import torch
 from torch import nn
 
 from pipezoo.errors import ArgumentError, ConfigError, OutputError
+from pipezoo.runtime.dcp_folder import METADATA, is_dcp, read_dcp, write_dcp
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.safetensors_file import read_safetensors, write_safetensors
 
@@ -60,7 +63,11 @@ def load_weights(model: nn.Module, path: str) -> nn.Module:
 
 
 def read_weights(path: str) -> dict[str, torch.Tensor]:
-    """The tensors in a file, or in the files of a folder as Hugging Face's libraries save them. Raises ConfigError."""
+    """The tensors in a file, or in a folder as Hugging Face's libraries or torch's distributed checkpoint have them.
+
+    Raises:
+        ConfigError: there are none, or they cannot be read.
+    """
     place = Path(path).expanduser()
     try:
         return _of_folder(place) if place.is_dir() else _of_file(place)
@@ -85,7 +92,10 @@ def _of_folder(folder: Path) -> dict[str, torch.Tensor]:
     for whole in WHOLE:
         if (folder / whole).is_file():
             return _of_file(folder / whole)
-    raise ArgumentError("weights", str(folder), "the folder has no weights", f"{', '.join(WHOLE)}, or an index of them")
+    if is_dcp(folder):
+        return read_dcp(folder)
+    valid = f"{', '.join(WHOLE)}, an index of them, or {METADATA} of a distributed checkpoint"
+    raise ArgumentError("weights", str(folder), "the folder has no weights", valid)
 
 
 def _of_file(path: Path) -> dict[str, torch.Tensor]:
@@ -123,21 +133,26 @@ def trained_state(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def write_weights(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state_dict: as safetensors, or for ``torch.load(weights_only=True)``. It appears whole.
+    """Write a state_dict: as safetensors, as a folder of torch's distributed checkpoint (``.dcp``), or for
+    ``torch.load(weights_only=True)``. It appears whole.
 
     Raises:
         OutputError: it cannot be written.
     """
     draft = path.with_name(f".{path.name}.part")
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     try:
         if path.suffix == ".safetensors":
-            write_safetensors(draft, {n: value for n, value in state.items() if isinstance(value, torch.Tensor)})
+            write_safetensors(draft, tensors)
+        elif path.suffix == ".dcp":
+            write_dcp(draft, tensors)
         else:
             buffer = io.BytesIO()
             torch.save(dict(state), buffer)
             draft.write_bytes(buffer.getbuffer())
         os.replace(draft, path)
     except (OSError, ValueError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
         with suppress(OSError):
             draft.unlink()
         raise OutputError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error

@@ -42,7 +42,7 @@ def asked(*kinds: str, **changes: Any) -> Any:
     return experiment(Tied, **{**words, **changes})
 
 
-FILES = {"state_dict": "model.pt", "safetensors": "model.safetensors"}
+FILES = {"state_dict": "model.pt", "safetensors": "model.safetensors", "dcp": "model.dcp"}
 
 
 @pytest.mark.parametrize("words", [{}, {"verify": False, "launch": Processes(), "launch_name": "processes"}])

@@ -104,7 +104,7 @@ def huge(metadata: Any) -> None:
         (lambda folder: (folder / "__0_0.distcp").unlink(), "has no __0_0.distcp, of which .metadata tells"),
         (lambda folder: (folder / ".metadata").write_bytes(b"no pickle"), "holds more than tensors|model.weights="),
         (lambda folder: (folder / ".metadata").write_bytes(pickle.dumps(Evil())), "holds more than tensors"),
-        (lambda folder: (folder / ".metadata").write_bytes(pickle.dumps({})), ".metadata is not what torch.distributed"),
+        (lambda folder: (folder / ".metadata").write_bytes(pickle.dumps({})), ".metadata is not what torch.dist"),
         (lambda folder: rewrite(folder, outside), "leads out of the folder: ../elsewhere"),
         (lambda folder: rewrite(folder, too_long), "__0_0.distcp ends before"),
         (lambda folder: rewrite(folder, holes), r"the pieces of up.weight do not make up its shape \(5, 3\)"),

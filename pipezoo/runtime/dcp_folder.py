@@ -102,7 +102,7 @@ def _metadata(folder: Path) -> Any:
 
 
 def _names(found: Mapping[str, Any], paths: Mapping[str, Any]) -> dict[str, str]:
-    """By entry the name in the model. A path is where an entry stood in what was saved: ``("model", "layers.0.bias")``."""
+    """By entry the name in the model. A path is where an entry stood: ``("model", "layers.0.bias")``."""
     split = {entry: paths.get(entry) or (entry,) for entry in found}
     top = {entry: entry for entry, path in split.items() if len(path) == 1}
     for wrapper in WRAPPERS:

@@ -1,4 +1,4 @@
-"""torch's distributed checkpoint as weights: what others write is read, what is written others read, and no code runs."""
+"""torch's distributed checkpoint as weights: read as others write it, written as they read it, and no code runs."""
 
 from __future__ import annotations
 

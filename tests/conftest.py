@@ -21,7 +21,15 @@ MARK = "PIPEZOO_TEST"  # an environment variable that every process below a test
 CommandLine = Callable[..., Ended]
 
 
-UNIT = ("planner/", "report/", "results/", "schedule/", "schedules/", "simulator/")  # folders that need no torch
+UNIT = (
+    "planner/",
+    "report/",
+    "results/",
+    "schedule/",
+    "schedules/",
+    "simulator/",
+    "topology/",
+)  # need no torch
 NOT_UNIT = (
     "report/test_browser.py",
     "report/test_main.py",

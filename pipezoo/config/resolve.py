@@ -44,6 +44,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "lr_schedule": ("optimizer",),
     "precision": (),
     "profile": (),
+    "topology": (),
 }  # that may have no option chosen
 NO_SCHEDULE = "pipezoo.lr_schedules.constant.none"
 FACTORIES = ("lr_schedule",)  # groups whose target may be a function, so that what it makes is looked at
@@ -59,6 +60,7 @@ NOT_NUMBERS = (
     "profile",
     "cost",
     "plan",
+    "topology",
     "verify",
     "tolerance",
     "record_steps",
@@ -128,8 +130,9 @@ def build(resolved: ResolvedConfig) -> Experiment:
     }
     if "eval" in components:
         values["eval"] = components.pop("eval")()
-    if "profile" in components:
-        values["profile"] = components.pop("profile")()
+    for group in ("profile", "topology"):
+        if group in components:
+            values[group] = components.pop(group)()
     values |= {"checkpoint": checkpoint(), "fault": fault and fault(), "exports": exports, "trackers": trackers}
     experiment = Experiment(**values)
     for component in (components["schedule"], components["cost"], *exports, *trackers):

@@ -27,6 +27,7 @@ USED_BY: dict[str, tuple[tuple[str, ...], str]] = {
     "verify": (("train",), ""),
     "cost": (COSTS, EMULATED),
     "plan": (PLANS, ""),
+    "topology": (COSTS, ""),
 }
 
 

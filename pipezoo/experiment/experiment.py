@@ -13,6 +13,7 @@ from pipezoo.experiment.profile import ProfileOptions
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
 from pipezoo.results.result import Result
+from pipezoo.topology.topology import Topology
 from pipezoo.validators import check_bool, check_int, check_number, check_word, unknown_word
 
 TASKS = ("train", "verify", "simulate", "plan")
@@ -70,6 +71,7 @@ class Experiment:
         eval: what is evaluated on held-out batches, and when.
         resume: the folder of a run or of a checkpoint to go on from.
         weights: a file of weights that the model starts from; None: those of its constructor and the seed.
+        topology: where the processes stand, for predictions; None: every message takes what the cost says.
         profile: the steps that torch's profiler looks at, and how; None: none.
         trackers: who is told of the training (``pipezoo/trackers/``), called with its folder and what runs.
         exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a spec of it.
@@ -93,6 +95,7 @@ class Experiment:
     launch: Launch
     launch_name: str
     plan: Any = None
+    topology: Topology | None = None
     num_stages: int | None = None
     num_ranks: int | None = None
     num_microbatches: int | None = None

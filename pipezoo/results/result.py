@@ -27,6 +27,10 @@ COST = (
 COST += "(`freed_by_input_grad`), that a stage sends (`output_bytes`); `p2p`: `latency`, `bandwidth`"
 PATH = "the chain of actions that made the last one end when it did: `num_actions`, `num_messages`, seconds by op, by "
 PATH += "rank and in messages; `legs`, rank by rank as it goes (the first and the last 12 of `num_legs`)"
+PLACEMENT = (
+    "with `topology=`: the `grid` of processes and its `order`, `messages` between stages by class of link, the "
+)
+PLACEMENT += "`replica` and `shard` of the `slowest` pipeline, and what sums over `shards` and `replicas` take"
 NEAREST = (
     "of an order of one's own: the fixed `schedule` that is nearest; `crossed` of `pairs` of actions on a rank run the "
 )
@@ -184,6 +188,7 @@ class Result:
     bubble: Bubbles | None = key("idle shares")
     memory: Memory | None = key("what ranks hold for the backward")
     prediction: Prediction | None = key("what the simulator says")
+    placement: dict[str, Any] | None = key(PLACEMENT)
     nearest: dict[str, Any] | None = key(NEAREST)
     timeline: str | None = key(
         "what of the timeline is in no file, and why; `timeline.txt` then has a picture of it, some ranks in letters"

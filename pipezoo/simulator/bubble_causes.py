@@ -29,7 +29,7 @@ from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedule.table import Mask
 from pipezoo.simulator.bounds import lower_bound
-from pipezoo.simulator.cost import P2P, Cost
+from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.simulate import Simulation, simulate
 from pipezoo.simulator.timeline import Timeline
@@ -80,7 +80,7 @@ class Clocks:
 def causes_of_simulation(simulation: Simulation) -> BubbleCauses:
     """The causes of a predicted timeline. Nothing in it is slowed, and dispatch is part of what actions cost."""
     schedule, cost = simulation.schedule, simulation.cost
-    quick = simulate(schedule, replace(cost, p2p=P2P(), p2p_intra_node=None, ranks_per_node=None))
+    quick = simulate(schedule, cost.instant())
     even = simulate(schedule, _even(schedule, quick.cost, quick.end - quick.start))
     turns = [_idle(line) for line in (simulation, quick, even)]
     return _causes([turns[0], *turns], even.cost, schedule, simulation.makespan)

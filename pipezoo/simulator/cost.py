@@ -11,6 +11,8 @@ As a plain dict (a YAML file written by hand, or a part of ``result.json``) it r
         freed_by_input_grad: 1.9e8             bytes of them that I frees; W frees the rest, and B all of them
         output_bytes: 6.3e6               bytes of the output (its gradient, on the way back, has as many)
         optimizer: 0.002           seconds of the optimizer step
+        tp_bytes: 2.5e7            bytes that F adds up over the processes of a stage (mesh.tp); as many on the way back
+        grad_bytes: 1.6e9          bytes of gradients that are added up over replicas (mesh.dp), once a batch
     p2p: {latency: 2.0e-5, bandwidth: 2.5e10}
     skips: [{from: 0, to: 3, bytes: 2.1e6}]        what goes past other stages; left out: nothing
 
@@ -42,28 +44,13 @@ from pipezoo.simulator.cost_entries import (
     range_text,
     table_of,
 )
+from pipezoo.simulator.p2p import P2P as P2P
+from pipezoo.simulator.p2p import Links
 from pipezoo.simulator.skip_messages import SkipMessage, as_dicts, messages_of
 from pipezoo.validators import check_int, check_number
 
 TIME_UNITS = ("s", "unit")
-KEYS = ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain", "unit", "skips")
-
-
-@dataclass(frozen=True)
-class P2P:
-    """A message between two ranks takes ``latency`` seconds and its bytes over ``bandwidth`` (bytes per second)."""
-
-    latency: float = 0.0
-    bandwidth: float = math.inf
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "latency", check_number("latency", self.latency))
-        object.__setattr__(self, "bandwidth", check_number("bandwidth", self.bandwidth, infinite=True))
-        if self.bandwidth == 0:
-            raise ArgumentError("bandwidth", self.bandwidth, "must be a number > 0, in bytes per second")
-
-    def seconds(self, num_bytes: Floats) -> Floats:
-        return self.latency + num_bytes / self.bandwidth
+KEYS = ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain", "unit", "skips", "links")
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -82,6 +69,9 @@ class Cost:
         freed_by_input_grad: ``[num_stages]`` bytes of these that the end of I frees.
         output_bytes: ``[num_stages]`` bytes that a stage's output has, and the gradient that comes back for it.
         optimizer: ``[num_stages]`` seconds of the optimizer step, once a batch.
+        tp_bytes: ``[num_stages]`` bytes that F adds up over the processes of a stage, as many in the backward.
+            They take time where a topology says how far these processes are apart (:mod:`pipezoo.topology`).
+        grad_bytes: ``[num_stages]`` bytes of gradients that are added up over replicas once a batch; the same.
         p2p: what a message between two ranks takes; a number is its latency.
         p2p_intra_node: the same between ranks of one node, where that differs; needs ``ranks_per_node``.
         ranks_per_node: ranks ``0 .. n-1`` share the first node, the next ``n`` the second, and so on.
@@ -91,6 +81,7 @@ class Cost:
             where one of them is a forward and the other is not.
         unit: what ``seconds`` count: ``"s"``, or ``"unit"`` where they are of no machine; then bytes are none either.
         skips: what goes from a stage to one that is not its neighbour.
+        links: what messages take by where ranks stand; in place of ``p2p`` and ``p2p_intra_node``.
         for_every_stage: the one stage that is given stands for every stage, as many as a schedule has.
 
     Raises:
@@ -102,6 +93,8 @@ class Cost:
     freed_by_input_grad: Floats
     output_bytes: Floats
     optimizer: Floats
+    tp_bytes: Floats
+    grad_bytes: Floats
     p2p: P2P
     p2p_intra_node: P2P | None
     ranks_per_node: int | None
@@ -110,6 +103,7 @@ class Cost:
     unit: str
     for_every_stage: bool
     skips: tuple[SkipMessage, ...]
+    links: Links | None
     full_backward_is_derived: NDArray[np.bool_] = field(init=False)
 
     def __init__(
@@ -127,13 +121,16 @@ class Cost:
         unit: str = "s",
         for_every_stage: bool = False,
         skips: Sequence[SkipMessage] = (),
+        links: Links | None = None,
         *,
+        tp_bytes: ArrayLike = 0.0,
+        grad_bytes: ArrayLike = 0.0,
         F: ArrayLike | None = None,
         B: ArrayLike | None = None,
         I: ArrayLike | None = None,
         W: ArrayLike | None = None,
     ) -> None:
-        amounts = (activation_bytes, freed_by_input_grad, output_bytes, optimizer)
+        amounts = (activation_bytes, freed_by_input_grad, output_bytes, optimizer, tp_bytes, grad_bytes)
         if seconds is None:
             given = dict(zip(STAGE_KEYS, (F, B, I, W, *amounts), strict=True))
             seconds, for_every_stage = table_of(given)
@@ -150,6 +147,7 @@ class Cost:
         self._set("unit", unit)
         self._set("for_every_stage", for_every_stage)
         self._set("skips", tuple(skips))
+        self._set("links", links)
         self._check()
 
     def _check(self) -> None:
@@ -261,11 +259,32 @@ class Cost:
     def p2p_seconds(self, stage_to_rank: Sequence[int]) -> Floats:
         """``[num_stages - 1]``: what a message between stages ``i`` and ``i + 1`` takes; 0 where they share a rank."""
         ranks, output_bytes = np.asarray(stage_to_rank), self.output_bytes[:-1]
+        if self.links is not None:
+            pairs = zip(ranks.tolist(), ranks[1:].tolist(), output_bytes.tolist(), strict=False)
+            return np.array([self.between(*pair) for pair in pairs], dtype=np.float64)
         taken = self.p2p.seconds(output_bytes)
         if self.p2p_intra_node is not None and self.ranks_per_node is not None:
             node = ranks // self.ranks_per_node
             taken = np.where(node[1:] == node[:-1], self.p2p_intra_node.seconds(output_bytes), taken)
         return np.where(ranks[1:] == ranks[:-1], 0.0, taken)
+
+    def between(self, rank: int, other: int, num_bytes: float) -> float:
+        """What a message of so many bytes takes from one rank to another; 0 within a rank.
+
+        Raises:
+            ArgumentError: a rank that has no place in ``links``.
+        """
+        if rank == other:
+            return 0.0
+        if self.links is not None:
+            if (most := max(rank, other)) >= self.links.num_ranks:
+                why = f"has {self.links.num_ranks} ranks, and there is a rank {most}"
+                raise ArgumentError("links.places", MISSING, why)
+            return self.links.seconds(rank, other, num_bytes)
+        p2p = self.p2p
+        if self.p2p_intra_node is not None and self.ranks_per_node is not None:
+            p2p = self.p2p_intra_node if rank // self.ranks_per_node == other // self.ranks_per_node else p2p
+        return float(p2p.seconds(np.float64(num_bytes)))
 
     def skip_seconds(self, stage_to_rank: Sequence[int]) -> list[tuple[SkipMessage, float]]:
         """What each skip takes; 0 where its stages share a rank. Raises ValueError for one to a stage there is not."""
@@ -275,11 +294,12 @@ class Cost:
                 why = f"goes to stage {message.after}; valid: 0..{len(stage_to_rank) - 1}"
                 raise ArgumentError("skips", MISSING, why)
             before, after = stage_to_rank[message.before], stage_to_rank[message.after]
-            p2p = self.p2p
-            if self.p2p_intra_node is not None and self.ranks_per_node is not None:
-                p2p = self.p2p_intra_node if before // self.ranks_per_node == after // self.ranks_per_node else p2p
-            found.append((message, 0.0 if before == after else float(p2p.seconds(np.float64(message.num_bytes)))))
+            found.append((message, self.between(before, after, message.num_bytes)))
         return found
+
+    def instant(self) -> Cost:
+        """The same with messages that take no time."""
+        return replace(self, p2p=P2P(), p2p_intra_node=None, ranks_per_node=None, links=None)
 
     @classmethod
     def from_dict(cls, data: object, num_stages: int | None = None) -> Cost:
@@ -306,6 +326,8 @@ class Cost:
             except ArgumentError as error:
                 raise error.inside(key) from None
         fields["skips"] = messages_of(fields.get("skips") or ())
+        if fields.get("links") is not None:
+            fields["links"] = Links.from_dict(fields["links"])
         return cls(seconds, **fields)
 
     def to_dict(self) -> dict[str, Any]:
@@ -317,12 +339,13 @@ class Cost:
             stages.append(entry | {key: amount for key, amount in amounts.items() if amount})
         data: dict[str, Any] = {
             "stages": stages[0] if self.for_every_stage else stages,
-            "p2p": _p2p_dict(self.p2p),
+            "p2p": self.p2p.to_dict(),
         }
         if self.p2p_intra_node is not None:
-            data |= {"p2p_intra_node": _p2p_dict(self.p2p_intra_node), "ranks_per_node": self.ranks_per_node}
+            data |= {"p2p_intra_node": self.p2p_intra_node.to_dict(), "ranks_per_node": self.ranks_per_node}
         data |= {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
         data |= {"skips": as_dicts(self.skips)} if self.skips else {}
+        data |= {"links": self.links.to_dict()} if self.links is not None else {}
         return data if self.unit == "s" else data | {"unit": self.unit}
 
     @classmethod
@@ -358,7 +381,3 @@ class Cost:
 
     def __hash__(self) -> int:
         return hash(self.seconds.tobytes())
-
-
-def _p2p_dict(p2p: P2P) -> dict[str, float]:
-    return {"latency": p2p.latency} | ({} if math.isinf(p2p.bandwidth) else {"bandwidth": p2p.bandwidth})

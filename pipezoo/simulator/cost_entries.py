@@ -15,7 +15,7 @@ from pipezoo.validators import check_number
 
 Floats = NDArray[np.float64]
 
-BYTES_AND_OPTIMIZER = ("activation_bytes", "freed_by_input_grad", "output_bytes", "optimizer")
+BYTES_AND_OPTIMIZER = ("activation_bytes", "freed_by_input_grad", "output_bytes", "optimizer", "tp_bytes", "grad_bytes")
 STAGE_KEYS = (*(op.name for op in COMPUTE), *BYTES_AND_OPTIMIZER)
 
 

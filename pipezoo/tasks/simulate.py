@@ -25,6 +25,7 @@ from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import costs_of
 from pipezoo.tasks.nearest_schedule import is_own, lines, nearest_schedule
+from pipezoo.tasks.placement import place
 from pipezoo.tasks.terminal import PrintLine, print_timelines, write_picture
 
 UNNAMED = "task=simulate builds no model; task=train and task=verify name its modules"
@@ -45,9 +46,11 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     cost_of = costs_of(experiment, folder, print_line)
     cost = cost_of(sizes.num_stages, max(1, sizes.stages_per_rank), sizes.num_microbatches)
     try:
-        simulation = simulate(sizes.schedule, cost)
+        placed = place(experiment, sizes.schedule, cost)
+        simulation = simulate(sizes.schedule, cost) if placed is None else placed.simulation
     except ValueError as error:
         raise experiment.cost.reword(error) from error
+    cost = simulation.cost
     prediction = simulation.result()
     causes = causes_of_simulation(simulation).summary()
     result = _result(experiment, sizes, cost, prediction, Causes(**causes))
@@ -56,10 +59,13 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     left_out = save_timelines(folder, [simulation], cost)
     _introduce(experiment, sizes, cost, own, print_line)
     exported = write_exports(exports, folder, print_line)
-    result = replace(result, nearest=nearest, export=exported or None, timeline=left_out or None)
+    where = None if placed is None else placed.result()
+    result = replace(result, nearest=nearest, export=exported or None, timeline=left_out or None, placement=where)
     write_json(folder / RESULT, result.to_dict())
     if left_out.startswith("not written"):
         write_picture(folder, [simulation])
+    for line in () if placed is None else placed.lines():
+        print_line(line)
     print_timelines([simulation], print_line)
     _conclude(prediction, cost.unit, print_line)
     print_line(f"bubble    {sentence(prediction['bubble']['makespan'], causes)}")

@@ -21,7 +21,14 @@ def noted(*words: str) -> list[str]:
     return notes(words, load(*compose(words), Allowlist()))
 
 
-SEVERAL = ("experiment", "export", "fault", "tracker", "profile")  # of which none is chosen, or several may be
+SEVERAL = (
+    "experiment",
+    "export",
+    "fault",
+    "tracker",
+    "profile",
+    "topology",
+)  # none is chosen, or several
 
 
 @pytest.mark.parametrize("name", sorted({*keys(), *GROUPS}))

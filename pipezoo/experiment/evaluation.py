@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipezoo.errors import ArgumentError
-from pipezoo.validators import check_bool, check_int, check_number
+from pipezoo.validators import check_bool, check_int, check_number, check_word
+
+WEIGHTS = ("model", "ema")
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class EvalOptions:
         best: whether the checkpoint with the lowest loss is kept beside the latest.
         patience: evaluations without a lower loss after which the training ends; None: it goes on.
         min_delta: how much lower a loss must be to count as lower.
+        weights: what is evaluated: the ``model`` as it is, or the moving average of its parameters (``ema``).
 
     Raises:
         ArgumentError: a value out of range.
@@ -32,6 +35,7 @@ class EvalOptions:
     best: bool = False
     patience: int | None = None
     min_delta: float = 0.0
+    weights: str = "model"
 
     def __post_init__(self) -> None:
         for name in ("every", "batches", "patience"):
@@ -39,8 +43,9 @@ class EvalOptions:
                 check_int(name, value, 1)
         check_bool("best", self.best)
         check_number("min_delta", self.min_delta)
+        check_word("weights", self.weights, WEIGHTS)
         if self.every is None:
-            for name, off in (("best", False), ("patience", None)):
+            for name, off in (("best", False), ("patience", None), ("weights", "model")):
                 if getattr(self, name) != off:
                     raise ArgumentError(name, getattr(self, name), "nothing is evaluated", "eval.every=100 as well")
 

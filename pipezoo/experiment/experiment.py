@@ -150,6 +150,8 @@ class Experiment:
             raise ConfigError(error.at(error.argument), error) from None
 
     def _check_recipe(self) -> None:
+        if self.eval.weights == "ema" and self.recipe.ema is None:
+            raise ArgumentError("eval.weights", "ema", "no average is kept", "optimizer.ema=0.999 as well, or model")
         if self.precision.parameters not in (None, self.dtype):
             raise ArgumentError(
                 "precision",

@@ -21,6 +21,7 @@ class ExportSpec:
         modules: for each stage the names of the model's modules that it runs, in their order; None: unknown.
         unnamed: why they are unknown, in one line; "" where they are known.
         trains: whether a training follows, whose weights can be had.
+        averages: whether it keeps a moving average of them.
         blocks: names of those modules that are equal blocks in a row, as the layers of a transformer; may be empty.
     """
 
@@ -30,6 +31,7 @@ class ExportSpec:
     unnamed: str = ""
     blocks: tuple[str, ...] = ()
     trains: bool = False
+    averages: bool = False
 
     @property
     def stages_per_rank(self) -> int | None:
@@ -63,8 +65,9 @@ def _count(number: int, noun: str, plural: str = "s") -> str:
 @dataclass(frozen=True)
 class Export:
     """``files``: text by name. ``notes``: what the reader should know of them, a line each. ``weights``: the file that
-    gets the trained weights, or ""."""
+    gets the trained weights, or "". ``averages``: whether it gets the moving averages of what learns."""
 
     files: Mapping[str, str]
     notes: tuple[str, ...] = ()
     weights: str = ""
+    averages: bool = False

@@ -6,7 +6,8 @@ after each other one      average = decay * average + (1 - decay) * value
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
@@ -33,6 +34,18 @@ class MovingAverage:
             return
         for name, average in self.averages.items():
             average.lerp_(self._values[name], 1 - self._decay)
+
+    @contextmanager
+    def in_place_of(self, parameters: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Inside, the parameters have the averages as their values; nothing is copied, but for another dtype."""
+        held = {name: parameters[name].data for name in self.averages}
+        try:
+            for name, values in held.items():
+                parameters[name].data = self.averages[name].to(values.dtype)
+            yield
+        finally:
+            for name, values in held.items():
+                parameters[name].data = values
 
     def capture(self) -> dict[str, torch.Tensor]:
         return {name: copied(average) for name, average in self.averages.items()}

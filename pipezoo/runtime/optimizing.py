@@ -7,6 +7,7 @@ capture     what the next step of both depends on (optimizer_state.py)
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,12 @@ SCHEDULE, MASTERS = "lr_schedule", "masters"  # in what is saved of an optimizer
 
 def no_schedule(optimizer: torch.optim.Optimizer) -> None:
     """The learning rate is the optimizer's own."""
+
+
+def asks_for_loss(schedule: LRScheduler) -> bool:
+    """Whether it moves by what a loss comes to, as ``ReduceLROnPlateau`` does, and not by the number of updates."""
+    first = next(iter(inspect.signature(schedule.step).parameters.values()), None)
+    return first is not None and first.default is first.empty and first.kind is not first.VAR_POSITIONAL
 
 
 @dataclass(frozen=True)
@@ -92,10 +99,15 @@ class Optimized:
 
     def move_rate(self) -> None:
         """The learning rate is a function of the number of updates, also of those that moved nothing."""
-        if self.schedule is not None:
+        if self.schedule is not None and not asks_for_loss(self.schedule):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 self.schedule.step()
+
+    def hear(self, loss: float) -> None:
+        """A schedule that asks for a loss is told that of every evaluation."""
+        if self.schedule is not None and asks_for_loss(self.schedule):
+            self.schedule.step(loss)  # type: ignore[arg-type]
 
     def capture(self) -> dict[str, Any]:
         """What the next step depends on. Raises ValueError: the schedule holds more than plain values."""

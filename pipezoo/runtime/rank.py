@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -85,6 +86,7 @@ def _steps(
         if pipeline.evaluation is not None and pipeline.evaluation.follows(step):
             assert history is not None
             numbers[NUMBER] = _evaluate(member, pipeline.evaluation, channel)
+            member.update.hear(numbers[NUMBER])
             is_best, is_last = history.hear(step + 1, numbers[NUMBER]), history.ends
         before_next = time.perf_counter() if NUMBER in numbers else ended
         channel.end_step(step, began, ended, losses, numbers, before_next)
@@ -116,8 +118,17 @@ def _evaluate(member: Member, evaluation: Evaluation, channel: WorkerChannel) ->
         return inputs, target
 
     modules = [*(pipeline.stages.modules[index] for index in member.owned), pipeline.loss]
-    losses = evaluate(evaluation, modules, evaluator, member.loss, batch)
+    with _evaluated_weights(member, evaluation):
+        losses = evaluate(evaluation, modules, evaluator, member.loss, batch)
     return told_to_all(losses, pipeline.stage_to_rank[-1], member.device)
+
+
+def _evaluated_weights(member: Member, evaluation: Evaluation) -> AbstractContextManager[None]:
+    """Inside, the parameters are those that are evaluated."""
+    average = member.update.average
+    if evaluation.options.weights == "model" or average is None:
+        return nullcontext()
+    return average.in_place_of(member.parameters)
 
 
 def train_step(

@@ -148,3 +148,4 @@ def step_with(optimizer: Optimized, named: Named, gradients: dict[str, torch.Ten
         parameter.grad = None if gradient is None else gradient.clone()
     optimizer.pull()
     optimizer.step()
+    optimizer.hear(1.0)

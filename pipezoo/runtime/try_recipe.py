@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.python_component import PythonComponent
 from pipezoo.experiment.recipe import GROUP
 from pipezoo.runtime.checkpoint import Checkpoint
+from pipezoo.runtime.optimizing import asks_for_loss
 from pipezoo.runtime.parameter_groups import places_of
 from pipezoo.runtime.pipeline import Pipeline
 
@@ -96,20 +98,19 @@ def _check_schedule(experiment: Experiment, pipeline: Pipeline) -> None:
     optimizer = pipeline.optimizer([{"params": _dummies(), **options} for options in [{}, *own]])
     if (schedule := pipeline.lr_schedule(optimizer)) is None:
         return
+    if asks_for_loss(schedule) and experiment.eval.every is None:
+        raise ConfigError(
+            f"lr_schedule={component.choice}: {type(schedule).__name__} moves by losses of evaluations, and there are "
+            "none; valid: eval.every=100 as well"
+        )
     try:
         optimizer.step()
-        schedule.step()
+        step = partial(schedule.step, 1.0) if asks_for_loss(schedule) else schedule.step  # type: ignore[arg-type]
+        step()
         rates = schedule.get_last_lr()
         schedule.last_epoch = max(schedule.last_epoch, experiment.num_updates - 1)
-        schedule.step()
+        step()
         rates += schedule.get_last_lr()
-    except TypeError as error:
-        if "metrics" not in str(error):
-            raise component.reword(error) from error
-        raise ConfigError(
-            f"lr_schedule={component.choice}: {type(schedule).__name__} asks for a metric in every step; "
-            "valid: one whose step() needs none"
-        ) from error
     except Exception as error:
         raise component.reword(error) from error
     if not all(math.isfinite(float(rate)) for rate in rates):

@@ -108,6 +108,11 @@ class Update:
         self.finite.norm(step, numbers["grad_norm"])
         torch.nn.utils.clip_grads_with_norm_(moved.values(), self.recipe.clip, norm, foreach=False)
 
+    def hear(self, loss: float) -> None:
+        """What an evaluation came to, on every rank."""
+        if self.optimized is not None:
+            self.optimized.hear(loss)
+
     def capture(self) -> dict[str, Any]:
         """What the next update depends on besides the optimizer."""
         found: dict[str, Any] = {}

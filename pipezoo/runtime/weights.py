@@ -117,13 +117,20 @@ def _of_file(path: Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
-def trained_state(pipeline: Pipeline) -> dict[str, Any]:
-    """What ``state_dict()`` of the unsplit model is after the last step, from what the ranks left."""
+def trained_state(pipeline: Pipeline, averages: bool = False) -> dict[str, Any]:
+    """What ``state_dict()`` of the unsplit model is after the last step, from what the ranks left.
+
+    Args:
+        averages: whether what learns has its moving average for a value, in the model's dtype.
+    """
     model = pipeline.stages.model
     left: dict[str, torch.Tensor] = {}
     for rank in range(pipeline.num_processes):
         for values in pipeline.load(f"last{rank}.pt").values():
             left.update({name: value for name, value in values.items() if value is not None and name not in left})
+        if averages:
+            (kept,) = pipeline.load(f"average{rank}.pt").values()
+            left.update({name: value.to(left[name].dtype) for name, value in kept.items()})
     first_names = {id(tensor): name for name, tensor in (*model.named_buffers(), *model.named_parameters())}
     state: dict[str, Any] = {}
     for name, value in model.state_dict(keep_vars=True).items():

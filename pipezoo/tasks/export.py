@@ -67,9 +67,10 @@ def write_trained(exports: Mapping[str, Export], pipeline: Pipeline, folder: Pat
     """Write the trained weights where an export asks for them. Raises OutputError."""
     from pipezoo.runtime.weights import trained_state, write_weights  # torch: a simulation has exports, too
 
-    wanted = {name: export.weights for name, export in exports.items() if export.weights}
-    state = trained_state(pipeline) if wanted else {}
-    for name, file in wanted.items():
+    for name, export in exports.items():
+        if not (file := export.weights):
+            continue
+        state = trained_state(pipeline, export.averages)
         place = folder / FOLDER / name
         place.mkdir(parents=True, exist_ok=True)
         write_weights(place / file, state)

@@ -127,11 +127,12 @@ def _shown(experiment: Experiment, described: Result) -> dict[str, Any]:
 
 def _export_spec(pipeline: Pipeline, sizes: Sizes) -> ExportSpec:
     stages, rows = pipeline.stages, sizes.batch_size // sizes.num_microbatches
+    spec = ExportSpec(pipeline.schedule, rows, trains=True, averages=pipeline.recipe.ema is not None)
     try:
         modules = names_by_stage(stages.model, stages.modules)
     except ValueError as error:
-        return ExportSpec(pipeline.schedule, rows, unnamed=str(error), trains=True)
-    return ExportSpec(pipeline.schedule, rows, modules, blocks=stack_of(stages.model), trains=True)
+        return replace(spec, unnamed=str(error))
+    return replace(spec, modules=modules, blocks=stack_of(stages.model))
 
 
 def _train(

@@ -5,6 +5,8 @@ torch.amp.GradScaler, torch.nn.utils.clip_grad_norm_, torch.optim.lr_scheduler, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipezoo.runtime.optimizer_state import began, names_of
-from pipezoo.runtime.optimizing import Optimized
+from pipezoo.runtime.optimizing import Optimized, asks_for_loss
 from pipezoo.runtime.pipeline import Pipeline
 
 Values = dict[str, "torch.Tensor | None"]
@@ -94,9 +96,30 @@ class OneDeviceStep:
                 self._parameters[name].copy_(master)
         if self._schedule is not None:
             numbers["lr"] = float(self._schedule.get_last_lr()[0])
-            self._schedule.step()
+            if not asks_for_loss(self._schedule):
+                self._schedule.step()
         self._average()
         return gradients if finite else {}
+
+    def hear(self, loss: float) -> None:
+        """What an evaluation came to."""
+        if self._schedule is not None and asks_for_loss(self._schedule):
+            self._schedule.step(loss)  # type: ignore[arg-type]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the parameters that learn have their averages for values."""
+        held = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        try:
+            self._fill(self.averages)
+            yield
+        finally:
+            self._fill(held)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, torch.Tensor]) -> None:
+        for name, value in values.items():
+            self._parameters[name].copy_(value)
 
     def _average(self) -> None:
         """As ``torch.optim.swa_utils.AveragedModel`` has it: the first is a copy."""

@@ -10,6 +10,7 @@ The sums of tied parameters are those of ``tied_gradients.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,9 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
             moved_by = device_step.finish(numbers[-1])
             gradients = gradients or moved_by
         if pipeline.evaluation is not None and pipeline.evaluation.follows(step):
-            numbers[-1][NUMBER] = _evaluate(pipeline, pipeline.evaluation, device, model, loss)
+            with device_step.averaged() if pipeline.evaluation.options.weights == "ema" else nullcontext():
+                numbers[-1][NUMBER] = _evaluate(pipeline, pipeline.evaluation, device, model, loss)
+            device_step.hear(numbers[-1][NUMBER])
     last: Values = {name: tensor.detach() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     return Reference(history, gradients, last, numbers, tied_parameters, device_step.averages)
 

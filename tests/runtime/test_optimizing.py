@@ -220,8 +220,8 @@ class Asks(torch.optim.lr_scheduler.LRScheduler):
     [
         (
             {"lr_schedule": (torch.optim.lr_scheduler.ReduceLROnPlateau, {})},
-            "lr_schedule=ReduceLROnPlateau: ReduceLROnPlateau asks for a metric in every step; "
-            "valid: one whose step() needs none",
+            "lr_schedule=ReduceLROnPlateau: ReduceLROnPlateau moves by losses of evaluations, "
+            "and there are none; valid: eval.every=100 as well",
         ),
         (
             {"lr_schedule": (torch.optim.lr_scheduler.OneCycleLR, {"max_lr": 0.1, "total_steps": 3})},

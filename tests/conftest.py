@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import REPOSITORY, Ended, Warm, WarmParent, run_cold
+from tests.support.slurm import Slurm, running_slurm, why_no_slurm
+from tests.support.two_machines import TwoMachines, two_machines, why_no_machines
 
 os.environ["OMP_NUM_THREADS"] = "1"
 MARK = "PIPEZOO_TEST"  # an environment variable that every process below a test inherits
@@ -45,6 +47,7 @@ TIMED = (
     "supervisor/",
     "tasks/test_measure_costs.py",
 )
+CLUSTERS = {"slurm": "slurm", "machines": "machines"}  # fixtures of which a worker has one, and their markers
 SPREAD = ("test_matrix.py", "runtime/test_checkpoint.py")  # long, and nothing is shared
 
 
@@ -57,11 +60,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("unit")
         if STARTS & {*getattr(item, "fixturenames", ())} or name.startswith(("supervisor/", "test_matrix")):
             item.add_marker("process")
+        clusters = [marker for fixture, marker in CLUSTERS.items() if fixture in getattr(item, "fixturenames", ())]
+        for marker in clusters:
+            item.add_marker(marker)
         for word, marker in (("browser", "browser"), ("packaging", "package")):
             if f"test_{word}.py" in name:
                 item.add_marker(marker)
         if config.pluginmanager.hasplugin("xdist") and name not in SPREAD:
-            item.add_marker(pytest.mark.xdist_group("timed" if name.startswith(TIMED) else name))
+            group = "clusters" if clusters else "timed" if name.startswith(TIMED) else name
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -125,6 +132,24 @@ def cold_cli(tmp_path: Path, environment: dict[str, str], no_process_left: None)
         return run_cold(["-m", module, *words], cwd, environment, timeout)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    """A Slurm of two nodes, the same one for all tests; its jobs find pipezoo where these tests do."""
+    if why := why_no_slurm():
+        pytest.skip(f"no Slurm: {why}")
+    with running_slurm() as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def machines(environment: dict[str, str]) -> Iterator[TwoMachines]:
+    """Two machines with a cable between them."""
+    if why := why_no_machines():
+        pytest.skip(f"no second machine: {why}")
+    with two_machines(environment) as machines:
+        yield machines
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_a_sweep_is_a_job_for_each_run(on_slurm: Slurm, cli: Callable[..., Ended
     assert ended.code == 0, ended.err
     rows = list(csv.DictReader((tmp_path / "sweep" / "sweep.csv").open()))
     assert [(row["schedule"], row["verified"]) for row in rows] == [("gpipe", "exact"), ("1f1b", "exact")]
-    jobs = {path.name for path in (tmp_path / "sweep" / ".submitit").iterdir() if "_" in path.name}
+    jobs = {path.name for path in (tmp_path / "sweep" / ".submitit").glob("[0-9]*_[0-9]*")}
     assert len(jobs) == 2  # of one array
     assert on_slurm.jobs() == []
 

@@ -71,7 +71,9 @@ def main() -> None:
     names = ["parent", *(f"rank {rank}" for rank in range(asked.stages)), "reference"]
     print(f"model {size / MB:.0f} MB, a stage {size / asked.stages / MB:.0f} MB")
     for name, (private, share) in zip(names, found, strict=False):
-        print(f"{name:10} private {private / MB:6.0f} MB, {private / size:5.2f} of the model; share {share / size:5.2f}")
+        print(
+            f"{name:10} private {private / MB:6.0f} MB, {private / size:5.2f} of the model; share {share / size:5.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -88,10 +88,11 @@ class Bubbles:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What each rank holds for the backward at its peak."""
+    """What each rank holds: for the backward at its peak, and altogether."""
 
     measured: list[float] | None = key("one number per rank: what it holds for the backward at its peak", "bytes")
     predicted: list[float] | None = key("the same, simulated", "bytes; rank-microbatches for `cost=unit`")
+    private: list[float] | None = key("one number per process: what it alone holds after the last step", "bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,7 @@ class Result:
     samples_per_second: float | None = key("`batch_size` over the median step", "rows/s")
     time_unit: str | None = key("what times count: `s`, or `unit` for `cost=unit`; missing: `s`")
     bubble: Bubbles | None = key("idle shares")
-    memory: Memory | None = key("what ranks hold for the backward")
+    memory: Memory | None = key("what ranks hold")
     prediction: Prediction | None = key("what the simulator says")
     placement: dict[str, Any] | None = key(PLACEMENT)
     nearest: dict[str, Any] | None = key(NEAREST)

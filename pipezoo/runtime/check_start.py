@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.experiment import Experiment
@@ -39,12 +40,14 @@ def check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> Non
     model = pipeline.stages.model
     check_recipe(experiment, pipeline, model)
     try:
-        try_optimizer(pipeline.optimizing, model, trial, may_draw=not pipeline.verify)
+        held = _held(pipeline)
+        try_optimizer(pipeline.optimizing, held, trial, may_draw=not pipeline.verify)
         check_alone(pipeline, model, trial)
     except Exception as error:
         raise experiment.optimizer.reword(error) from error
     if pipeline.saved is not None:
-        check_saved(pipeline.optimizing, model, trial, pipeline.saved)
+        for named in held:
+            check_saved(pipeline.optimizing, named, trial, pipeline.saved)
         _check_ranks(pipeline, pipeline.saved)
         if pipeline.recipe.ema is not None:
             check_averages(pipeline.saved, model)
@@ -57,7 +60,8 @@ def check_checkpoints(experiment: Experiment, pipeline: Pipeline, trial: Trial) 
     model, num_microbatches = pipeline.stages.model, pipeline.schedule.num_microbatches
     inputs = inputs_of(model, pipeline.batch(0), pipeline.dtype)
     try:
-        check_saving(pipeline.optimizing, model, trial)
+        for named in _held(pipeline):
+            check_saving(pipeline.optimizing, named, trial)
         check_model(model, first_rows(inputs, len(inputs[0]) // num_microbatches))
     except ConfigError as error:
         if experiment.checkpoint.to_go_on:
@@ -66,12 +70,20 @@ def check_checkpoints(experiment: Experiment, pipeline: Pipeline, trial: Trial) 
     return pipeline
 
 
-def _check_ranks(pipeline: Pipeline, saved: Checkpoint) -> None:
-    """Each rank's optimizer finds in the checkpoint what it goes on from."""
+def _held(pipeline: Pipeline) -> list[dict[str, nn.Parameter]]:
+    """What processes hold that learns, by name; once, where several hold the same."""
+    found: dict[tuple[str, ...], dict[str, nn.Parameter]] = {}
     for rank in range(pipeline.num_processes):
         named = {name: p for stage in pipeline.stages_of(rank) for name, p in pipeline.stages.parameters(stage).items()}
         if any(parameter.requires_grad for parameter in named.values()):
-            pipeline.optimizing.of(named).restore(saved)
+            found[tuple(sorted(named))] = named
+    return [*found.values()]
+
+
+def _check_ranks(pipeline: Pipeline, saved: Checkpoint) -> None:
+    """Each rank's optimizer finds in the checkpoint what it goes on from."""
+    for named in _held(pipeline):
+        pipeline.optimizing.of(named).restore(saved)
 
 
 def check_devices(experiment: Experiment, num_ranks: int) -> None:

@@ -167,7 +167,8 @@ def _norm(pipeline: Pipeline, rank: int) -> GradientNorm | None:
         return None
     learning = {name: p for name, p in pipeline.stages.model.named_parameters() if p.requires_grad}
     held = [pipeline.stages.parameters(stage) for stage in range(pipeline.stages.num_stages)]
-    learning = {name: master_of(p) if pipeline.precision.masters else p for name, p in learning.items()}
+    if pipeline.precision.masters:
+        learning = {name: master_of(nn.Parameter(torch.empty(0, dtype=p.dtype))) for name, p in learning.items()}
     return GradientNorm(learning, first_writer(held, pipeline.stage_to_rank.__getitem__), rank, pipeline.num_processes)
 
 

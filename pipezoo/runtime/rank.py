@@ -24,6 +24,7 @@ from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profiler
 from pipezoo.runtime.random_state import seed_all
 from pipezoo.runtime.rank_files import leave_last, save_part
+from pipezoo.runtime.rank_memory import let_go_of_others, private_bytes
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import sum_tied_gradients
 from pipezoo.runtime.update import Numbers
@@ -39,6 +40,7 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     Returns:
         ``memory``: what its stages kept for the backward, in bytes (:meth:`ActivationMeter.read`).
         ``rest``: seconds of a step outside its actions: batch, optimizer, finite check; median of the recorded steps.
+        ``private``: bytes that this process alone holds after the last step; None where the system does not tell.
     """
     channel = with_fault(channel, pipeline, rank)
     device = pipeline.rank_device(rank)
@@ -46,16 +48,18 @@ def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str,
     _join_process_group(pipeline, rank, device)
     _agree(pipeline, rank, device)
     channel.note(Phase.BUILD)
+    let_go_of_others(pipeline, rank)
     member = assemble(pipeline, rank, device, channel)
     meter, silent = meter_of(member), member.recorder if pipeline.emulated else NoRecorder()
     with opened(pipeline.batch, pipeline.steps_to_do if _eats(member) else range(0)) as feed:
         recorded, rest = _steps(member, feed, meter, silent, channel)
     channel.note(Phase.LEAVE)
+    private = private_bytes()
     np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if pipeline.verify or pipeline.leaves_weights:
         leave_last(pipeline, rank, member.update)
     dist.barrier()
-    return {"memory": meter.read(), "rest": float(np.median(rest))}
+    return {"memory": meter.read(), "rest": float(np.median(rest)), "private": private}
 
 
 def _steps(

@@ -18,6 +18,7 @@ from pipezoo.runtime.feed import checked
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.model_output import check_output
 from pipezoo.runtime.randomness import find_drawing, generators, generators_moved_since, leaving_no_trace
+from pipezoo.runtime.rank_memory import forget_copies
 from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, to_dtype
 from pipezoo.runtime.try_loss import check_counts
 from pipezoo.runtime.try_out import Trial, try_out
@@ -74,8 +75,10 @@ def split_model(
         autocast = Autocast.of(experiment.precision, "cpu")
         trial = try_out(modules, example, target, scale, split_backward, executor.inspect, relay, autocast)
         stages = Stages.of(model, modules, trial.wiring)
+        forget_copies(model)
         if experiment.verify:
             try_reference(model, example, target, scale)
+            forget_copies(model)
     except ValueError as error:
         if "returns a" in str(error):
             check_output(output_of(model, example), experiment.output, type(model).__name__)

@@ -6,6 +6,7 @@ to be read       restore ──► step                       what does not fit 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,18 @@ STEPS = 2  # before the checkpoint, and after it
 Named = dict[str, nn.Parameter]
 
 
-def check_saving(optimizing: Optimizing, model: nn.Module, trial: Trial) -> None:
+def check_saving(optimizing: Optimizing, held: Named, trial: Trial) -> None:
     """Refuse an optimizer whose next step depends on something that a checkpoint would not hold.
+
+    Args:
+        held: the parameters of one process, by name.
 
     Raises:
         ConfigError: one that was restored takes another step.
     """
-    gradients = gradients_of(model, trial)
+    gradients = gradients_of(held, trial)
     with leaving_no_trace():
-        ours = learning_copies(model)
+        ours = learning_copies(held)
         optimizer = optimizing.of(ours)
         for _ in range(STEPS):
             step_with(optimizer, ours, gradients)
@@ -86,20 +90,23 @@ def _numbers(model: nn.Module) -> dict[str, float]:
     }
 
 
-def check_saved(optimizing: Optimizing, model: nn.Module, trial: Trial, saved: Checkpoint) -> None:
+def check_saved(optimizing: Optimizing, held: Named, trial: Trial, saved: Checkpoint) -> None:
     """Refuse a checkpoint that the optimizer cannot go on from.
+
+    Args:
+        held: the parameters of one process, by name.
 
     Raises:
         ConfigError: something is missing in it, has another shape, or makes a step fail.
     """
-    gradients = gradients_of(model, trial)
+    gradients = gradients_of(held, trial)
     with leaving_no_trace():
-        named = learning_copies(model)
+        named = learning_copies(held)
         fresh = optimizing.of(named)
         step_with(fresh, named, gradients)
         state = fresh.optimizer.state
         expected = {name: state[parameter] for name, parameter in fresh.named.items() if parameter in state}
-        named = learning_copies(model)
+        named = learning_copies(held)
         optimizer = optimizing.of(named)
         try:
             optimizer.restore(saved)
@@ -126,19 +133,14 @@ def _check_state(name: str, state: Any, expected: Any) -> None:
             raise ValueError(f"{key} of {name} is {words[0]}; valid: {words[1]}")
 
 
-def learning_copies(model: nn.Module) -> Named:
+def learning_copies(held: Mapping[str, nn.Parameter]) -> Named:
     """Copies of the parameters that learn, by name."""
-    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return {name: nn.Parameter(parameter.detach().clone()) for name, parameter in learning}
+    return {name: nn.Parameter(p.detach().clone()) for name, p in held.items() if p.requires_grad}
 
 
-def gradients_of(model: nn.Module, trial: Trial) -> dict[str, torch.Tensor | None]:
+def gradients_of(held: Mapping[str, nn.Parameter], trial: Trial) -> dict[str, torch.Tensor | None]:
     """Those of the trial, by name."""
-    return {
-        name: trial.copied[id(parameter)].grad if id(parameter) in trial.copied else None
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
+    return {name: trial.gradients.get(id(p)) for name, p in held.items() if p.requires_grad}
 
 
 def step_with(optimizer: Optimized, named: Named, gradients: dict[str, torch.Tensor | None]) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 
 from pipezoo.errors import ArgumentError, first_line
 from pipezoo.runtime.autocast import Autocast
-from pipezoo.runtime.optimizing import Optimizing
+from pipezoo.runtime.optimizing import Named, Optimized, Optimizing
 from pipezoo.runtime.randomness import generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.stages import LossFunction
 from pipezoo.runtime.trees import LEAF
@@ -41,12 +41,12 @@ class Trial:
 
     Args:
         wiring: that of :class:`~pipezoo.runtime.stages.Stages`.
-        copied: by the ``id`` of a parameter that learns, its copy with the gradient that it got.
+        gradients: by the ``id`` of a parameter that learns, the gradient that its copy got.
         moved: the generators that stages and loss moved (:func:`~pipezoo.runtime.randomness.generators_moved_since`).
     """
 
     wiring: Wiring
-    copied: dict[int, nn.Parameter]
+    gradients: dict[int, torch.Tensor | None]
     moved: set[str]
 
 
@@ -91,7 +91,7 @@ def try_out(
         for original, module in zip(modules, copied, strict=True)
         for parameter, copy in zip(original.parameters(), module.parameters(), strict=True)
     ]
-    return Trial(wiring, {id(parameter): copy for parameter, copy in pairs if copy.requires_grad}, moved)
+    return Trial(wiring, {id(parameter): copy.grad for parameter, copy in pairs if copy.requires_grad}, moved)
 
 
 def _check_parameters(modules: Sequence[nn.Module], copied: Sequence[nn.Module]) -> None:
@@ -105,10 +105,11 @@ def _check_parameters(modules: Sequence[nn.Module], copied: Sequence[nn.Module])
             )
 
 
-def try_optimizer(optimizing: Optimizing, model: nn.Module, trial: Trial, may_draw: bool = True) -> None:
-    """Step an optimizer and the schedule of its learning rate, on copies with the gradients of the trial.
+def try_optimizer(optimizing: Optimizing, held: Sequence[Named], trial: Trial, may_draw: bool = True) -> None:
+    """Step the optimizer of each process, and the schedule of its learning rate, on copies with the trial's gradients.
 
     Args:
+        held: by process, its parameters by name. One after the other, so that no whole model is copied.
         may_draw: random numbers, which nobody then compares.
 
     Raises:
@@ -116,12 +117,16 @@ def try_optimizer(optimizing: Optimizing, model: nn.Module, trial: Trial, may_dr
         ValueError: it cannot step without a closure, or draws random numbers.
         Exception: whatever else its step raises.
     """
-    copied = {
-        name: trial.copied[id(p)] if id(p) in trial.copied else nn.Parameter(p.detach().clone())
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
-    optimized = optimizing.of(copied)
+    for named in held:
+        copied = {name: nn.Parameter(p.detach().clone()) for name, p in named.items() if p.requires_grad}
+        for name, copy in copied.items():
+            gradient = trial.gradients.get(id(named[name]))
+            copy.grad = None if gradient is None else gradient.clone()
+        if copied:
+            _try_step(optimizing.of(copied), may_draw)
+
+
+def _try_step(optimized: Optimized, may_draw: bool) -> None:
     optimized.pull()
     optimizer = optimized.optimizer
     for group in optimizer.param_groups:

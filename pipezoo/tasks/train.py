@@ -35,6 +35,7 @@ from pipezoo.runtime.measurements import Steps, bubble_causes, measured_cost, me
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import keep_traces
 from pipezoo.runtime.rank import run_rank
+from pipezoo.runtime.rank_memory import forget_copies
 from pipezoo.runtime.restore import check_origin
 from pipezoo.runtime.start_method import start_method, target, with_transport
 from pipezoo.simulator.bubble_causes import BubbleCauses, causes_of_simulation
@@ -92,7 +93,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         cost = measured_cost(pipeline, measured, told, experiment.launch.p2p)
         predicted = simulate(pipeline.schedule, cost)
         causes = bubble_causes(pipeline, measured[-1], experiment.launch.p2p, num_cores())
-        fields |= _compare(predicted, measured[-1], causes, peak_bytes(told), fields["step_seconds"].median)
+        fields |= _compare(predicted, measured[-1], causes, _memory(told), fields["step_seconds"].median)
         save_timelines(folder, [predicted, *measured[-experiment.record_steps :]], cost)
         print_timelines([predicted, measured[-1]], print_line)
 
@@ -181,6 +182,7 @@ def _train(
             )
             stack.callback(keeper.clear)
             handlers = replace(handlers, saved=keeper.on_message)
+        forget_copies(pipeline.stages.model)
         try:
             results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers, method)
         except BaseException:
@@ -250,7 +252,7 @@ def _measure(experiment: Experiment, sizes: Sizes, steps: Steps, measured: list[
 
 
 def _compare(
-    predicted: Simulation, measured: Timeline, causes: BubbleCauses, peaks: list[int], step_seconds: float
+    predicted: Simulation, measured: Timeline, causes: BubbleCauses, memory: Memory, step_seconds: float
 ) -> dict[str, Any]:
     """The fields that put the prediction from this run's own stage times beside what it measured."""
     told = predicted.result()
@@ -260,9 +262,15 @@ def _compare(
             measured=Bubble(**measured.bubbles(), causes=Causes(**causes.summary())),
             predicted=Bubble(**told["bubble"], causes=Causes(**causes_of_simulation(predicted).summary())),
         ),
-        "memory": Memory(measured=list(map(float, peaks)), predicted=told["peak_memory"]),
+        "memory": replace(memory, predicted=told["peak_memory"]),
         "prediction": Prediction.of(told, step_error=error, cost=predicted.cost.to_dict()),
     }
+
+
+def _memory(told: list[dict[str, Any]]) -> Memory:
+    """What each rank kept for the backward, and what each process held."""
+    private = [float(words["private"]) for words in told if words["private"] is not None]
+    return Memory(measured=list(map(float, peak_bytes(told))), private=private or None)
 
 
 def _verify(experiment: Experiment, pipeline: Pipeline, steps: Steps, folder: Path, method: str) -> dict[str, Any]:

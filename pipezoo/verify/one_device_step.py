@@ -73,11 +73,16 @@ class OneDeviceStep:
         loss = loss / self._divisor if self._divisor > 1 else loss
         return loss if self._scaler is None else self._scaler.scale(loss)
 
-    def finish(self, numbers: dict[str, float]) -> Values:
-        """Once all gradients are there; adds to ``numbers`` what a step came to. The gradients that moved something."""
+    def finish(self, numbers: dict[str, float], keeps: bool = True) -> Values:
+        """Once all gradients are there; adds to ``numbers`` what a step came to.
+
+        Returns:
+            Copies of the gradients that moved something, where it ``keeps`` them.
+        """
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
-        gradients = {name: None if p.grad is None else p.grad.clone() for name, p in self._parameters.items()}
+        gradients = {name: p.grad for name, p in self._parameters.items()}
+        kept = {name: None if g is None else g.clone() for name, g in gradients.items()} if keeps else {}
         finite = self._scaler is None or all(bool(g.isfinite().all()) for g in gradients.values() if g is not None)
         for name, master in self._masters.items():
             gradient = gradients[name]
@@ -99,7 +104,7 @@ class OneDeviceStep:
             if not asks_for_loss(self._schedule):
                 self._schedule.step()
         self._average()
-        return gradients if finite else {}
+        return kept if finite else {}
 
     def hear(self, loss: float) -> None:
         """What an evaluation came to."""

@@ -86,8 +86,7 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
         numbers.append({})
         if (step + 1) % recipe.accumulate == 0:
             tied_parameters += _take(tied, model, step)
-            moved_by = device_step.finish(numbers[-1])
-            gradients = gradients or moved_by
+            gradients = device_step.finish(numbers[-1], keeps=not gradients) or gradients
         if pipeline.evaluation is not None and pipeline.evaluation.follows(step):
             with device_step.averaged() if pipeline.evaluation.options.weights == "ema" else nullcontext():
                 numbers[-1][NUMBER] = _evaluate(pipeline, pipeline.evaluation, device, model, loss)

@@ -111,10 +111,10 @@ BROKEN: dict[str, tuple[Any, str, Any, dict[str, Any]]] = {
         {"model": LoudFirst, "precision": SCALING},
     ),
     "ranks without autocast": (autocast.Autocast, "module", lambda self, module: module, {"precision": bf16()}),
-    "a loss that is not scaled": (rank, "with_scaled_gradient", lambda loss, *_: loss, {"precision": SCALING}),
+    "a loss that is not scaled": (member, "with_scaled_gradient", lambda loss, *_: loss, {"precision": SCALING}),
     "masters that nobody copies back": (optimizing.Optimized, "move", lambda self: self.optimizer.step(), MASTERS),
     "gradients cleared in every step": (Pipeline, "begins_update", lambda self, step: True, HALF),
-    "a sum for a mean of steps": (rank, "with_scaled_gradient", lambda loss, *_: loss, HALF),
+    "a sum for a mean of steps": (member, "with_scaled_gradient", lambda loss, *_: loss, HALF),
     "an average that forgets": (moving_average.MovingAverage, "update", forget, HALF),
 }
 

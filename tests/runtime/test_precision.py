@@ -16,7 +16,7 @@ from pipezoo.experiment.experiment import CheckpointOptions, Experiment
 from pipezoo.experiment.precision import Precision, bf16, bf16_master, fp16, fp32
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.models import MultiMLP
-from pipezoo.runtime import autocast, loss_scale, moving_average, optimizing, rank
+from pipezoo.runtime import autocast, loss_scale, member, moving_average, optimizing
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.checkpoint import read
 from pipezoo.runtime.pipeline import Pipeline

@@ -32,6 +32,7 @@ class Tied(nn.Sequential):
 def test_what_a_rank_alone_holds_is_about_its_share(tmp_path):
     pipeline = build_pipeline(tmp_path, Uneven, one_f_one_b(3, 4))
     share = sum(p.numel() * 4 for p in pipeline.stages.modules[1].parameters())
+    pipeline.optimizer([nn.Parameter(torch.zeros(1))])  # torch imports much with the first one
     assert share > 32 * MB
     trained = train(pipeline)
     assert trained.verdict["verified"] == "exact"

@@ -20,6 +20,7 @@ from pipezoo.experiment.experiment import COUNTS, Experiment
 from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import KEYS, recipe_of
 from pipezoo.experiment.registry import conf_dir
+from pipezoo.launch.mesh import Mesh
 from pipezoo.validators import unknown
 
 # What the caller adds to each part's arguments, and the class that its target must be a subclass of.
@@ -45,6 +46,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "precision": (),
     "profile": (),
     "topology": (),
+    "mesh": (),
 }  # that may have no option chosen
 NO_SCHEDULE = "pipezoo.lr_schedules.constant.none"
 FACTORIES = ("lr_schedule",)  # groups whose target may be a function, so that what it makes is looked at
@@ -117,6 +119,7 @@ def build(resolved: ResolvedConfig) -> Experiment:
     if "lr_schedule" in components and (schedule := lr_schedule_of(components.pop("lr_schedule"))) is not None:
         components["lr_schedule"] = schedule
     precision, precision_name = _precision(components)
+    mesh = _mesh(components)
     values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
     values |= components | {
         "launch": launch(),
@@ -125,6 +128,7 @@ def build(resolved: ResolvedConfig) -> Experiment:
         "weights": weights,
         "output": output,
         "precision": precision,
+        "mesh": mesh,
         "precision_name": precision_name,
         "config_hash": config_hash(plain | _besides(recipe=recipe.told(), weights=weights, output=output), components),
     }
@@ -155,6 +159,17 @@ def _precision(components: dict[str, Component]) -> tuple[Precision, str]:
     if precision != Precision():
         components["precision"] = component
     return precision, component.choice
+
+
+def _mesh(components: dict[str, Component]) -> Mesh:
+    """The grid of processes; it stays among the components where it determines the numbers."""
+    if "mesh" not in components:
+        return Mesh()
+    component = components.pop("mesh")
+    mesh: Mesh = component()
+    if not mesh.is_plain:
+        components["mesh"] = component
+    return mesh
 
 
 def lr_schedule_of(component: Component) -> Component | None:

@@ -21,7 +21,7 @@ USED_BY: dict[str, tuple[tuple[str, ...], str]] = {
     **dict.fromkeys(("task", "stages", "ranks", "microbatches", "model", "schedule", "export"), (TASKS, "")),
     **dict.fromkeys(("objective", "debug", "trust", "sweep", "hydra", "experiment"), (TASKS, "")),
     **dict.fromkeys(("data", "split", "loss", "optimizer", "batch_size", "seed"), (TRAINS + PLANS, MEASURED)),
-    **dict.fromkeys(("launch", "executor", "dtype", "precision", "device", "weight_grad"), (TRAINS, MEASURED)),
+    **dict.fromkeys(("launch", "mesh", "executor", "dtype", "precision", "device", "weight_grad"), (TRAINS, MEASURED)),
     **dict.fromkeys(("steps", "resume", "tolerance", "on_nonfinite", "record_steps"), (TRAINS, "")),
     **dict.fromkeys(("checkpoint", "eval", "fault", "lr_schedule", "tracker", "profile"), (TRAINS, "")),
     "verify": (("train",), ""),

@@ -253,7 +253,8 @@ class NativeRank:
         calls: list[Callable[[], None]] = []
         for action in program.actions:
             if action.op == Op.REDUCE_GRAD:  # tied parameters are summed by the rank, once all of its stages are done
-                calls.append(_nothing)
+                reduces = program.reduction is not None
+                calls.append(partial(self._reduce, self._slots[action.stage]) if reduces else _nothing)
                 continue
             assert action.microbatch is not None
             crossing = self._crossings.get(action.stage)
@@ -263,6 +264,14 @@ class NativeRank:
                 call = program.draws.around(call, action.op, action.stage, action.microbatch)
             calls.append(call)
         return calls
+
+    def _reduce(self, slots: StageSlots) -> None:
+        """Add up the gradients of replicas, in the step before an update."""
+        reduction = self._program.reduction
+        if reduction is not None and reduction.is_due:
+            began = slots.recorder.begin()
+            reduction(slots.index)
+            slots.recorder.end(slots.index, Op.REDUCE_GRAD, -1, began)
 
     def observe(self, recorder: Recorder, meter: ActivationMeter | None) -> None:
         for slots in self._slots.values():

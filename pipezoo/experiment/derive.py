@@ -32,6 +32,7 @@ class Asked:
 
     Args:
         num_stages: how many stages to cut; None: as many as the splitter finds.
+        num_slices: microbatches of the whole batch, over all replicas.
         because: what asked for that number, as the user typed it, like ``ranks=2``; "" where nothing did.
         schedule: the schedule where it says all numbers itself (a file), else None.
         lines: what was derived, in words.
@@ -41,6 +42,7 @@ class Asked:
     num_stages: int | None
     because: str
     num_microbatches: int
+    num_slices: int
     batch_size: int
     schedule: Schedule | None
     lines: tuple[str, ...]
@@ -49,7 +51,7 @@ class Asked:
     @property
     def rows(self) -> int:
         """Rows of one microbatch."""
-        return self.batch_size // self.num_microbatches
+        return self.batch_size // self.num_slices
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Sizes:
     num_ranks: int
     stages_per_rank: int
     num_microbatches: int
+    num_slices: int
     batch_size: int
     schedule: Schedule
     lines: tuple[str, ...]
@@ -81,16 +84,28 @@ def derive(experiment: Experiment) -> Asked:
     elif num_microbatches is None:
         num_microbatches, source = _microbatches(experiment, num_stages or experiment.model.stages_told)
         lines.append(f"microbatches={num_microbatches}{source}")
-    batch_size = experiment.batch_size
+    batch_size, num_slices = experiment.batch_size, num_microbatches * experiment.mesh.dp
     if batch_size is None:
-        batch_size = ROWS_PER_MICROBATCH * num_microbatches
-        batch_lines.append(f"batch_size={batch_size} ({ROWS_PER_MICROBATCH} rows per microbatch)")
-    if batch_size % num_microbatches:
+        batch_size = ROWS_PER_MICROBATCH * num_slices
+        of_all = f" of {experiment.mesh.dp} replicas" if experiment.mesh.dp > 1 else ""
+        batch_lines.append(f"batch_size={batch_size} ({ROWS_PER_MICROBATCH} rows per microbatch{of_all})")
+    _check_divides(batch_size, num_microbatches, experiment.mesh.dp)
+    numbers = num_microbatches, num_slices, batch_size
+    return Asked(num_stages, because, *numbers, written, tuple(lines), tuple(batch_lines))
+
+
+def _check_divides(batch_size: int, num_microbatches: int, dp: int) -> None:
+    """Every replica has as many rows, and every microbatch of it."""
+    if batch_size % dp:
         raise ConfigError(
-            f"batch_size={batch_size}: is not divisible by microbatches={num_microbatches}; "
-            f"valid microbatches: {_divisors(batch_size)}"
+            f"mesh.dp={dp}: batch_size={batch_size} rows are not divisible by it; valid: {_divisors(batch_size)}"
         )
-    return Asked(num_stages, because, num_microbatches, batch_size, written, tuple(lines), tuple(batch_lines))
+    if batch_size // dp % num_microbatches:
+        share = f" (of {batch_size // dp} rows for each of mesh.dp={dp} replicas)" if dp > 1 else ""
+        raise ConfigError(
+            f"batch_size={batch_size}: is not divisible by microbatches={num_microbatches}{share}; "
+            f"valid microbatches: {_divisors(batch_size // dp)}"
+        )
 
 
 def default_microbatches(num_ranks: int) -> int:
@@ -211,6 +226,7 @@ def _sizes(asked: Asked, schedule: Schedule, per_rank: int, lines: tuple[str, ..
         schedule.num_ranks,
         per_rank,
         asked.num_microbatches,
+        asked.num_slices,
         asked.batch_size,
         schedule,
         lines + asked.lines,

@@ -12,6 +12,7 @@ from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.profile import ProfileOptions
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
+from pipezoo.launch.mesh import Mesh
 from pipezoo.results.result import Result
 from pipezoo.topology.topology import Topology
 from pipezoo.validators import check_bool, check_int, check_number, check_word, unknown_word
@@ -58,6 +59,7 @@ class Experiment:
 
     Args:
         launch: how ranks run; a :class:`Launch`, such as :class:`pipezoo.launch.Processes`.
+        mesh: what stands beside each rank: replicas of the pipeline, processes that share its stages.
         steps: optimizer steps.
         tolerance: largest relative difference that counts as *close*; None: by dtype.
         weight_grad: who splits the backward into halves, ``autograd``, the executor (``deferred``), or the
@@ -94,6 +96,7 @@ class Experiment:
     cost: Component
     launch: Launch
     launch_name: str
+    mesh: Mesh = field(default_factory=Mesh)
     plan: Any = None
     topology: Topology | None = None
     num_stages: int | None = None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipezoo.launch.mesh import Mesh
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import P2P
 from pipezoo.simulator.timeline import Timeline
@@ -68,6 +69,9 @@ class Launch(Protocol):
 
     def placement(self, schedule: Schedule) -> tuple[int, ...]:
         """``[num_stages]``: the process that runs each stage; processes are ``0 .. n-1``, and each has a stage."""
+
+    def spread(self, mesh: Mesh) -> Mesh:
+        """The mesh of processes: the one that is asked for, or a plain one where each process has all replicas."""
 
     def names(self, num_processes: int) -> list[str]:
         """What the processes are called in messages."""

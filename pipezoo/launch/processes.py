@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipezoo.launch.launch import MOST_THREADS, Machine
+from pipezoo.launch.mesh import Mesh
 from pipezoo.results.units import count
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.timeline import Timeline
@@ -51,6 +52,10 @@ class Processes:
     def placement(self, schedule: Schedule) -> tuple[int, ...]:
         """A stage runs in the process of its rank."""
         return schedule.stage_to_rank
+
+    def spread(self, mesh: Mesh) -> Mesh:
+        """Each replica has processes of its own."""
+        return mesh
 
     def names(self, num_processes: int) -> list[str]:
         return [f"rank {rank}" for rank in range(num_processes)]

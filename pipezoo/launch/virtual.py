@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipezoo.launch.launch import MOST_THREADS, Machine
+from pipezoo.launch.mesh import Mesh
 from pipezoo.results.units import count
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import P2P
@@ -55,6 +56,10 @@ class Virtual:
     def placement(self, schedule: Schedule) -> tuple[int, ...]:
         """All stages run in the one process."""
         return (0,) * schedule.num_stages
+
+    def spread(self, mesh: Mesh) -> Mesh:
+        """The one process trains the replicas one after the other."""
+        return Mesh()
 
     def names(self, num_processes: int) -> list[str]:
         return ["the virtual ranks"]

@@ -80,7 +80,7 @@ def _lettered(
 ) -> tuple[list[str], list[int]]:
     """A row of letters: in each column that of the op that took most of it, or a blank (code -1)."""
     codes = ops_by_column(timeline, spans, longest, columns)
-    return [" " if code < 0 else Op(code).name[0] for code in codes], codes
+    return [" " if code < 0 else Op(code).letter for code in codes], codes
 
 
 def _named(
@@ -98,7 +98,7 @@ def _named(
         if len(name) < last - first:
             cell = "|" + name.ljust(last - first - 1, FILL.get(op, "."))
         else:
-            cell = ("|" * (last - first > 1) + op.name[0] * (last - first))[: last - first]
+            cell = ("|" * (last - first > 1) + op.letter * (last - first))[: last - first]
         text[first:last] = cell
         codes[first:last] = [op] * (last - first)
     return text, codes
@@ -149,5 +149,5 @@ def _bubbles(timeline: Timeline) -> str:
 
 def _legend(timelines: Sequence[Timeline], colour: bool) -> str:
     used = [op for op in MEANING if any((timeline.op == op).any() for timeline in timelines)]
-    letters = {op: f"\x1b[{PAINT[op]}m {op.name} \x1b[0m" if colour else op.name for op in used}
+    letters = {op: f"\x1b[{PAINT.get(op, '7')}m {op.letter} \x1b[0m" if colour else op.letter for op in used}
     return ", ".join([*(f"{letter} {MEANING[op]}" for op, letter in letters.items()), "right: busy"])

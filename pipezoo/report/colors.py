@@ -14,4 +14,12 @@ from pipezoo.schedule.action import Op
 COLOURS = {Op.F: "#245a9c", Op.B: "#bf5b17", Op.I: "#ef9f4a", Op.W: "#fbe39b"}
 INKS = {Op.F: "#ffffff", Op.B: "#ffffff", Op.I: "#000000", Op.W: "#000000"}  # what is written on them
 OTHER = "#8a8f98"  # messages and whatever else is not one of the four
-MEANING = {Op.F: "forward", Op.B: "backward", Op.I: "input gradient", Op.W: "weight gradient"}
+MEANING = {
+    Op.F: "forward",
+    Op.B: "backward",
+    Op.I: "input gradient",
+    Op.W: "weight gradient",
+    Op.REDUCE_GRAD: "gradients of replicas added up",
+    Op.UNSHARD: "parameters gathered",
+    Op.RESHARD: "parameters freed",
+}

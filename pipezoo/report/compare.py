@@ -158,7 +158,7 @@ def _timelines(runs: Sequence[Run]) -> Iterator[Difference]:
         for op in MEANING:
             means = [_mean(side, op) for side in sides]
             if any(means):
-                yield _row(f"{source}: {op.name}, mean", means)
+                yield _row(f"{source}: {op.letter}, mean", means)
         yield from _orders(source, sides)
 
 

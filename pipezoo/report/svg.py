@@ -179,7 +179,7 @@ def _place_row(
         hair = min(0.8, width / 4)  # of white, between neighbours
         tip = f"{name}: {time_text(start, timeline.unit)} to {time_text(end, timeline.unit)}"
         picture.boxes.append(Box(x, y, width - hair, row - gap, COLOURS.get(op, OTHER), tip))
-        for text in (name, name.lstrip("0123456789"), op.name):
+        for text in (name, name.lstrip("0123456789"), op.letter):
             if len(text) * LETTER * size < width - hair - 1 and size >= 5:
                 ink = INKS.get(op, INK)
                 picture.labels.append(Label(x + (width - hair) / 2, y + (row - gap) / 2, text, size, ink, "middle"))
@@ -203,8 +203,8 @@ def _place_legend(picture: Picture, timelines: Sequence[Timeline], left: float) 
     x, y = left, picture.height
     for op, meaning in MEANING.items():
         if any((timeline.op == op).any() for timeline in timelines):
-            picture.boxes.append(Box(x, y, 22, 14, COLOURS[op]))
-            picture.labels.append(Label(x + 11, y + 7, op.name, 10, INKS[op], "middle"))
+            picture.boxes.append(Box(x, y, 22, 14, COLOURS.get(op, OTHER)))
+            picture.labels.append(Label(x + 11, y + 7, op.letter, 10, INKS.get(op, INK), "middle"))
             picture.labels.append(Label(x + 28, y + 7, meaning, 12))
             x += 44 + LETTER * 12 * len(meaning)
     picture.height += 26

@@ -50,7 +50,7 @@ def render(
 
 def legend(used: set[int]) -> list[dict[str, str]]:
     """Letters and meanings of the ops that a picture shows."""
-    return [{"name": op.name, "meaning": meaning} for op, meaning in MEANING.items() if op in used]
+    return [{"name": op.letter, "meaning": meaning} for op, meaning in MEANING.items() if op in used]
 
 
 @cache

@@ -145,6 +145,9 @@ class Result:
     loss: str | None = key("what was minimised")
     executor: str | None = key("what ran the actions of a rank: `native` or `torch`")
     launch: str | None = key("what ran the ranks: `processes`, `virtual`, ...")
+    mesh: dict[str, Any] | None = key(
+        "replicas of the pipeline (`dp`), processes of a stage (`tp`), their `order`, `dp_with`; null: one of each"
+    )
     num_stages: int | None = key("pieces of the model", "stages")
     num_ranks: int | None = key("processes or devices of the pipeline", "ranks")
     num_microbatches: int | None = key("slices of the batch", "microbatches")

@@ -23,6 +23,7 @@ from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.allocation_guard import AllocationGuard, check_model_fits
 from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes, look
+from pipezoo.runtime.check_mesh import check_buffers, check_mesh
 from pipezoo.runtime.check_start import (
     check_checkpoints,
     check_devices,
@@ -84,7 +85,9 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     stages, sizes, trial, drawing = split_model(experiment, asked, model, data, loss, dtype)
     schedule = sizes.schedule
     placed = experiment.launch.placement(schedule)
-    num_processes = max(placed) + 1
+    spread = experiment.launch.spread(experiment.mesh)
+    check_mesh(experiment)
+    num_processes = spread.num_processes(max(placed) + 1)
     check_devices(experiment, num_processes)
     if experiment.device == "cuda" and num_processes > 1 and schedule.has_messages:
         check_queues(schedule)
@@ -96,7 +99,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         stage_to_rank=placed,
         fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
-        shapes=_shapes(experiment, stages, schedule, data, dtype, num_processes, saved),
+        shapes=_shapes(experiment, stages, sizes, data, dtype, num_processes, saved),
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
         lr_schedule=partial(lr_schedule, experiment),
@@ -125,6 +128,8 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         checkpoint_every=experiment.checkpoint.every or experiment.steps,
         evaluation=evaluation,
         leaves_weights=any(getattr(part.function, "wants_weights", False) for part in experiment.exports),
+        mesh=experiment.mesh,
+        spread=spread,
     )
     pipeline = _profiled(experiment, pipeline)
     try:
@@ -132,12 +137,14 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     except ValueError as error:
         raise experiment.executor.reword(error) from error
     check_start(experiment, pipeline, trial)
+    if spread.dp > 1:
+        check_buffers(pipeline)
     if evaluation is not None:
 
         def on_one_device(batch: Batch) -> tuple[Tensors, torch.Tensor]:
             return inputs_of(model, batch, dtype), to_dtype(batch.target, dtype)
 
-        counts = num_processes, schedule.num_microbatches
+        counts = num_processes, sizes.num_slices
         check_evaluation(evaluation, on_one_device, pipeline.shapes, model, stages.modules, *counts)
     pipeline = check_checkpoints(experiment, pipeline, trial)
     return pipeline, sizes
@@ -146,7 +153,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
 def _shapes(
     experiment: Experiment,
     stages: Stages,
-    schedule: Schedule,
+    sizes: Sizes,
     data: Source,
     dtype: torch.dtype,
     num_processes: int,
@@ -155,14 +162,14 @@ def _shapes(
     """The shapes of this run's batches. One process whose stages hand on tensors alone needs no more than the first."""
     steps = range(saved.step if saved else 0, experiment.steps)
     executor = experiment.executor()
-    relay = executor.relays or schedule.has_messages
+    relay = executor.relays or sizes.schedule.has_messages
 
     def batch(step: int) -> tuple[torch.Tensor, ...]:
         made = data(step)
         return *inputs_of(stages.model, made, dtype), to_dtype(made.target, dtype)
 
     def wire(tensors: Sequence[torch.Tensor]) -> Wiring:
-        example = first_rows(tensors[:-1], len(tensors[0]) // schedule.num_microbatches)
+        example = first_rows(tensors[:-1], len(tensors[0]) // sizes.num_slices)
         with leaving_no_trace(), Autocast.of(experiment.precision, "cpu")():
             return try_forward(stages.modules, copies(stages.modules), example, relay)[1]
 
@@ -171,7 +178,7 @@ def _shapes(
         return shapes
     instead = f"executor=native, or batches of one shape with executor={experiment.executor.choice}" * executor.relays
     try:
-        return look(shapes, steps, batch, wire, schedule.num_microbatches, instead)
+        return look(shapes, steps, batch, wire, sizes.num_slices, instead)
     except ConfigError:
         raise
     except ValueError as error:

@@ -36,7 +36,7 @@ def check_start(experiment: Experiment, pipeline: Pipeline, trial: Trial) -> Non
         why = f"data={experiment.data_name} ends after {batches} batches"
         raise ConfigError(f"steps={pipeline.steps}: {why}; valid: steps<={batches}, or data.repeat=true")
     if pipeline.fault is not None:
-        pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
+        pipeline.fault.moment(*pipeline.where_faults_strike)
     model = pipeline.stages.model
     check_recipe(experiment, pipeline, model)
     try:
@@ -57,12 +57,12 @@ def check_checkpoints(experiment: Experiment, pipeline: Pipeline, trial: Trial) 
     """A run that writes checkpoints can go on from them; or they say why not, where that was not asked for."""
     if pipeline.checkpoints is None:
         return pipeline
-    model, num_microbatches = pipeline.stages.model, pipeline.schedule.num_microbatches
+    model = pipeline.stages.model
     inputs = inputs_of(model, pipeline.batch(0), pipeline.dtype)
     try:
         for named in _held(pipeline):
             check_saving(pipeline.optimizing, named, trial)
-        check_model(model, first_rows(inputs, len(inputs[0]) // num_microbatches))
+        check_model(model, first_rows(inputs, len(inputs[0]) // pipeline.num_slices))
     except ConfigError as error:
         if experiment.checkpoint.to_go_on:
             raise
@@ -73,7 +73,7 @@ def check_checkpoints(experiment: Experiment, pipeline: Pipeline, trial: Trial) 
 def _held(pipeline: Pipeline) -> list[dict[str, nn.Parameter]]:
     """What processes hold that learns, by name; once, where several hold the same."""
     found: dict[tuple[str, ...], dict[str, nn.Parameter]] = {}
-    for rank in range(pipeline.num_processes):
+    for rank in range(pipeline.pp):
         named = {name: p for stage in pipeline.stages_of(rank) for name, p in pipeline.stages.parameters(stage).items()}
         if any(parameter.requires_grad for parameter in named.values()):
             found[tuple(sorted(named))] = named

@@ -84,6 +84,10 @@ class StageDraws:
     def begin_step(self, step: int) -> None:
         self.draws.step = step
 
+    def begin_share(self, first: int) -> None:
+        """The microbatches that come are those of the batch from ``first`` on."""
+        self.draws.first = first
+
     def around(self, call: Callable[[], None], op: Op, stage: int, microbatch: int) -> Callable[[], None]:
         """``call``, an action that draws for this microbatch, forwards or where it recomputes."""
         draws, before = self.draws, self.before[stage]
@@ -129,6 +133,7 @@ class Draws(TorchFunctionMode):
     def __init__(self, seed: int, functions: frozenset[str]) -> None:
         super().__init__()
         self.step = 0
+        self.first = 0  # the place in the batch of what is called microbatch 0
         self.counts: dict[str, int] = {}
         self._seed, self._place, self._functions = seed, "", functions
         self._drawing: dict[Any, bool] = {}
@@ -147,13 +152,13 @@ class Draws(TorchFunctionMode):
 
     def at(self, microbatch: int, before: Counts = NO_DRAWS) -> Draws:
         """For ``with``: what a forward draws in it, it draws for this microbatch of the current step."""
-        self._place, self._forwards = f"{self._seed}/{self.step}/{microbatch}", True
+        self._place, self._forwards = f"{self._seed}/{self.step}/{self.first + microbatch}", True
         self.counts = dict(before)
         return self
 
     def again(self, microbatch: int) -> Draws:
         """For ``with``: a backward, which draws what a forward drew where it recomputes that."""
-        self._place, self._forwards = f"{self._seed}/{self.step}/{microbatch}", False
+        self._place, self._forwards = f"{self._seed}/{self.step}/{self.first + microbatch}", False
         return self
 
     def __enter__(self) -> Draws:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipezoo.runtime.action_timer import Spans, without_clocks
-from pipezoo.schedule.action import Action, Op
+from pipezoo.schedule.action import COMPUTE, Action, Op
 from pipezoo.simulator.cost import Cost
 
 SPIN = 2e-4  # seconds before a moment in which sleep() would oversleep it
@@ -50,6 +50,11 @@ class Emulation:
 
     def end(self, stage: int, op: Op, microbatch: int, began: object) -> None:
         assert isinstance(began, float)
+        if op not in COMPUTE:  # it takes what it takes, once the device has made the gradients
+            start = max(self._free, began)
+            self._free = start + time.perf_counter() - began
+            self._spans.append((stage, op, microbatch, start, self._free))
+            return
         start = max(self._free, began, self._arrival(stage, op, microbatch))
         self._free = max(start + self._seconds[stage, op], time.perf_counter())
         self._stages.add(stage)

@@ -20,17 +20,18 @@ from torch import nn
 
 from pipezoo.data.batch import Batch
 from pipezoo.experiment.evaluation import EvalOptions, History
+from pipezoo.runtime.mesh import gathered
 from pipezoo.runtime.microbatching import ScaledLoss, Tensors, microbatches, total
 from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.schedule.action import Action, Op
 
 if TYPE_CHECKING:
     from pipezoo.runtime.executor import RankExecutor
+    from pipezoo.runtime.shares import Shares
 
 FORWARD = (Op.F, Op.SEND_F, Op.RECV_F)
 NUMBER = "eval_loss"  # what it is called among the numbers of a step
-
-BatchOnDevice = Callable[[int], tuple[Tensors, torch.Tensor | None]]
+BatchOfRank = Callable[[int], "Shares"]
 
 
 @dataclass(frozen=True)
@@ -81,38 +82,52 @@ def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def evaluate(
-    evaluation: Evaluation, modules: Iterable[nn.Module], executor: RankExecutor, loss: ScaledLoss, batch: BatchOnDevice
-) -> list[float]:
-    """The loss of each held-out batch, where the last stage is; else none."""
+    evaluation: Evaluation, modules: Iterable[nn.Module], executor: RankExecutor, loss: ScaledLoss, batch: BatchOfRank
+) -> list[list[float]]:
+    """``[num_batches][num_shares]``: the loss of each share of each held-out batch, where the last stage is."""
     losses = []
     with evaluating(modules):
         for number in range(evaluation.num_batches):
-            inputs, target = batch(number)
-            with loss.batch(target):
-                found = executor.step(inputs, target)
-            losses += [total(found).item()] if found else []
+            of_rank = batch(number)
+            with loss.batch(of_rank.target):
+                found = [executor.step(inputs, target) for inputs, target in of_rank.rows]
+            losses += [[total(share).item() for share in found]] if all(found) else []
     return losses
 
 
-def told_to_all(losses: Sequence[float], source: int, device: torch.device) -> float:
-    """Their mean, on every rank. ``source``: the process that has them."""
-    value = torch.tensor([mean(losses) if losses else 0.0], dtype=torch.float64, device=device)
-    dist.broadcast(value, source)
-    return float(value.item())
+def told_to_all(
+    losses: Sequence[Sequence[float]], sources: Sequence[int], num_batches: int, num_shares: int, device: torch.device
+) -> float:
+    """The mean over the batches, on every process.
+
+    Args:
+        losses: as :func:`evaluate` gave them.
+        sources: the processes that have some, in the order of the shares.
+    """
+    own = num_shares // len(sources)
+    mine = torch.tensor(losses or [[0.0] * own] * num_batches, dtype=torch.float64, device=device)
+    every = gathered(mine, dist.group.WORLD)
+    return mean([sum(of_batch) for of_batch in torch.cat([every[source] for source in sources], dim=1).tolist()])
 
 
 def on_one_device(
-    evaluation: Evaluation, model: nn.Module, loss: ScaledLoss, num_microbatches: int, batch: BatchOnDevice
+    evaluation: Evaluation,
+    model: nn.Module,
+    loss: ScaledLoss,
+    num_shares: int,
+    num_microbatches: int,
+    batch: Callable[[int], tuple[Tensors, torch.Tensor]],
 ) -> float:
-    """The same of an unsplit model."""
+    """The same of an unsplit model, which takes the shares of a batch one after the other."""
     losses = []
     with evaluating([model]):
         for number in range(evaluation.num_batches):
             inputs, target = batch(number)
-            assert target is not None
+            cut = microbatches((*inputs, target), num_shares * num_microbatches)
             with loss.batch(target):
-                found = [loss(model(*args), part) for *args, part in microbatches((*inputs, target), num_microbatches)]
-            losses.append(total(found).item())
+                found = [loss(model(*args), part) for *args, part in cut]
+            starts = range(0, len(found), num_microbatches)
+            losses.append(sum(total(found[start : start + num_microbatches]).item() for start in starts))
     return mean(losses)
 
 

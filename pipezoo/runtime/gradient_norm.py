@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipezoo.runtime.mesh import gathered
+
 ABSENT = -1.0  # of a parameter that has no gradient; a norm is never negative
 
 
@@ -25,15 +27,19 @@ class GradientNorm:
     Args:
         parameters: by name, all of the model that learn, in its order.
         owner: for each of them the process that tells its norm.
-        process: this one.
-        num_processes: how many there are.
+        process: this one, among those of the pipeline.
+        group: of all of these processes, in their order; None: all that there are.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], owner: Mapping[str, int], process: int, num_processes: int
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        owner: Mapping[str, int],
+        process: int,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         held = {name: parameter for name, parameter in parameters.items() if name in owner}  # one that no stage uses
-        self._num_processes = num_processes
+        self._group = group
         self._own = [(place, name) for place, name in enumerate(held) if owner[name] == process]
         self._owners = [owner[name] for name in held]
         self._dtypes = [parameter.dtype.to_real() for parameter in held.values()]
@@ -54,8 +60,5 @@ class GradientNorm:
 
     def _tables(self, mine: torch.Tensor, device: torch.device) -> Sequence[torch.Tensor]:
         """For each parameter, the norms that its owner told."""
-        mine = mine.to(device)
-        tables = [torch.empty_like(mine) for _ in range(self._num_processes)]
-        dist.all_gather(tables, mine)
-        tables = [table.cpu() for table in tables]
+        tables = [table.cpu() for table in gathered(mine.to(device), self._group)]
         return [tables[owner] for owner in self._owners]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from pipezoo.runtime.microbatching import of_batch
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import COMPUTE
 from pipezoo.simulator.bubble_causes import BubbleCauses, Clocks, causes_of_run
@@ -26,9 +28,18 @@ class Steps:
     ``seconds``: ``[steps]``; a step takes from the end of the one before, where that ended last, to its own end there.
     """
 
-    def __init__(self, num_processes: int, on_progress: Callable[[int, float, float, dict[str, float]], None]) -> None:
-        """``tell(step, loss, seconds, numbers)`` is called at the end of each step."""
-        self._num_processes, self._tell = num_processes, on_progress
+    def __init__(
+        self,
+        num_processes: int,
+        on_progress: Callable[[int, float, float, dict[str, float]], None],
+        replicas: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """``tell(step, loss, seconds, numbers)`` is called at the end of each step.
+
+        Args:
+            replicas: that each process is in, by its name; there is one alone where that is not said.
+        """
+        self._num_processes, self._tell, self._replicas = num_processes, on_progress, replicas
         self._heard: dict[int, list[dict[str, Any]]] = {}
         self._ended: float | None = None
         self.losses: list[list[float]] = []
@@ -38,12 +49,14 @@ class Steps:
     def on_message(self, name: str, message: dict[str, Any]) -> None:
         """One process ended a step."""
         heard = self._heard.setdefault(message["step"], [])
-        heard.append(message)
+        heard.append({**message, "replica": self._replicas.get(name, 0)})
         if len(heard) == self._num_processes:
             self._complete(message["step"], self._heard.pop(message["step"]))
 
     def _complete(self, step: int, heard: list[dict[str, Any]]) -> None:
-        self.losses += [message["losses"] for message in heard if message["losses"]]
+        shares = sorted((told["replica"], told["losses"]) for told in heard if told["losses"])
+        if shares:
+            self.losses.append(of_batch([losses for _, losses in shares]))
         with_losses_last = sorted(heard, key=lambda message: bool(message["losses"]))
         self.numbers.append({name: value for told in with_losses_last for name, value in told["numbers"].items()})
         began = min(message["began"] for message in heard) if self._ended is None else self._ended
@@ -166,7 +179,7 @@ def peak_bytes(told: list[dict[str, Any]]) -> list[int]:
 def _all_spans(pipeline: Pipeline) -> Floats:
     """``[num_spans, 9]``: step, rank, stage, op, microbatch, start, end, and the thread's clock at both."""
     components = []
-    for rank in range(pipeline.num_processes):
+    for rank in range(pipeline.pp):
         spans = np.load(pipeline.file(f"spans{rank}.npy"), allow_pickle=False)
         components.append(np.insert(spans, 1, rank, axis=1))
     return np.concatenate(components)

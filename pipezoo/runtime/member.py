@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from pipezoo.runtime.action_timer import Recorder, recorder_for
+from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.by_shape import ByShape
 from pipezoo.runtime.checkpoint import first_writer
@@ -20,12 +20,15 @@ from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.finite_check import FiniteCheck
 from pipezoo.runtime.gradient_norm import GradientNorm
 from pipezoo.runtime.loss_scale import LossScale, with_scaled_gradient
-from pipezoo.runtime.microbatching import ScaledLoss, scaled
+from pipezoo.runtime.mesh import Groups
+from pipezoo.runtime.microbatching import ScaledLoss, of_batch, scaled, total
 from pipezoo.runtime.moving_average import MovingAverage
 from pipezoo.runtime.optimizing import master_of
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank_files import leave_values
+from pipezoo.runtime.replicas import Reduction, SharesInTurn, check_equal
 from pipezoo.runtime.restore import restore_random
+from pipezoo.runtime.shares import Shares
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join
 from pipezoo.runtime.transport import NoMessages, lanes_of
 from pipezoo.runtime.update import Update
@@ -39,7 +42,8 @@ class Member:
     """One rank of the pipeline, assembled: its stages, what steps them, and what it shares with others."""
 
     pipeline: Pipeline
-    rank: int
+    process: int
+    groups: Groups
     device: torch.device
     parameters: dict[str, nn.Parameter]
     update: Update
@@ -50,31 +54,94 @@ class Member:
     finite: FiniteCheck
     recorder: Recorder
     draws: StageDraws | None
+    reduction: Reduction | None
+    in_turn: SharesInTurn | None
+
+    @property
+    def rank(self) -> int:
+        """Of the pipeline."""
+        return self.groups.place.pp
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is the one that writes down what all replicas of its stages hold."""
+        return self.process in self.pipeline.writers
+
+    @property
+    def shares(self) -> range:
+        """The replicas whose rows it trains."""
+        return self.pipeline.shares_of(self.groups.place)
 
     @property
     def owned(self) -> list[int]:
         return self.pipeline.stages_of(self.rank)
 
+    def begin_update(self) -> None:
+        """Before the first gradient of an update."""
+        if self.in_turn is not None:
+            self.in_turn.begin()
 
-def assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: WorkerChannel) -> Member:
-    owned = pipeline.stages_of(rank)
+    def train(self, batch: Shares, step: int, updates: bool, factor: float) -> list[float] | None:
+        """Forwards and backwards of its shares, one after the other; of several, the first one is timed.
+
+        Args:
+            updates: whether the gradients of this step are the last before an update.
+            factor: what the gradients of all losses are multiplied by.
+
+        Returns:
+            The scaled losses of the microbatches and last their total, where the last stage is; else None.
+        """
+        size, found = self.pipeline.schedule.num_microbatches, []
+        if self.reduction is not None:
+            self.reduction.is_due = updates
+        if self.draws is not None:
+            self.draws.begin_step(step)
+        with self.loss.batch(batch.target, factor):
+            for number, (share, (inputs, target)) in enumerate(zip(self.shares, batch.rows, strict=True)):
+                if number == 1:
+                    self.executor.observe(NoRecorder(), None)
+                if self.draws is not None:
+                    self.draws.begin_share(share * size)
+                if self.in_turn is not None:
+                    self.in_turn.enter(share)
+                losses = self.executor.step(inputs, target)
+                if self.in_turn is not None:
+                    self.in_turn.leave(share)
+                self.finite.losses(step, losses, share * size)
+                if losses:
+                    found.append([value.item() for value in (*losses, total(losses))])
+        if self.in_turn is not None and updates:
+            self.in_turn.add()
+        return of_batch(found) if found and not self.groups.place.tp else None
+
+    def check_replicas(self, when: str) -> None:
+        """Raises VerificationError where the replicas of its stages are not equal."""
+        if self.groups.replicas is not None:
+            check_equal(self.parameters, self.groups.replicas, when)
+
+
+def assemble(pipeline: Pipeline, process: int, groups: Groups, device: torch.device, channel: WorkerChannel) -> Member:
+    rank, owned = groups.place.pp, pipeline.stages_of(groups.place.pp)
     recorder = recorder_for(device)
     note: Callable[[int], None] = channel.note
     if pipeline.emulated is not None:
-        recorder = _emulation(pipeline, pipeline.emulated)
+        recorder = _emulation(pipeline, pipeline.emulated, groups)
         note = recorder.holding(note, pipeline.actions[rank])
     stages = [rank_stage(pipeline, index, device) for index in owned]
     parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
     finite = _finite_check(pipeline)
     all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
     num_microbatches = pipeline.schedule.num_microbatches
-    update = _update(pipeline, rank, device, parameters, finite)
-    loss = scaled(pipeline.loss.to(device), num_microbatches)
+    update = _update(pipeline, groups, device, parameters, finite)
+    loss = scaled(pipeline.loss.to(device), pipeline.num_slices)
+    reduction = None
+    if groups.replicas is not None:
+        reduction = Reduction(pipeline.actions[rank], pipeline.stages.parameters, groups.replicas)
     draws = None
     if pipeline.drawing is not None:
         modules = [pipeline.stages.modules[index] for index in owned]
         draws = pipeline.drawing.in_stages(pipeline.seed, modules, pipeline.loss)
-    endpoint = pipeline.transport.endpoint(rank, device) if pipeline.transport else NoMessages()
+    endpoint = pipeline.transport.endpoint(rank, device, groups) if pipeline.transport else NoMessages()
 
     def program(shape: int) -> RankProgram:
         wiring = pipeline.shapes.wirings[shape]
@@ -91,32 +158,43 @@ def assemble(pipeline: Pipeline, rank: int, device: torch.device, channel: Worke
             endpoint=endpoint,
             note=note,
             draws=draws,
+            reduction=reduction,
         )
 
+    several = len(pipeline.shares_of(groups.place)) > 1
     return Member(
         pipeline=pipeline,
-        rank=rank,
+        process=process,
+        groups=groups,
         device=device,
         parameters=parameters,
         update=update,
-        tied_parameters=join(find_tied_parameters(all_parameters, pipeline.stage_to_rank)),
+        tied_parameters=join(
+            find_tied_parameters(all_parameters, pipeline.stage_to_rank), pipeline.spread, pipeline.pp, groups.place
+        ),
         executor=ByShape(lambda shape: pipeline.executor.of_rank(program(shape))),
-        evaluator=_evaluator(pipeline, rank, device, program, channel),
+        evaluator=_evaluator(pipeline, groups, device, program, channel),
         loss=loss,
         recorder=recorder,
         finite=finite,
         draws=draws,
+        reduction=reduction,
+        in_turn=SharesInTurn(parameters.values(), pipeline.mesh.dp) if several else None,
     )
 
 
 def _evaluator(
-    pipeline: Pipeline, rank: int, device: torch.device, program: Callable[[int], RankProgram], channel: WorkerChannel
+    pipeline: Pipeline,
+    groups: Groups,
+    device: torch.device,
+    program: Callable[[int], RankProgram],
+    channel: WorkerChannel,
 ) -> ByShape | None:
     """What runs the forwards of an evaluation, with messages of its own."""
     if pipeline.evaluation is None:
         return None
     transport = pipeline.eval_transport
-    endpoint = transport.endpoint(rank, device) if transport else NoMessages()
+    endpoint = transport.endpoint(groups.place.pp, device, groups) if transport else NoMessages()
 
     def of_shape(shape: int) -> RankExecutor:
         training = program(shape)
@@ -134,10 +212,11 @@ def _evaluator(
 
 
 def _update(
-    pipeline: Pipeline, rank: int, device: torch.device, parameters: dict[str, nn.Parameter], finite: FiniteCheck
+    pipeline: Pipeline, groups: Groups, device: torch.device, parameters: dict[str, nn.Parameter], finite: FiniteCheck
 ) -> Update:
     """What moves this rank's parameters, as it was when the checkpoint was written."""
-    recipe, scaling, owned = pipeline.recipe, pipeline.precision.scaling, pipeline.stages_of(rank)
+    recipe, scaling, rank = pipeline.recipe, pipeline.precision.scaling, groups.place.pp
+    leaves = pipeline.verify and pipeline.spread.process(groups.place, pipeline.pp) in pipeline.writers
     learns = any(parameter.requires_grad for parameter in parameters.values())
     optimized = pipeline.optimizing.of(parameters) if learns else None
     averages = recipe.ema is not None and optimized is not None
@@ -147,29 +226,30 @@ def _update(
         parameters,
         optimized,
         finite,
-        _norm(pipeline, rank),
+        _norm(pipeline, groups),
         None if scaling is None else LossScale(scaling),
         MovingAverage(recipe.ema, optimized.named) if averages else None,  # type: ignore[arg-type, union-attr]
-        partial(leave_values, pipeline, rank, "first", owned) if pipeline.verify else None,
+        partial(leave_values, pipeline, rank, "first", pipeline.stages_of(rank)) if leaves else None,
         pipeline.loss_divisor,
     )
     if pipeline.saved is not None:
-        restore_random(rank, pipeline.num_processes, pipeline.saved)
+        restore_random(rank, pipeline.pp, pipeline.saved)
         if optimized is not None:
             optimized.restore(pipeline.saved)
         update.restore(pipeline.saved.recipe)
     return update
 
 
-def _norm(pipeline: Pipeline, rank: int) -> GradientNorm | None:
-    """Each parameter is told by the process with the first stage that holds it."""
+def _norm(pipeline: Pipeline, groups: Groups) -> GradientNorm | None:
+    """Each parameter is told by the rank with the first stage that holds it, in each replica anew."""
     if pipeline.recipe.clip is None:
         return None
     learning = {name: p for name, p in pipeline.stages.model.named_parameters() if p.requires_grad}
     held = [pipeline.stages.parameters(stage) for stage in range(pipeline.stages.num_stages)]
     if pipeline.precision.masters:
         learning = {name: master_of(nn.Parameter(torch.empty(0, dtype=p.dtype))) for name, p in learning.items()}
-    return GradientNorm(learning, first_writer(held, pipeline.stage_to_rank.__getitem__), rank, pipeline.num_processes)
+    writer = first_writer(held, pipeline.stage_to_rank.__getitem__)
+    return GradientNorm(learning, writer, groups.place.pp, groups.pipeline)
 
 
 def _finite_check(pipeline: Pipeline) -> FiniteCheck:
@@ -178,9 +258,10 @@ def _finite_check(pipeline: Pipeline) -> FiniteCheck:
     return FiniteCheck(pipeline.on_nonfinite, stages.num_stages - 1, stage_of, pipeline.steps_to_do.start)
 
 
-def _emulation(pipeline: Pipeline, cost: Cost) -> Emulation:
+def _emulation(pipeline: Pipeline, cost: Cost, groups: Groups) -> Emulation:
     num_microbatches = pipeline.schedule.num_microbatches
-    return Emulation(cost, pipeline.stage_to_rank, num_microbatches, pipeline.file("devices"))
+    file = pipeline.file(f"devices{groups.place.dp}")
+    return Emulation(cost, pipeline.stage_to_rank, num_microbatches, file)
 
 
 def meter_of(member: Member) -> ActivationMeter:

@@ -108,6 +108,17 @@ def microbatches(tensors: Sequence[torch.Tensor], num_microbatches: int) -> list
     return list(zip(*(torch.tensor_split(tensor, num_microbatches) for tensor in tensors), strict=True))
 
 
+def of_batch(shares: Sequence[Sequence[float]]) -> list[float]:
+    """The losses of all shares of a batch, one behind the other, and last the sum of their totals.
+
+    Args:
+        shares: ``[num_shares][num_microbatches + 1]``: losses of the microbatches and last their total.
+    """
+    if len(shares) == 1:
+        return [*shares[0]]
+    return [loss for share in shares for loss in share[:-1]] + [sum(share[-1] for share in shares)]
+
+
 def total(terms: Sequence[torch.Tensor]) -> torch.Tensor:
     """Their sum, in their order: of the microbatches' scaled losses, or of the shares of a tied gradient."""
     result = terms[0]

@@ -15,6 +15,7 @@ from torch import nn
 from pipezoo.data.batch import Batch
 from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import Recipe
+from pipezoo.launch.mesh import Mesh, Place
 from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes
 from pipezoo.runtime.checkpoint import Checkpoint
@@ -39,8 +40,10 @@ class Pipeline:
     Args:
         stages: the split model; ranks that are forked inherit it, one copy a rank.
         schedule: the order of actions.
-        actions: for each executing rank, what it executes.
-        stage_to_rank: the process of each stage; the schedule's rank, or 0 for all where ranks are virtual.
+        actions: for each executing rank of one replica, what it executes.
+        stage_to_rank: the executing rank of each stage; the schedule's, or 0 for all where ranks are virtual.
+        mesh: the replicas of the pipeline, each with a share of the rows; as asked.
+        spread: the mesh of processes; a plain one where a process has all replicas, and trains one after the other.
         fresh_model: builds the unsplit model once more, from the seed.
         batch: the whole batch of a step, on the CPU.
         shapes: of the batches that it is made for, each with what crosses between its stages.
@@ -106,6 +109,8 @@ class Pipeline:
     eval_transport: Transport | None = None
     defers: bool = False
     profile: Profile | None = None
+    mesh: Mesh = field(default_factory=Mesh)
+    spread: Mesh = field(default_factory=Mesh)
 
     @property
     def steps_to_do(self) -> range:
@@ -139,6 +144,11 @@ class Pipeline:
         return Autocast.of(self.precision, self.device)
 
     @property
+    def where_faults_strike(self) -> tuple[list[list[Action]], range]:
+        """What each process executes, and in which steps."""
+        return [self.actions_of(process) for process in range(self.num_processes)], self.steps_to_do
+
+    @property
     def loss_divisor(self) -> int:
         """What the gradient of a loss is divided by, where the gradients of several steps are a mean."""
         return self.recipe.accumulate if getattr(self.loss, "reduction", "mean") == "mean" else 1
@@ -151,12 +161,39 @@ class Pipeline:
         return step % self.recipe.accumulate == 0
 
     @property
-    def num_processes(self) -> int:
-        """One a rank, or one for all of them where they are virtual."""
+    def pp(self) -> int:
+        """Processes of one replica: one a rank, or one for all of them where they are virtual."""
         return len(self.actions)
 
-    def rank_device(self, rank: int) -> torch.device:
-        return torch.device("cuda", rank) if self.device == "cuda" else torch.device("cpu")
+    @property
+    def num_processes(self) -> int:
+        """All that are started."""
+        return self.spread.num_processes(self.pp)
+
+    @property
+    def num_slices(self) -> int:
+        """Microbatches of the whole batch, over all replicas."""
+        return self.schedule.num_microbatches * self.mesh.dp
+
+    def place(self, process: int) -> Place:
+        """Where a process is in the grid."""
+        return self.spread.place(process, self.pp)
+
+    def shares_of(self, place: Place) -> range:
+        """The replicas whose rows a process trains, one after the other."""
+        return range(place.dp, place.dp + 1) if self.spread.dp == self.mesh.dp else range(self.mesh.dp)
+
+    @property
+    def writers(self) -> list[int]:
+        """The processes of the first replica, by rank: what all replicas hold, they write down."""
+        return [self.spread.process(Place(rank), self.pp) for rank in range(self.pp)]
+
+    def actions_of(self, process: int) -> list[Action]:
+        """What a process executes."""
+        return self.actions[self.place(process).pp]
+
+    def rank_device(self, process: int) -> torch.device:
+        return torch.device("cuda", process) if self.device == "cuda" else torch.device("cpu")
 
     def stages_of(self, rank: int) -> list[int]:
         return [stage for stage, owner in enumerate(self.stage_to_rank) if owner == rank]

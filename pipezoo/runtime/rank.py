@@ -13,51 +13,59 @@ import torch
 import torch.distributed as dist
 
 from pipezoo.errors import VerificationError
-from pipezoo.runtime.action_timer import NoRecorder, Recorder
+from pipezoo.launch.mesh import Place
+from pipezoo.runtime.action_timer import NoRecorder, Recorder, Spans
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.evaluation import NUMBER, Evaluation, evaluate, told_to_all
 from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.feed import Source, made, opened
 from pipezoo.runtime.member import Member, assemble, meter_of
-from pipezoo.runtime.microbatching import total
+from pipezoo.runtime.mesh import gathered, groups_of
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profiler
 from pipezoo.runtime.random_state import seed_all
 from pipezoo.runtime.rank_files import leave_last, save_part
 from pipezoo.runtime.rank_memory import let_go_of_others, private_bytes
+from pipezoo.runtime.shares import Shares
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.runtime.tied_parameters import sum_tied_gradients
 from pipezoo.runtime.update import Numbers
+from pipezoo.schedule.action import Op
 from pipezoo.supervisor.process_group import join_process_group
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
 
 
-def run_rank(rank: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str, Any]:
-    """Train this rank's stages.
+def run_rank(process: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[str, Any]:
+    """Train the stages of the rank that a process is.
 
-    It leaves its spans in ``pipeline.scratch``, and for the verdict its gradients and parameters.
+    It leaves its spans in ``pipeline.scratch``, and for the verdict its gradients and parameters; of replicas, the
+    first does.
 
     Returns:
         ``memory``: what its stages kept for the backward, in bytes (:meth:`ActivationMeter.read`).
         ``rest``: seconds of a step outside its actions: batch, optimizer, finite check; median of the recorded steps.
         ``private``: bytes that this process alone holds after the last step; None where the system does not tell.
     """
-    channel = with_fault(channel, pipeline, rank)
-    device = pipeline.rank_device(rank)
+    channel = with_fault(channel, pipeline, process)
+    device = pipeline.rank_device(process)
     channel.note(Phase.JOIN)
-    _join_process_group(pipeline, rank, device)
-    _agree(pipeline, rank, device)
+    _join_process_group(pipeline, process, device)
+    _agree(pipeline, device)
     channel.note(Phase.BUILD)
-    let_go_of_others(pipeline, rank)
-    member = assemble(pipeline, rank, device, channel)
+    groups = groups_of(pipeline.spread, pipeline.pp, process, device)
+    let_go_of_others(pipeline, groups.place.pp)
+    member = assemble(pipeline, process, groups, device, channel)
+    rank = member.rank
     meter, silent = meter_of(member), member.recorder if pipeline.emulated else NoRecorder()
     with opened(pipeline.batch, pipeline.steps_to_do if _eats(member) else range(0)) as feed:
         recorded, rest = _steps(member, feed, meter, silent, channel)
     channel.note(Phase.LEAVE)
     private = private_bytes()
-    np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
-    if pipeline.verify or pipeline.leaves_weights:
-        leave_last(pipeline, rank, member.update)
+    member.check_replicas("after the last step")
+    if member.writes:
+        np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
+        if pipeline.verify or pipeline.leaves_weights:
+            leave_last(pipeline, rank, member.update)
     dist.barrier()
     return {"memory": meter.read(), "rest": float(np.median(rest)), "private": private}
 
@@ -71,19 +79,19 @@ def _steps(
     rest: deque[float] = deque(maxlen=pipeline.record_steps)
     before, ahead = time.perf_counter(), pipeline.shapes.of_known(pipeline.steps - 1) is not None
     known = pipeline.saved.evaluations if pipeline.saved else []
-    profiler = Profiler(pipeline.profile, pipeline.file(f"profile{member.rank}.json"), device)
+    profiler = Profiler(pipeline.profile, pipeline.file(f"profile{member.process}.json"), device)
     history = pipeline.evaluation.history(known) if pipeline.evaluation else None
     for step in pipeline.steps_to_do:
         channel.begin_step(step)
         is_recorded = pipeline.records(step)
         is_first = step == pipeline.steps_to_do.start
         told = pipeline.shapes.of_known(step) if ahead else None
-        inputs, target, shape = _batch(pipeline, feed, step, member.owned, device, told)
+        batch, shape = _batch(member, feed, step, told)
         member.executor.choose(shape)
         member.executor.observe(member.recorder if is_recorded else silent, meter if is_first else None)
         began = time.perf_counter()
         with profiler.step(step):
-            losses, numbers = train_step(member, inputs, target, step, channel)
+            losses, numbers = train_step(member, batch, step, channel)
         spans = member.recorder.take()
         ended = time.perf_counter()
         is_best = is_last = False
@@ -97,10 +105,11 @@ def _steps(
         if is_recorded:
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
             fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
-            rest.append(ended - spans[-1, 4] + began - before + fill)
+            rest.append(ended - _end_of_actions(spans) + began - before + fill)
         if pipeline.saves_after(step, is_best, is_last):
             channel.note(Phase.SAVE)
-            channel.send("saved", **save_part(pipeline, member.rank, member.update, step + 1))
+            if member.writes:
+                channel.send("saved", **save_part(pipeline, member.rank, member.update, step + 1))
         before = before_next
         if is_last:
             profiler.end()
@@ -114,17 +123,19 @@ def _evaluate(member: Member, evaluation: Evaluation, channel: WorkerChannel) ->
     assert evaluator is not None
     channel.note(Phase.EVALUATE)
 
-    def batch(number: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+    def batch(number: int) -> Shares:
         told = 0 if len(pipeline.shapes.sizes) == 1 else None
-        source = partial(made, evaluation.batch)
-        inputs, target, shape = _batch(pipeline, source, number, member.owned, member.device, told)
+        found, shape = _batch(member, partial(made, evaluation.batch), number, told)
         evaluator.choose(shape)
-        return inputs, target
+        return found
 
     modules = [*(pipeline.stages.modules[index] for index in member.owned), pipeline.loss]
     with _evaluated_weights(member, evaluation):
         losses = evaluate(evaluation, modules, evaluator, member.loss, batch)
-    return told_to_all(losses, pipeline.stage_to_rank[-1], member.device)
+    last = [
+        pipeline.spread.process(Place(pipeline.stage_to_rank[-1], dp), pipeline.pp) for dp in range(pipeline.spread.dp)
+    ]
+    return told_to_all(losses, last, evaluation.num_batches, pipeline.mesh.dp, member.device)
 
 
 def _evaluated_weights(member: Member, evaluation: Evaluation) -> AbstractContextManager[None]:
@@ -135,9 +146,15 @@ def _evaluated_weights(member: Member, evaluation: Evaluation) -> AbstractContex
     return average.in_place_of(member.parameters)
 
 
-def train_step(
-    member: Member, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None, step: int, channel: WorkerChannel
-) -> tuple[list[float] | None, Numbers]:
+def _end_of_actions(spans: Spans) -> float:
+    """When the last computation ended. What gradients of replicas took before it counts as behind it."""
+    reduces = spans[:, 1] == Op.REDUCE_GRAD
+    end: float = spans[~reduces, 4].max()
+    between = spans[reduces & (spans[:, 3] < end)]
+    return end - float((between[:, 4] - between[:, 3]).sum())
+
+
+def train_step(member: Member, batch: Shares, step: int, channel: WorkerChannel) -> tuple[list[float] | None, Numbers]:
     """One step on this rank.
 
     Returns:
@@ -147,43 +164,41 @@ def train_step(
     pipeline, update = member.pipeline, member.update
     if pipeline.begins_update(step):
         update.begin()
-    if member.draws is not None:
-        member.draws.begin_step(step)
-    with member.loss.batch(target, update.loss_factor):
-        losses = member.executor.step(inputs, target)
+        member.begin_update()
+    updates = pipeline.updates_after(step)
+    losses = member.train(batch, step, updates, update.loss_factor)
     channel.note(Phase.UPDATE)
-    member.finite.losses(step, losses)
     numbers: Numbers = {}
-    if pipeline.updates_after(step):
+    if updates:
         sum_tied_gradients(member.tied_parameters, member.parameters, member.rank)
         numbers = update.finish(step)
-    return [value.item() for value in (*losses, total(losses))] if losses else None, numbers
+        if step < pipeline.steps_to_do.start + pipeline.recipe.accumulate:
+            member.check_replicas("after its first update")
+    return losses, numbers
 
 
-def with_fault(channel: WorkerChannel, pipeline: Pipeline, rank: int) -> WorkerChannel:
-    """The link, with the fault that this rank is to suffer."""
-    if pipeline.fault is None or pipeline.fault.rank != rank:
+def with_fault(channel: WorkerChannel, pipeline: Pipeline, process: int) -> WorkerChannel:
+    """The link, with the fault that this process is to suffer."""
+    if pipeline.fault is None or pipeline.fault.rank != process:
         return channel
-    moment = pipeline.fault.moment(pipeline.actions, pipeline.steps_to_do)
-    return FaultInjector(
-        channel, pipeline.fault, moment, [pipeline.stages.modules[index] for index in pipeline.stages_of(rank)]
-    )
+    moment = pipeline.fault.moment(*pipeline.where_faults_strike)
+    owned = pipeline.stages_of(pipeline.place(process).pp)
+    return FaultInjector(channel, pipeline.fault, moment, [pipeline.stages.modules[index] for index in owned])
 
 
-def _join_process_group(pipeline: Pipeline, rank: int, device: torch.device) -> None:
+def _join_process_group(pipeline: Pipeline, process: int, device: torch.device) -> None:
     torch.set_num_threads(pipeline.threads)
     seed_all(pipeline.seed)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    join_process_group(rank, pipeline.num_processes, pipeline.file("store"), device, pipeline.timeout)
+    join_process_group(process, pipeline.num_processes, pipeline.file("store"), device, pipeline.timeout)
 
 
-def _agree(pipeline: Pipeline, rank: int, device: torch.device) -> None:
-    """All ranks hold the same model, config and schedule, or none goes on."""
+def _agree(pipeline: Pipeline, device: torch.device) -> None:
+    """All processes hold the same model, config and schedule, or none goes on."""
     own = bytes.fromhex(pipeline.stages.digest()) + bytes.fromhex(pipeline.identity)
     mine = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(device)
-    theirs = [torch.empty_like(mine) for _ in range(pipeline.num_processes)]
-    dist.all_gather(theirs, mine)
+    theirs = gathered(mine, dist.group.WORLD)
     for other, digest in enumerate(theirs):
         for what, part in (("parameters", slice(0, 32)), ("config or schedule", slice(32, None))):
             if not torch.equal(digest[part], theirs[0][part]):
@@ -197,18 +212,18 @@ def _eats(member: Member) -> bool:
     return first or last or pipeline.shapes.of_known(pipeline.steps - 1) is None
 
 
-def _batch(
-    pipeline: Pipeline, feed: Source, step: int, owned: list[int], device: torch.device, told: int | None
-) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None, int]:
+def _batch(member: Member, feed: Source, step: int, told: int | None) -> tuple[Shares, int]:
     """What this rank needs of the batch: the inputs for the first stage, the target for the last; and its shape.
 
     Args:
         told: the shape, where it is known without the batch.
     """
-    first, last, shapes = 0 in owned, pipeline.stages.num_stages - 1 in owned, pipeline.shapes
+    pipeline, shapes = member.pipeline, member.pipeline.shapes
+    first, last = 0 in member.owned, pipeline.stages.num_stages - 1 in member.owned
     if not (first or last) and told is not None:
-        return (), None, told
+        return Shares.none(member.shares), told
     batch = feed(step)
     inputs, target = inputs_of(pipeline.stages.model, batch, pipeline.dtype), to_dtype(batch.target, pipeline.dtype)
-    shape = shapes.find(step, (*inputs, target), pipeline.num_processes, pipeline.schedule.num_microbatches)
-    return tuple(tensor.to(device) for tensor in inputs if first), target.to(device) if last else None, shape
+    shape = shapes.find(step, (*inputs, target), pipeline.num_processes, pipeline.num_slices)
+    own = Shares.of(inputs if first else (), target if last else None, member.shares, pipeline.mesh.dp)
+    return own.to(member.device), shape

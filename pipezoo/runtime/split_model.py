@@ -64,7 +64,7 @@ def split_model(
         raise
     sizes = resolve(experiment, asked, len(modules))
     try:
-        scale = scaled(loss, asked.num_microbatches)
+        scale = scaled(loss, asked.num_slices)
     except ValueError as error:
         raise experiment.loss.reword(error) from error
     try:
@@ -84,7 +84,7 @@ def split_model(
             check_output(output_of(model, example), experiment.output, type(model).__name__)
         raise experiment.model.reword(error) from error
     try:
-        check_counts(loss, trial.wiring.stages[-1].outputs, batch.target, asked.num_microbatches)
+        check_counts(loss, trial.wiring.stages[-1].outputs, batch.target, asked.num_slices)
     except ValueError as error:
         raise experiment.loss.reword(error) from error
     drawing, uncounted = find_drawing(model, modules, example, trial.moved)

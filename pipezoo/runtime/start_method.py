@@ -15,6 +15,7 @@ from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.evaluation import forward_only
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.transport import Beside, Transport
 from pipezoo.supervisor.processes import end_monitors, unsafe_to_fork
 from pipezoo.supervisor.worker_channel import WorkerChannel
 
@@ -45,16 +46,22 @@ def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) 
 
 def with_transport(pipeline: Pipeline, experiment: Experiment, method: str) -> Pipeline:
     """The pipeline with what carries its messages. Raises ConfigError: these ranks cannot have what was asked for."""
-    if pipeline.num_processes == 1:
+    if pipeline.pp == 1:
         return pipeline
     try:
-        pipeline = replace(pipeline, transport=pipeline.executor.transport(pipeline, method))
+        pipeline = replace(pipeline, transport=_transport(pipeline, method))
         if pipeline.evaluation is not None:
             forwards = replace(pipeline, actions=[forward_only(actions) for actions in pipeline.actions])
-            pipeline = replace(pipeline, eval_transport=pipeline.executor.transport(forwards, method))
+            pipeline = replace(pipeline, eval_transport=_transport(forwards, method))
         return pipeline
     except ValueError as error:
         raise experiment.executor.reword(error) from error
+
+
+def _transport(pipeline: Pipeline, method: str) -> Transport:
+    """One for each pipeline of the mesh."""
+    made = [pipeline.executor.transport(pipeline, method) for _ in range(pipeline.spread.size)]
+    return made[0] if len(made) == 1 else Beside(pipeline.spread, made)
 
 
 def _picklable(experiment: Experiment) -> Experiment:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipezoo.launch.mesh import Mesh, Place
+from pipezoo.runtime.mesh import gathered
 from pipezoo.runtime.microbatching import total
 
 
@@ -42,12 +45,22 @@ def find_tied_parameters(
     return [TiedParameter(name, tuple(sorted(ranks))) for name, ranks in sorted(holders.items()) if len(ranks) > 1]
 
 
-def join(tied_parameters: Sequence[TiedParameter]) -> list[TiedParameter]:
-    """The same ties with a process group each; every rank of the world must call this."""
+def join(tied_parameters: Sequence[TiedParameter], mesh: Mesh, pp: int, place: Place) -> list[TiedParameter]:
+    """The same ties with a process group each, in each replica of its own; every process of the run must call this.
+
+    Args:
+        mesh: of the processes.
+        pp: processes of one replica.
+        place: of this process.
+    """
     groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
     for tied in tied_parameters:
-        if tied.ranks not in groups:
-            groups[tied.ranks] = dist.new_group(list(tied.ranks))
+        if tied.ranks in groups:
+            continue
+        for dp, tp in product(range(mesh.dp), range(mesh.tp)):
+            group = dist.new_group([mesh.process(Place(rank, dp, tp), pp) for rank in tied.ranks])
+            if (dp, tp) == place[1:]:
+                groups[tied.ranks] = group
     return [TiedParameter(tied.name, tied.ranks, groups[tied.ranks]) for tied in tied_parameters]
 
 
@@ -63,14 +76,7 @@ def sum_tied_gradients(
         if rank in tied.ranks:
             parameter = parameters[tied.name]
             used = torch.tensor([parameter.grad is not None], dtype=torch.uint8, device=parameter.device)
-            if not any(_gathered(used, tied)):
+            if not any(gathered(used, tied.group)):
                 continue
             share = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = total(_gathered(share.detach().contiguous(), tied))
-
-
-def _gathered(share: torch.Tensor, tied: TiedParameter) -> list[torch.Tensor]:
-    """What each holder of a tied parameter has, in the order of their ranks."""
-    shares = [torch.empty_like(share) for _ in tied.ranks]
-    dist.all_gather(shares, share, group=tied.group)
-    return shares
+            parameter.grad = total(gathered(share.detach().contiguous(), tied.group))

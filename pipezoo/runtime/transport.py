@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from pipezoo.launch.mesh import Mesh
+from pipezoo.runtime.mesh import ALONE, Groups
 from pipezoo.runtime.wiring import Hop
 
 Tensors = tuple[torch.Tensor, ...]
@@ -83,7 +85,25 @@ class Transport(Protocol):
 
     name: str
 
-    def endpoint(self, rank: int, device: torch.device) -> Endpoint: ...
+    def endpoint(self, rank: int, device: torch.device, groups: Groups = ALONE) -> Endpoint:
+        """The end of a rank of the pipeline, in its own process, which is in these groups."""
+        ...
+
+
+class Beside:
+    """Several pipelines of one mesh, each with a transport of its own.
+
+    Args:
+        mesh: of the processes.
+        each: ``[dp * tp]``, the parts of the first replica first.
+    """
+
+    def __init__(self, mesh: Mesh, each: Sequence[Transport]) -> None:
+        self._mesh, self._each, self.name = mesh, each, each[0].name
+
+    def endpoint(self, rank: int, device: torch.device, groups: Groups = ALONE) -> Endpoint:
+        _, dp, tp = groups.place
+        return self._each[dp * self._mesh.tp + tp].endpoint(rank, device, groups)
 
 
 class NoMessages:

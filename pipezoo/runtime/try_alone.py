@@ -26,7 +26,7 @@ def check_alone(pipeline: Pipeline, model: nn.Module, trial: Trial) -> None:
     learning = {name for name, parameter in whole.items() if parameter.requires_grad}
     held = [
         {name for stage in pipeline.stages_of(rank) for name in pipeline.stages.parameters(stage) if name in learning}
-        for rank in range(pipeline.num_processes)
+        for rank in range(pipeline.pp)
     ]
     if sum(map(bool, held)) < 2:
         return

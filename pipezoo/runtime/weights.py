@@ -125,7 +125,7 @@ def trained_state(pipeline: Pipeline, averages: bool = False) -> dict[str, Any]:
     """
     model = pipeline.stages.model
     left: dict[str, torch.Tensor] = {}
-    for rank in range(pipeline.num_processes):
+    for rank in range(pipeline.pp):
         for values in pipeline.load(f"last{rank}.pt").values():
             left.update({name: value for name, value in values.items() if value is not None and name not in left})
         if averages:

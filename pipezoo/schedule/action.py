@@ -6,7 +6,7 @@
 2SEND_F0  3RECV_F0      the output of 2F0 leaves its rank, and arrives as the input of 3F0
 3SEND_B0  2RECV_B0      the input gradient of stage 3 leaves, and arrives at stage 2
 0SEND_F0to3  3RECV_F0from0  a skip: what stage 0 hands to stage 3 leaves, and arrives (what ranks execute, no table)
-2REDUCE_GRAD            the gradients of stage 2 are complete
+2REDUCE_GRAD            the gradients of stage 2 are complete; those of its replicas are added up (G)
 2UNSHARD  2RESHARD      parameters gathered, and freed again (sharded data parallelism)
 (0F4;7B2)OVERLAP_F_B    two actions that may run at the same time
 """
@@ -33,6 +33,11 @@ class Op(IntEnum):
     RESHARD = 9
     REDUCE_GRAD = 10
     OVERLAP_F_B = 11
+
+    @property
+    def letter(self) -> str:
+        """What stands for it where there is room for one letter: F B I W, U R G."""
+        return "G" if self is Op.REDUCE_GRAD else self.name[0]
 
 
 COMPUTE = (Op.F, Op.B, Op.I, Op.W)

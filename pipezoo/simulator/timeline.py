@@ -59,6 +59,22 @@ class Timeline:
         """From the first start to the last end of the whole pipeline."""
         return float(self.end.max() - self.start.min()) if self.num_spans else 0.0
 
+    @cached_property
+    def computing(self) -> Timeline:
+        """The spans of computations alone, without those that belong to a stage and no microbatch."""
+        if self.op.max(initial=0) < Op.UNSHARD:
+            return self
+        chosen = self.op < Op.UNSHARD
+        return replace(
+            self,
+            rank=self.rank[chosen],
+            stage=self.stage[chosen],
+            op=self.op[chosen],
+            microbatch=self.microbatch[chosen],
+            start=self.start[chosen],
+            end=self.end[chosen],
+        )
+
     def check(self) -> None:
         """Raise ValueError where this cannot be one: a time that is not finite, a rank or an op that is none."""
         if not (np.isfinite(self.start).all() and np.isfinite(self.end).all()):
@@ -106,14 +122,17 @@ class Timeline:
 
     @property
     def bubble(self) -> float:
-        """The idle share of ``num_ranks`` times the makespan, in [0, 1): what a synchronous optimizer step pays."""
-        return self._idle_share(self.makespan)
+        """The idle share of ``num_ranks`` times the makespan, in [0, 1): what a synchronous optimizer step pays.
+
+        Of the computations: what replicas and shards spend on each other is no part of the pipeline.
+        """
+        return self.computing._idle_share(self.computing.makespan)
 
     @property
     def span_bubble(self) -> float:
         """The idle share of ``num_ranks`` times the longest time from a rank's own first start to its own last end, in
         [0, 1): the zero-bubble papers' bubble rate."""
-        return self._idle_share(float(self.own_span().max(initial=0.0)))
+        return self.computing._idle_share(float(self.computing.own_span().max(initial=0.0)))
 
     def bubbles(self) -> dict[str, float]:
         """Both, as files hold them: ``makespan`` and ``span``."""

@@ -34,6 +34,7 @@ def replay(schedule: Schedule, real: Timeline, p2p: P2P, message_bytes: Sequence
 
 def by_action(schedule: Schedule, timeline: Timeline) -> tuple[Floats, Floats]:
     """Start and end of every action of a schedule of compute actions, in its order; spans may be in any order."""
+    timeline = timeline.computing
     index = _index(schedule, schedule.stage, schedule.op, schedule.microbatch)
     place = np.argsort(index)
     spans = _index(schedule, timeline.stage, timeline.op, timeline.microbatch)

@@ -63,6 +63,11 @@ class RankStatus:
         return str(self.actions[self.at]) if self.at < len(self.actions) else "its last messages"
 
     @property
+    def pipeline(self) -> str:
+        """Which of several pipelines it is in: ``replica 1`` of ``rank 0, replica 1``."""
+        return self.name.partition(", ")[2]
+
+    @property
     def stage(self) -> int | None:
         return self.actions[self.at].stage if 0 <= self.at < len(self.actions) else None
 
@@ -114,6 +119,8 @@ def _wait(statuses: Sequence[RankStatus], who: int) -> Wait | None:
 
 
 def _wait_for_message(statuses: Sequence[RankStatus], who: int, action: Action) -> Wait | None:
+    if action.op == Op.REDUCE_GRAD:
+        return _wait_for_replica(statuses, who, action)
     if action.op not in NEEDS:
         return None
     receive, send, step = NEEDS[action.op]
@@ -123,12 +130,22 @@ def _wait_for_message(statuses: Sequence[RankStatus], who: int, action: Action) 
         source = stage + step if received.peer is None else received.peer
         sent = Action(source, send, mb, (), None if received.peer is None else stage)
         for whom, other in enumerate(statuses):
-            if sent not in other.index:
+            if sent not in other.index or other.pipeline != statuses[who].pipeline:
                 continue
             unsent = other.position <= (statuses[who].step, other.index[sent])
             if unsent or other.state == "stopped":  # what a stopped process has sent may not have left it
                 return Wait(who, whom, str(received))
     return None
+
+
+def _wait_for_replica(statuses: Sequence[RankStatus], who: int, action: Action) -> Wait | None:
+    """The one furthest behind of those that add up their gradients with it."""
+    behind = [
+        i
+        for i, other in enumerate(statuses)
+        if action in other.index and (other.position < statuses[who].position or other.state == "stopped")
+    ]
+    return Wait(who, min(behind, key=lambda i: statuses[i].position), str(action)) if behind else None
 
 
 def first_to_stall(statuses: Sequence[RankStatus]) -> int | None:

@@ -27,7 +27,7 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
     spread = f"{counts[0]:,}" if len(set(counts)) == 1 else f"{min(counts):,} to {max(counts):,}"
     used = {name for names in stages.names for name in names.values()}
     unused = sum(name not in used for name, _ in stages.model.named_parameters())
-    rows = sizes.batch_size // sizes.num_microbatches
+    rows = sizes.batch_size // sizes.num_slices
     print_line(
         f"model     {experiment.model_name}: {count(sizes.num_stages, 'stage')} by split={experiment.split_name}, "
         f"{spread} parameters in each" + (f"; {count(unused, 'tensor')} that forward does not use" if unused else "")
@@ -56,6 +56,10 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
         pipeline.transport.name if pipeline.transport else "",
         emulated,
     )
+    if not pipeline.spread.is_plain:
+        print_line(f"mesh      {pipeline.spread.describe(pipeline.pp)}")
+    elif not pipeline.mesh.is_plain:
+        print_line(f"mesh      {count(pipeline.mesh.dp, 'replica')}, one after the other in one process")
     steps = f"{experiment.steps} steps of {experiment.optimizer_name}, executor={experiment.executor_name}"
     print_line(f"launch    {experiment.launch.describe(machine)}; {steps}")
 
@@ -118,10 +122,12 @@ def _explain(result: dict[str, Any], print_line: PrintLine, num_processes: int) 
 def _verdict(result: dict[str, Any]) -> str:
     tensors = count(result["num_compared"], "tensor")
     beside = _beside(result.get("full_batch_difference"), result["dtype"])
+    dp = (result.get("mesh") or {}).get("dp", 1)
+    in_turn = f" that trains the {dp} shares of the batch one after the other" if dp > 1 else ""
     if result["verified"] == "exact":
-        return f"exact: {tensors} equal to one device's, bit for bit{beside}"
+        return f"exact: {tensors} equal to one device's{in_turn}, bit for bit{beside}"
     difference, tolerance = result["max_relative_difference"], result["tolerance"]
-    return f"close: {tensors} within {difference:.2g} of one device's (tolerance {tolerance:g}){beside}"
+    return f"close: {tensors} within {difference:.2g} of one device's{in_turn} (tolerance {tolerance:g}){beside}"
 
 
 def _beside(whole: float | None, dtype: str) -> str:

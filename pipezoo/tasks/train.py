@@ -145,7 +145,7 @@ def _train(
     print_line: PrintLine,
     trackers: Trackers | None,
 ) -> tuple[Steps, list[dict[str, Any]]]:
-    """Run the ranks; their steps, and what each process returned."""
+    """Run the ranks; their steps, and what each process of the first replica returned."""
     with ExitStack() as stack:
         metrics = stack.enter_context(MetricsFile(folder / METRICS))
         title = f"{experiment.model_name}, {experiment.schedule_name}, {count(sizes.num_ranks, 'rank')}"
@@ -164,17 +164,17 @@ def _train(
             bar(step, loss)
             live.step(loss, seconds)
 
-        steps = Steps(pipeline.num_processes, on_progress)
+        names = pipeline.spread.names(experiment.launch.names(pipeline.pp))
+        steps = Steps(len(names), on_progress, {name: pipeline.place(i).dp for i, name in enumerate(names)})
         ranks = {
-            name: target(partial(run_rank, rank), pipeline, experiment, method)
-            for rank, name in enumerate(experiment.launch.names(pipeline.num_processes))
+            name: target(partial(run_rank, process), pipeline, experiment, method) for process, name in enumerate(names)
         }
-        actions = dict(zip(ranks, pipeline.actions, strict=True))
+        actions = {name: pipeline.actions_of(process) for process, name in enumerate(names)}
         handlers = Handlers(step=steps.on_message, look=live.look, failure=partial(write_json, folder / FAILURE))
         if pipeline.checkpoints is not None:
             keeper = CheckpointWriter(
                 pipeline.checkpoints,
-                pipeline.num_processes,
+                pipeline.pp,
                 experiment.checkpoint.keep,
                 pipeline.origin,
                 evaluations,
@@ -191,7 +191,7 @@ def _train(
             with suppress(OutputError, ConfigError):  # there is no folder any more
                 write_json(folder / RESULT, read_result(folder) | reached)
             raise
-    return steps, [results[name] for name in ranks]
+    return steps, [results[names[process]] for process in pipeline.writers]
 
 
 def _evaluated(pipeline: Pipeline, evaluation: Evaluation, steps: Steps, print_line: PrintLine) -> dict[str, Any]:
@@ -219,6 +219,7 @@ def _describe(experiment: Experiment, pipeline: Pipeline, sizes: Sizes) -> Resul
         optimizer=experiment.optimizer_name,
         loss=experiment.loss_name,
         launch=experiment.launch_name,
+        mesh=experiment.mesh.told(),
         executor=experiment.executor_name,
         num_stages=sizes.num_stages,
         num_ranks=sizes.num_ranks,

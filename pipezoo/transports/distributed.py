@@ -13,23 +13,24 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.distributed as dist
 
+from pipezoo.runtime.mesh import ALONE, Groups
 from pipezoo.runtime.transport import Lane, Receive, Send, Tensors, check_form
 
 
 class Distributed:
-    """The default process group. Nothing is made before the ranks are."""
+    """The process group of a pipeline. Nothing is made before the ranks are."""
 
     name = "gloo"
 
-    def endpoint(self, rank: int, device: torch.device) -> DistributedEndpoint:
-        return DistributedEndpoint(device)
+    def endpoint(self, rank: int, device: torch.device, groups: Groups = ALONE) -> DistributedEndpoint:
+        return DistributedEndpoint(device, groups.pipeline)
 
 
 class DistributedEndpoint:
     """What one rank sends and receives."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, group: dist.ProcessGroup | None) -> None:
+        self._device, self._group = device, group
         self._sent: list[tuple[dist.Work, torch.Tensor]] = []
 
     def sender(self, lane: Lane) -> Send:
@@ -38,7 +39,7 @@ class DistributedEndpoint:
             for tensor, form in zip(tensors, lane.forms, strict=True):
                 check_form(lane, tensor, form)
                 values = _flat(_laid_out(tensor.detach(), form))
-                work = dist.isend(values, lane.target)
+                work = dist.isend(values, group=self._group, group_dst=lane.target)
                 assert work is not None
                 self._sent.append((work, values))
 
@@ -50,7 +51,7 @@ class DistributedEndpoint:
                 torch.empty_strided(form.size(), form.stride(), dtype=form.dtype, device=self._device)
                 for form in lane.forms
             )
-            works = [dist.irecv(_flat(tensor), lane.source) for tensor in tensors]
+            works = [dist.irecv(_flat(tensor), group=self._group, group_src=lane.source) for tensor in tensors]
 
             def arrived() -> Tensors:
                 for work in works:

@@ -22,6 +22,7 @@ from multiprocessing.synchronize import Semaphore
 
 import torch
 
+from pipezoo.runtime.mesh import ALONE, Groups
 from pipezoo.runtime.transport import Lane, Receive, Send, Tensors, check_form
 from pipezoo.schedule.action import Action, Op
 
@@ -64,7 +65,7 @@ class SharedMemory:
         self.counters: dict[tuple[int, int], Semaphore] = {pair: context.Semaphore(0) for pair in sorted(pairs)}
         self._numbers, self._per_step = _numbered(lanes, actions)
 
-    def endpoint(self, rank: int, device: torch.device) -> SharedMemoryEndpoint:
+    def endpoint(self, rank: int, device: torch.device, groups: Groups = ALONE) -> SharedMemoryEndpoint:
         return SharedMemoryEndpoint(self, rank)
 
     def slots(self, lane: Lane) -> list[list[Tensors]]:

@@ -21,12 +21,13 @@ from pipezoo.data.batch import Batch
 from pipezoo.runtime.draws import Draws, NoDraws
 from pipezoo.runtime.evaluation import NUMBER, Evaluation, on_one_device
 from pipezoo.runtime.feed import begin
-from pipezoo.runtime.microbatching import ScaledLoss, Tensors, microbatches, scaled, total
+from pipezoo.runtime.microbatching import ScaledLoss, Tensors, microbatches, of_batch, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.stages import inputs_of, to_dtype
 from pipezoo.schedule.action import Op
 from pipezoo.verify.compare import Difference, compare
 from pipezoo.verify.one_device_step import OneDeviceStep, Values
+from pipezoo.verify.shares import GradientsByShare
 from pipezoo.verify.tied_gradients import TiedGradients
 
 
@@ -55,7 +56,7 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
     """Train a fresh model; ``beat(step)`` is called before each step."""
     device, recipe = pipeline.rank_device(0), pipeline.recipe
     model = pipeline.fresh_model().to(device)
-    loss = scaled(pipeline.loss.to(device), pipeline.schedule.num_microbatches)
+    loss, size = scaled(pipeline.loss.to(device), pipeline.num_slices), pipeline.schedule.num_microbatches
     device_step = OneDeviceStep(pipeline, model, device)
     groups = _accumulation_orders(pipeline, model)
 
@@ -66,7 +67,7 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
 
     forwards = pipeline.schedule.microbatches_in_order(0, Op.F)
     draws = pipeline.drawing.in_model(pipeline.seed, model, pipeline.loss) if pipeline.drawing else NoDraws()
-    shares = TiedGradients(pipeline, device)
+    tied, shares = TiedGradients(pipeline, device), GradientsByShare(model, pipeline.mesh.dp)
     history, tied_parameters = [], []
     gradients: Values = {}
     numbers: list[dict[str, float]] = []
@@ -76,16 +77,23 @@ def train_on_one_device(pipeline: Pipeline, beat: Callable[[int], None]) -> Refe
         if step % recipe.accumulate == 0:
             device_step.begin()
             shares.begin()
+            tied.begin()
         inputs, target = batch_on(device, pipeline, model, step)
-        cut = microbatches((*inputs, target), pipeline.schedule.num_microbatches)
+        cut = microbatches((*inputs, target), pipeline.num_slices)
         draws.step = step
         with loss.batch(target, device_step.loss_factor):
-            tied = shares.gradients(model, cut, loss, step, device_step.end_of)
-            losses = _backward(loss_of, device_step.end_of, forwards, groups, draws)
-        history.append([value.item() for value in (*losses, total(losses))])
+            of_shares = []
+            for share in range(pipeline.mesh.dp):
+                first = share * size
+                tied.add(share, model, cut[first : first + size], loss, step, device_step.end_of)
+                with shares.of(share):
+                    losses = _backward(loss_of, device_step.end_of, first, forwards, groups, draws)
+                of_shares.append([value.item() for value in (*losses, total(losses))])
+        history.append(of_batch(of_shares))
         numbers.append({})
         if (step + 1) % recipe.accumulate == 0:
-            tied_parameters += _take(tied, model, step)
+            shares.add_up()
+            tied_parameters += _take(tied.gradients(), model, step)
             gradients = device_step.finish(numbers[-1], keeps=not gradients) or gradients
         if pipeline.evaluation is not None and pipeline.evaluation.follows(step):
             with device_step.averaged() if pipeline.evaluation.options.weights == "ema" else nullcontext():
@@ -112,7 +120,8 @@ def _evaluate(
         return _on(device, pipeline, model, evaluation.batch(number))
 
     with pipeline.autocast():
-        return on_one_device(evaluation, model, loss, pipeline.schedule.num_microbatches, batch)
+        counts = pipeline.mesh.dp, pipeline.schedule.num_microbatches
+        return on_one_device(evaluation, model, loss, *counts, batch)
 
 
 def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[list[int], list[nn.Parameter]]]:
@@ -131,12 +140,20 @@ def _accumulation_orders(pipeline: Pipeline, model: nn.Module) -> list[tuple[lis
 def _backward(
     loss_of: Callable[[int], torch.Tensor],
     end_of: Callable[[torch.Tensor], torch.Tensor],
+    first: int,
     forwards: list[int],
     groups: list[tuple[list[int], list[nn.Parameter]]],
     draws: Draws | NoDraws,
 ) -> list[torch.Tensor]:
-    """All microbatches forwards and backwards, each with its random numbers; the scaled losses by microbatch."""
+    """The microbatches of a share forwards and backwards, each with its random numbers; the scaled losses by
+    microbatch.
+
+    Args:
+        first: the place in the batch of the first microbatch of the share.
+    """
     losses, ends = {}, {}
+    forwards = [first + index for index in forwards]
+    groups = [([first + index for index in order], parameters) for order, parameters in groups]
 
     def forward(index: int) -> None:
         with draws.at(index):

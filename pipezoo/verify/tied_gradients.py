@@ -37,37 +37,53 @@ class TiedGradients:
         if pipeline.drawing is not None:
             self._draws = pipeline.drawing.in_stages(pipeline.seed, self._untied, pipeline.loss)
 
-        self._sums: list[dict[str, torch.Tensor]] = []
+        self._sums: list[list[dict[str, torch.Tensor]]] = []  # [num_shares][num_processes], by name
         self.begin()
 
     def begin(self) -> None:
         """Before the first step whose gradients add up."""
-        self._sums = [{} for _ in range(self._pipeline.num_processes)]
+        self._sums = [[{} for _ in range(self._pipeline.pp)] for _ in range(self._pipeline.mesh.dp)]
 
-    def gradients(
+    def add(
         self,
+        share: int,
         model: nn.Module,
         cut: Sequence[Tensors],
         loss: LossFunction,
         step: int,
         end_of: Callable[[torch.Tensor], torch.Tensor],
-    ) -> dict[str, torch.Tensor]:
-        """The gradient of every tied parameter that is used, by its name, for the values in ``model`` and these
-        microbatches of a step, added to those of the steps before.
+    ) -> None:
+        """Add up the gradient of every tied parameter for the values in ``model`` and these microbatches of a step.
 
         Args:
+            share: of the batch, whose microbatches they are.
             end_of: what the backward of a loss begins at.
         """
         if not self._holders:
-            return {}
+            return
         self._load(model)
         if self._draws is not None:
             self._draws.begin_step(step)
+            self._draws.begin_share(share * len(cut))
         ends = [end_of(self._loss(microbatch, loss, *tensors)) for microbatch, tensors in enumerate(cut)]
-        for process, sums in enumerate(self._sums):
+        for process, sums in enumerate(self._sums[share]):
             self._add(process, ends, sums)
-        used = [name for name in self._holders if any(name in sums for sums in self._sums)]
-        return {name: total(self._by_process(name, self._sums)) for name in used}
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        """The sum of all that was added, for every tied parameter that was used, by its name: first over the shares,
+        in their order, then over the processes."""
+        sums = [self._over_shares(process) for process in range(self._pipeline.pp)]
+        used = [name for name in self._holders if any(name in of_process for of_process in sums)]
+        return {name: total(self._by_process(name, sums)) for name in used}
+
+    def _over_shares(self, process: int) -> dict[str, torch.Tensor]:
+        """What a process of each replica has, added up."""
+        found = [of_share[process] for of_share in self._sums]
+        like = {name: value for of_share in found for name, value in of_share.items()}
+        return {
+            name: total([of_share[name] if name in of_share else torch.zeros_like(value) for of_share in found])
+            for name, value in like.items()
+        }
 
     def _by_process(self, name: str, of_processes: Sequence[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
         """What each holder has of a gradient; zeros where its stages did not use the parameter."""

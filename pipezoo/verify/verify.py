@@ -159,7 +159,7 @@ def _numbers(
 
 def _averages(pipeline: Pipeline, reference: Reference) -> Iterator[Difference]:
     """The moving averages of every rank, where they are kept."""
-    for rank in range(pipeline.num_processes if reference.averages else 0):
+    for rank in range(pipeline.pp if reference.averages else 0):
         (ours,) = pipeline.load(f"average{rank}.pt").values()
         own = {name for stage in pipeline.stages_of(rank) for name in pipeline.stages.parameters(stage)}
         for name in (name for name in reference.averages if name in own):
@@ -181,7 +181,7 @@ def _values(pipeline: Pipeline, when: str, title: str, expected: Values) -> Iter
 
 def _left_by_ranks(pipeline: Pipeline, when: str) -> dict[int, Values]:
     found: dict[int, Values] = {}
-    for rank in range(pipeline.num_processes):
+    for rank in range(pipeline.pp):
         found.update({int(stage): values for stage, values in pipeline.load(f"{when}{rank}.pt").items()})
     missing = set(range(pipeline.stages.num_stages)) - set(found)
     return {**found, **{stage: {} for stage in missing}}

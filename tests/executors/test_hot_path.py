@@ -18,9 +18,11 @@ import torch
 
 from pipezoo.executors import native as native_module
 from pipezoo.executors.native import StageSlots
+from pipezoo.launch.mesh import Place
 from pipezoo.runtime.action_timer import HostRecorder, NoRecorder
 from pipezoo.runtime.executor import RankExecutor
 from pipezoo.runtime.member import assemble
+from pipezoo.runtime.mesh import Groups
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.lowering import lower
 from pipezoo.schedules.one_f_one_b import one_f_one_b
@@ -50,7 +52,7 @@ class Two:
         self.x, self.target = torch.randn(ROWS * microbatches, WIDTH), torch.randn(ROWS * microbatches, WIDTH)
         channel = DirectChannel("a test", NO_HANDLERS)
         self.ranks: list[RankExecutor] = [
-            assemble(built, rank, CPU, channel).executor for rank in range(built.num_processes)
+            assemble(built, rank, Groups(Place(rank)), CPU, channel).executor for rank in range(built.pp)
         ]
         for rank in self.ranks:
             rank.observe(NoRecorder(), None)

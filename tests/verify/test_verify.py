@@ -186,7 +186,7 @@ def miss_an_optimizer_step(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) 
             return None if self.steps == 2 else super().step(*args, **kwargs)
 
     right = pipeline.optimizer
-    monkeypatch.setattr(rank_module, "_agree", lambda pipeline, rank, device: None)
+    monkeypatch.setattr(rank_module, "_agree", lambda pipeline, device: None)
     broken = partial(Lazy, lr=1e-3, momentum=0.9)
     return replace(pipeline, optimizer=lambda parameters: (broken if in_a_rank() else right)(parameters))
 
@@ -211,8 +211,9 @@ def shift_the_targets(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pi
     right = rank_module._batch
 
     def shifted(*args: Any) -> Any:
-        inputs, target, *more = right(*args)
-        return inputs, None if target is None else target.roll(4, 0), *more
+        batch, *more = right(*args)
+        rows = tuple((inputs, None if target is None else target.roll(4, 0)) for inputs, target in batch.rows)
+        return replace(batch, rows=rows), *more
 
     monkeypatch.setattr(rank_module, "_batch", shifted)
     return pipeline
@@ -297,8 +298,8 @@ def test_another_schedule_on_one_rank_is_found_before_the_first_step(
 ) -> None:
     right = rank_module._agree
 
-    def other(pipeline: Pipeline, rank: int, device: torch.device) -> None:
-        right(replace(pipeline, identity="11" * 32) if rank == 1 else pipeline, rank, device)
+    def other(pipeline: Pipeline, device: torch.device) -> None:
+        right(replace(pipeline, identity="11" * 32) if torch.distributed.get_rank() == 1 else pipeline, device)
 
     monkeypatch.setattr(rank_module, "_agree", other)
     with pytest.raises(VerificationError, match="rank 1 starts with other config or schedule than rank 0"):

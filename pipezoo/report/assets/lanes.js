@@ -19,7 +19,7 @@
   const pathBox = root.querySelector("[data-act=path]"), messagesBox = root.querySelector("[data-act=messages]");
   const told = root.querySelector(".told");
   const OPS = ["F", "B", "I", "W", "SEND_F", "RECV_F", "SEND_B", "RECV_B", "UNSHARD", "RESHARD", "REDUCE_GRAD"];
-  const MEANING = { F: "forward", B: "backward", I: "input gradient", W: "weight gradient" };
+  const MEANING = { F: "forward", B: "backward", I: "input gradient", W: "weight gradient", REDUCE_GRAD: "gradients of replicas added up", UNSHARD: "parameters gathered", RESHARD: "parameters freed" };
   const KINDS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array };
   const FONT = "system-ui, 'DejaVu Sans', sans-serif", IDLE = 4, TITLE = 24, AXIS = 28, FOOT = "rgba(0, 0, 0, 0.5)";
   const NAMED = 13, WIDE = 22, TALLEST = 12000, MOST_LINES = 1000, SHOWN_LEGS = 4; // pixels; lines and legs that are shown

@@ -13,8 +13,10 @@ import torch
 from pipezoo.data.regression import batches
 from pipezoo.executors.native import native
 from pipezoo.experiment.precision import Precision
+from pipezoo.launch.mesh import Mesh
 from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes
+from pipezoo.runtime.measurements import Steps
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank import run_rank
@@ -51,7 +53,9 @@ def build_pipeline(
     **changes: Any,
 ) -> Pipeline:
     torch.set_num_threads(1)
-    data = batches(ROWS * schedule.num_microbatches, 0, WIDTH, extra)
+    mesh = changes.get("mesh", Mesh())
+    num_slices = schedule.num_microbatches * mesh.dp
+    data = batches(ROWS * num_slices, 0, WIDTH, extra)
     whole = make_model(model, 0, dtype)
     loss = changes.get("loss", torch.nn.MSELoss())
     batch = data(0)
@@ -62,7 +66,7 @@ def build_pipeline(
         modules,
         example,
         batch.target[:ROWS].to(dtype),
-        scaled(loss, schedule.num_microbatches),
+        scaled(loss, num_slices),
         relay=executor.relays or schedule.has_messages,
         autocast=Autocast.of(changes.get("precision", Precision()), "cpu"),
     ).wiring
@@ -90,21 +94,17 @@ def build_pipeline(
         timeout=30.0,
         identity="00" * 32,
     )
-    return replace(pipeline, **{"transport": Distributed(), **changes})
+    placed = changes.get("stage_to_rank", schedule.stage_to_rank)
+    spread = mesh if len(set(placed)) > 1 or schedule.num_ranks == 1 else Mesh()
+    return replace(pipeline, **{"transport": Distributed(), "spread": spread, **changes})
 
 
 def train(pipeline: Pipeline) -> Trained:
-    losses: list[list[float]] = []
-    numbers: list[dict[str, float]] = []
-
-    def on_step(name: str, message: dict[str, Any]) -> None:
-        if message["losses"]:
-            losses.append(message["losses"])
-            numbers.append(message["numbers"])
-
     limits, log = Limits(20.0, 20.0), pipeline.file("log")
-    ranks = {f"rank {rank}": partial(run_rank, rank, pipeline) for rank in range(pipeline.num_processes)}
-    told = launch(ranks, limits, log, handlers=Handlers(step=on_step))
-    judged = partial(verify_run, losses, None, pipeline, numbers=numbers)
+    names = pipeline.spread.names([f"rank {rank}" for rank in range(pipeline.pp)])
+    steps = Steps(len(names), lambda *_: None, {name: pipeline.place(i).dp for i, name in enumerate(names)})
+    ranks = {name: partial(run_rank, process, pipeline) for process, name in enumerate(names)}
+    told = launch(ranks, limits, log, handlers=Handlers(step=steps.on_message))
+    judged = partial(verify_run, steps.losses, None, pipeline, numbers=steps.numbers)
     verdict = launch({"reference": judged}, limits, log)["reference"]
-    return Trained(losses, numbers, verdict, list(told.values()))
+    return Trained(steps.losses, steps.numbers, verdict, [told[names[process]] for process in pipeline.writers])

@@ -64,17 +64,19 @@ class PlanOptions:
     @property
     def limit(self) -> float:
         """The memory as a number; infinity for none."""
-        if self.memory is None:
-            return math.inf
-        value = self.memory
-        if isinstance(value, str) and (match := re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([a-zA-Z]*)\s*", value)):
-            number, unit = match.groups()
-            if unit in UNITS and number.count(".") <= 1:
-                value = float(number) * UNITS[unit]
-        if not _is_number(value) or not value > 0:  # type: ignore[operator]
-            words = "a number > 0, or text like 2GB, 512MiB"
-            raise ArgumentError("memory", self.memory, f"must be {words}; null: no limit")
-        return float(value)
+        return math.inf if self.memory is None else bytes_of("memory", self.memory)
+
+
+def bytes_of(name: str, value: object) -> float:
+    """``2GB`` as a number; a number as it is. Raises ArgumentError for what is neither."""
+    number = value
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*([\d.]+(?:e[+-]?\d+)?)\s*([a-zA-Z]*)\s*", value)):
+        digits, unit = match.groups()
+        if unit in UNITS and digits.count(".") <= 1:
+            number = float(digits) * UNITS[unit]
+    if not _is_number(number) or not number > 0:  # type: ignore[operator]
+        raise ArgumentError(name, value, "must be a number > 0, or text like 2GB, 512MiB; null: no limit")
+    return float(number)  # type: ignore[arg-type]
 
 
 def _is_number(value: object) -> bool:

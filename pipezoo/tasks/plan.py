@@ -27,6 +27,7 @@ from pipezoo.experiment.derive import default_microbatches
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.memory_limit import check_schedule_fits
 from pipezoo.exports.spec import ExportSpec
+from pipezoo.planner.devices.options import DeviceOptions
 from pipezoo.planner.options import PlanOptions
 from pipezoo.planner.plan import make_plans
 from pipezoo.planner.plans import Plan, Plans
@@ -39,6 +40,7 @@ from pipezoo.results.schedule_file import write_schedule
 from pipezoo.results.timeline_file import save_timelines
 from pipezoo.simulator.bubble_causes import causes_of_simulation
 from pipezoo.simulator.simulate import simulate
+from pipezoo.tasks import plan_devices
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import check_rows, costs_of, measures
 from pipezoo.tasks.terminal import PrintLine, print_timelines
@@ -60,8 +62,11 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     Raises:
         ConfigError: nothing says how many ranks there are, no order fits into memory, or the costs are unusable.
     """
+    options = experiment.plan()
+    if isinstance(options, DeviceOptions):
+        return plan_devices.run(experiment, options, folder, print_line)
+    assert isinstance(options, PlanOptions)
     num_ranks = _num_ranks(experiment)
-    options: PlanOptions = experiment.plan()
     counts = options.microbatches or (experiment.num_microbatches or default_microbatches(num_ranks),)
     for v, m in product(options.stages_per_rank, counts):
         check_schedule_fits(num_ranks * v, m, f"ranks={num_ranks}", is_simulated=True)

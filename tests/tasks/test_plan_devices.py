@@ -46,7 +46,7 @@ def test_the_folder_holds_the_table_and_the_order_of_the_winner(tmp_path):
 def test_a_named_model_has_its_own_sizes(tmp_path):
     words = ("plan=llama3_405b", "plan.pp=[16]", "plan.tp=[8]", "plan.schedules=[1f1b]", "plan.top=1")
     _, said = planned(tmp_path, *words, "plan.rows=[1]")
-    assert "16,384 devices on 2,048 nodes for 405.8 B parameters: 126 layers, hidden 16384, 128 heads" in said
+    assert "16,384 devices on 2,048 nodes for 405.9 B parameters: 126 layers, hidden 16384, 128 heads" in said
 
 
 def test_another_machine_gives_another_plan(tmp_path):

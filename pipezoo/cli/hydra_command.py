@@ -134,15 +134,18 @@ def _check_names(words: Sequence[str]) -> None:
     from pipezoo.experiment.registry import conf_dir
 
     for folder in config_dirs(words):
+        hidden = []
         for file in sorted(folder.rglob("*.yaml")):
             name = file.relative_to(folder)
             if not file.is_file():
                 raise ConfigError(f"--config-dir={folder}: {name} is no regular file")
-            ours = conf_dir() / file.relative_to(folder)
+            ours = conf_dir() / name
             if ours.is_file() and ours.read_bytes() != file.read_bytes():
-                raise ConfigError(
-                    f"--config-dir={folder}: {name} has the name of one of pipezoo's own files; rename it"
-                )
+                hidden.append(str(name))
+        if hidden:
+            what = "have names of" if len(hidden) > 1 else "has the name of one of"
+            them = "them" if len(hidden) > 1 else "it"
+            raise ConfigError(f"--config-dir={folder}: {', '.join(hidden)} {what} pipezoo's own files; rename {them}")
 
 
 def _unwritable(error: Exception, words: Sequence[str]) -> PipezooError | None:

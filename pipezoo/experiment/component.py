@@ -11,6 +11,7 @@ Its target is imported when it is needed and not before, so that a config whose 
 from __future__ import annotations
 
 import inspect
+import re
 import traceback
 import typing
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from pipezoo.results.renamed import new_key
 from pipezoo.validators import unknown
 
 KEYS = {"num_stages": "stages", "num_ranks": "ranks", "num_microbatches": "microbatches"}  # as the user spells them
+PATH = re.compile(r"[.]{0,2}/|~/")  # what begins like a path
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ class Component:
         """``error``, which this part raised, as one line in the user's spelling."""
         if type(error) is ConfigError:
             return error
+        if isinstance(error, OSError) and (name := self._nowhere()):
+            return ConfigError(f"{self._key(name)}={self.arguments[name]}: no such file or folder")
         if spelled := self._spell(error, given or {}):
             return spelled
         text = " ".join(str(error).split()) or "no reason given"
@@ -179,6 +183,11 @@ class Component:
         if name in given and name in KEYS:
             return ConfigError(refused.at(KEYS[name]), refused, refused.why)
         return None
+
+    def _nowhere(self) -> str | None:
+        """The first argument that is written as a path and leads nowhere: libraries take it for a name on the net."""
+        paths = {name: value for name, value in self.arguments.items() if isinstance(value, str) and "\0" not in value}
+        return next((name for name, path in paths.items() if PATH.match(path) and not _exists(path)), None)
 
     def _known(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the arguments that the user has a key for."""
@@ -223,6 +232,13 @@ def _wraps_anything(function: Callable[..., Any]) -> bool:
         return False
     kinds = inspect.signature(made, follow_wrapped=False).parameters.values()
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in kinds)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # too long, nobody's home
+        return False
 
 
 def _is_component(value: Any) -> bool:

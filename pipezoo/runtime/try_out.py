@@ -255,6 +255,9 @@ def _loss_of(last: Ran, target: torch.Tensor, loss: LossFunction) -> torch.Tenso
         value = loss(outputs if len(outputs) > 1 else output, target)
     except Exception as error:
         shapes = ", ".join(str(tuple(one.shape)) for one in outputs)
+        if len(outputs) == 1 and not output.dim():
+            why = "the model returns one number, as one does that computes its loss"
+            raise ValueError(f"{why}; valid: loss=model") from None
         several = f" (the model returns {len(outputs)} tensors, and the loss gets them all)" if len(outputs) > 1 else ""
         raise ValueError(
             f"the loss fails on output {shapes}, target {tuple(target.shape)}: {first_line(error)}{several}"

@@ -81,11 +81,18 @@ def verify_run(
     if pipeline.evaluation is not None:  # it may have ended the training early
         pipeline = replace(pipeline, steps=pipeline.steps_to_do.start + len(losses))
     reference = train_on_one_device(pipeline, beat)
-    within = TOLERANCE[pipeline.autocast.dtype or pipeline.dtype] if tolerance is None else tolerance
+    within = _tolerance(pipeline) if tolerance is None else tolerance
     differences = list(_differences(pipeline, losses, numbers, reference))
     whole = against_the_whole_batch(pipeline, reference.gradients)
     hint = "" if pipeline.precision.scaling is None else SKIPPED
     return compare_runs(differences, within, whole, reference.gradients, hint).as_dict()
+
+
+def _tolerance(pipeline: Pipeline) -> float:
+    """That of the coarsest dtype that values cross in: a model may have an autocast of its own."""
+    forms = [form for hop in pipeline.stages.wiring.hops for form in hop.forms if form.is_floating_point()]
+    dtypes = {pipeline.autocast.dtype or pipeline.dtype, *(form.dtype for form in forms)}
+    return max(TOLERANCE.get(dtype, 0.0) for dtype in dtypes)
 
 
 def compare_runs(

@@ -174,6 +174,11 @@ def test_a_yaml_file_with_a_name_of_ours_is_not_ignored_in_silence(own, cli):
     ended = cli("model=gpt", "--config-dir", str(own))
     message = f"error: --config-dir={own}: model/gpt.yaml has the name of one of pipezoo's own files; rename it\n"
     assert (ended.code, ended.err) == (2, message)
+    (own / "split").mkdir()
+    (own / "split" / "replay.yaml").write_text("_target_: their.split\n")
+    ended = cli("model=gpt", "--config-dir", str(own))
+    names = "model/gpt.yaml, split/replay.yaml have names of pipezoo's own files; rename them"
+    assert (ended.code, ended.err) == (2, f"error: --config-dir={own}: {names}\n")
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,23 @@ def test_a_class_that_is_no_model_is_refused_before_it_is_called():
         model("Family").check()
 
 
+def from_folder(path: str) -> None:
+    raise OSError(f"Repo id must use alphanumeric chars: {path}")
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "../nowhere/a.bin", "/nowhere", "~/nowhere"])
+def test_a_path_that_leads_nowhere_is_said_to(path):
+    with pytest.raises(ConfigError) as error:
+        model("from_folder", path=path)()
+    assert str(error.value) == f"model.path={path}: no such file or folder"
+
+
+@pytest.mark.parametrize("path", ["their/name", "."])
+def test_any_other_text_is_left_to_the_library(path):
+    with pytest.raises(ConfigError, match=r"^model.path=.*: Repo id must"):
+        model("from_folder", path=path)()
+
+
 def test_a_constructor_that_takes_more_than_the_one_it_wraps_is_given_more():
     made = Component("group", "mine", f"{__name__}.Wrapped", {"width": 3, "more": 4}, trust=HERE)()
     assert (made.width, made.more) == (3, 4)

@@ -14,12 +14,17 @@ from pipezoo.data.batch import Batch, generator
 from pipezoo.data.image_classes import batches as images
 from pipezoo.data.text import batches as text
 from pipezoo.errors import ConfigError
+from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.component import Component
 from pipezoo.experiment.python_component import PythonComponent
+from pipezoo.foreign_import import declare_operators
 from pipezoo.models.hf_causal_lm import hf_causal_lm
 from pipezoo.models.timm_model import timm_model
+from pipezoo.runtime.weights import load_weights
 from tests.conftest import REPOSITORY
 from tests.support.experiments import ending, experiment
 
+declare_operators()  # of a torchvision that another torch was built for
 ROWS, LENGTH, VOCABULARY = 2, 8, 32
 
 
@@ -43,7 +48,8 @@ def trains(folder: Path, make, data, output, loss, schedule="pipezoo.schedules.z
         t5, split="pipezoo.splitters.replay.split", loss=loss, schedule=schedule, num_stages=stages, output=output,
         num_microbatches=4, batch_size=4 * ROWS, steps=2,
     )  # fmt: skip
-    parts = {"model": PythonComponent("model", "mine", made=make), "data": PythonComponent("data", "mine", made=data)}
+    model = make if isinstance(make, Component) else PythonComponent("model", "mine", made=make)
+    parts = {"model": model, "data": PythonComponent("data", "mine", made=data)}
     return ending(replace(asked, **parts), folder)
 
 
@@ -78,6 +84,72 @@ CE, LM = "torch.nn.CrossEntropyLoss", "pipezoo.losses.TokenCrossEntropy"
 def test_a_causal_language_model_of_any_family_is_verified(tmp_path, family, verdict, more):
     make = partial(hf_causal_lm, family, **SMALL, **more)
     assert trains(tmp_path, make, next_tokens, "logits", LM) == (0, verdict)
+
+
+def llama():
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=32, max_position_embeddings=LENGTH,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config)
+
+
+def part(target, **arguments):
+    trust = Allowlist(("transformers", "peft"))
+    return Component("model", "mine", target, arguments, "torch.nn.modules.module.Module", trust=trust)
+
+
+FROM_PRETRAINED = "transformers.AutoModelForCausalLM.from_pretrained"
+
+
+@needs("transformers")
+def test_weights_of_a_folder_are_trained_whoever_reads_them(tmp_path):
+    saved = llama()
+    saved.save_pretrained(tmp_path / "llama")
+    nodes = {
+        "theirs": part(FROM_PRETRAINED, pretrained_model_name_or_path=str(tmp_path / "llama")),
+        "ours": PythonComponent("model", "mine", made=lambda: load_weights(llama(), str(tmp_path / "llama"))),
+    }
+    for name, made in nodes.items():
+        ours, theirs = made().state_dict(), saved.state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+        assert trains(tmp_path / name, made, next_tokens, "logits", LM) == (0, "exact")
+
+
+@needs("peft")
+def test_an_adapter_of_a_folder_learns_and_its_base_does_not(tmp_path):
+    import peft
+
+    base, folder = llama(), str(tmp_path / "adapter")
+    base.save_pretrained(tmp_path / "llama")
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="gaussian")
+    peft.get_peft_model(base, lora).save_pretrained(folder)
+    node = {"_target_": FROM_PRETRAINED, "pretrained_model_name_or_path": str(tmp_path / "llama")}
+    made = part("peft.PeftModel.from_pretrained", model=node, model_id=folder, is_trainable=True)
+    learning = {name.split(".")[-3] for name, p in made().named_parameters() if p.requires_grad}
+    assert learning == {"lora_A", "lora_B"}
+    assert trains(tmp_path / "run", made, next_tokens, "logits", LM) == (0, "exact")
+
+
+@needs("transformers")
+def test_a_folder_of_another_model_is_refused_by_what_does_not_fit(tmp_path):
+    saved = llama()
+    del saved.model.layers[3]
+    saved.save_pretrained(tmp_path / "llama")
+    with pytest.raises(ConfigError, match=r"is of another model: it lacks model\.layers\.3\.self_attn.* and 6 more$"):
+        load_weights(llama(), str(tmp_path / "llama"))
+    with pytest.raises(ConfigError, match=r"^model\.pretrained_model_name_or_path=\./gone: no such file or folder$"):
+        part(FROM_PRETRAINED, pretrained_model_name_or_path="./gone")()
+
+
+@needs("transformers")
+def test_checkpointed_layers_are_exact(tmp_path):
+    from benchmarks.own_models import llama as changed
+
+    made = partial(changed, llama().config, checkpoints=True)
+    assert trains(tmp_path, made, next_tokens, "logits", LM) == (0, "exact")
 
 
 def next_tokens(batch_size, seed):

@@ -139,6 +139,14 @@ def test_a_loss_inside_of_forward_trains_exactly(tmp_path):
     assert trained(tmp_path, "loss", ("shift", "labels"), loss) == (0, "exact")
 
 
+def test_a_model_that_computes_its_loss_is_told_which_loss_that_is(tmp_path):
+    code, line = trained(tmp_path, "loss", ("shift", "labels"), "pipezoo.losses.TokenCrossEntropy")
+    assert (code, line.partition(": ")[2]) == (
+        2,
+        "the model returns one number, as one does that computes its loss; valid: loss=model",
+    )
+
+
 def test_an_output_that_is_no_tensor_is_refused_with_what_would_do(tmp_path):
     code, line = trained(tmp_path, None)
     assert (code, line) == (

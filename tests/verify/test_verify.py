@@ -21,6 +21,7 @@ from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.splitters.marked import split as split_marked
+from pipezoo.splitters.replay import split as split_replayed
 from pipezoo.verify.compare import Difference, compare
 from pipezoo.verify.verify import compare_runs
 from pipezoo.verify.whole_batch import WholeBatch
@@ -351,6 +352,25 @@ def test_zero_gradients_verify_nothing() -> None:
     verdict = compare_runs([same], 1e-5, NOTHING, {"g": torch.zeros(3)})
     assert (verdict.verified, verdict.first) == ("failed", None)
     assert verdict.failure == "nothing was verified: every gradient of the first step is zero"
+
+
+class Coarse(torch.nn.Module):
+    """An autocast of its own, and a residual between the modules: shares of a gradient are rounded one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            for layer in self.layers:
+                x = x + layer(x).relu()
+        return x
+
+
+def test_values_that_cross_in_a_coarse_dtype_have_its_tolerance(pipeline: Callable[..., Pipeline]) -> None:
+    verdict = train(pipeline(Coarse, ORDER, split=split_replayed)).verdict
+    assert (verdict["verified"], verdict["tolerance"]) == ("close", 5e-2)
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 1e-300, 1e-5])

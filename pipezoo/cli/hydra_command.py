@@ -7,16 +7,16 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipezoo.cli.signals import arrived, interrupted
+from pipezoo.cli.typed_words import start_timeout
 from pipezoo.config.misread import check_words
 from pipezoo.config.overrides import config_dirs, is_hydras, key_of, parted
 from pipezoo.errors import ConfigError, OutputError, PipezooError
-from pipezoo.supervisor.start_deadline import DEFAULT, begin_deadline, end_deadline
+from pipezoo.supervisor.start_deadline import begin_deadline, end_deadline
 
 if TYPE_CHECKING:
     from pipezoo.cli.request import Request
@@ -31,11 +31,13 @@ def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
     """
     from pipezoo.cli.hydra_app import Sweep, run_hydra
     from pipezoo.cli.resume import SweepRefused, resumed
+    from pipezoo.cli.world import words_in_a_world
     from pipezoo.config.compose import trusted_by
 
     sweeps: list[Sweep] = []
     codes = [0]
     words = [*of_folder, *typed]
+    as_typed = typed
 
     def perform(request: Request) -> float:
         result = _perform(request)
@@ -44,14 +46,16 @@ def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
         return result
 
     try:
-        begin_deadline(_start_timeout(words))
+        begin_deadline(start_timeout(words))
         check_words(typed)
+        typed, of_folder = words_in_a_world(typed, of_folder)
+        words = [*of_folder, *typed]
         trust = trusted_by(typed)
         words = resumed(*parted(words), config_dirs(typed))
         _check_names(words)
         run_hydra(words, trust, perform, sweeps)
     except KeyboardInterrupt as error:
-        return _interrupted(error, [sweep.folder for sweep in sweeps], typed)
+        return _interrupted(error, [sweep.folder for sweep in sweeps], as_typed)
     except SweepRefused as refusal:
         return _tell(refusal.error, words)
     except Exception as error:
@@ -59,7 +63,7 @@ def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
         if (
             interrupt := arrived()
         ) is not None:  # what was raised when it came ended in the error of somebody's `finally`
-            return _interrupted(interrupt, [sweep.folder for sweep in sweeps], typed)
+            return _interrupted(interrupt, [sweep.folder for sweep in sweeps], as_typed)
         codes.append(_tell(error, words))
     finally:
         end_deadline()
@@ -82,15 +86,6 @@ def _perform(request: Request) -> float:
         return run(request, print_line)
     end_deadline()  # its process has one of its own
     return run_in_worker(request, print_line)
-
-
-def _start_timeout(words: Sequence[str]) -> float:
-    """Seconds for all that is done before the first process starts, as they were typed; else the default."""
-    for word in reversed(words):
-        if key_of(word) == "launch.start_timeout":
-            with suppress(ValueError):
-                return max(0.0, float(word.partition("=")[2]))
-    return DEFAULT
 
 
 def _interrupted(error: KeyboardInterrupt, sweeps: Sequence[Path], typed: Sequence[str]) -> int:

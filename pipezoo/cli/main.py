@@ -17,9 +17,13 @@ from collections.abc import Sequence
 
 from pipezoo.cli.signals import catch_signals, interrupted
 from pipezoo.cli.streams import mend_streams
+from pipezoo.errors import ConfigError
+from pipezoo.found_world import HalfAWorldError, found_world
 from pipezoo.installed import version
 from pipezoo.supervisor.garbage import pause_collection
 from pipezoo.supervisor.processes import exit_now
+
+READERS = ("--version", "version", "report", "explain", "studio")  # what reads files, and starts no process
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -29,11 +33,48 @@ def main(words: Sequence[str] | None = None) -> None:
     pause_collection()  # imports make hardly any garbage, and looking for it takes a fifth of their time
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # no thread pool in a process that forks; ranks set their own number
     try:
-        code = command(sys.argv[1:] if words is None else words)
+        code = in_its_world(sys.argv[1:] if words is None else words)
     except KeyboardInterrupt as error:
         code, line = interrupted(error)
         print(line, file=sys.stderr)
     leave(code)
+
+
+def in_its_world(words: Sequence[str]) -> int:
+    """The exit code of one command line: of the first process of a world, or of one that is in none.
+
+    Every other process of a world does what the first one says, and has its exit code.
+    """
+    if "COMP_LINE" in os.environ:
+        return command(words)
+    try:
+        found = found_world(os.environ)
+    except HalfAWorldError as half:
+        if half.speaks:
+            print(f"error: {half}", file=sys.stderr)
+        return half.exit_code
+    if found is None:
+        return command(words)
+    if words and words[0] in READERS:
+        return 0 if found.rank else command(words)
+    from pipezoo.cli.typed_words import start_timeout, world_port
+    from pipezoo.cli.world import follow
+    from pipezoo.supervisor.world_host import host
+
+    if found.rank:
+        return follow(found, words)
+    world = host(found, words, world_port(words), start_timeout(words))
+    code = ConfigError.exit_code
+    try:
+        code = command(words)
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else 0 if left.code is None else 1
+    except KeyboardInterrupt as error:
+        code, _ = interrupted(error)
+        raise
+    finally:
+        world.leave(code)
+    return code
 
 
 def leave(code: int) -> None:

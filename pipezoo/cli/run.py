@@ -20,6 +20,7 @@ import yaml  # type: ignore[import-untyped]
 from pipezoo.cli.outcome import DEFECT, ending, record, result_of
 from pipezoo.cli.request import OVERRIDES, Request
 from pipezoo.cli.signals import begin, check, clear_away_with
+from pipezoo.cli.world import check_launch, for_the_world, tell_the_world
 from pipezoo.config.resolve import WITH_MODEL, check_components
 from pipezoo.config.used_by import notes
 from pipezoo.errors import ConfigError, OutputError
@@ -32,6 +33,7 @@ from pipezoo.results.sanitize import linked, printable
 from pipezoo.supervisor.garbage import resume_collection
 from pipezoo.supervisor.processes import signals_held
 from pipezoo.supervisor.start_deadline import begin_deadline, end_deadline
+from pipezoo.supervisor.world_host import hosted
 from pipezoo.tasks.terminal import PrintLine
 
 Task = Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]
@@ -57,7 +59,11 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
             write_files(request)
         else:
             clear_away_with(partial(_leave_no_folder, request))
+        if (host := hosted()) is not None:
+            request = for_the_world(request, host)
         experiment = request.experiment()
+        if experiment.task in WITH_MODEL:
+            check_launch(experiment, host)
         print_line(_header(experiment.task))
         if experiment.task in WITH_MODEL:
             begin_deadline(experiment.launch.start_timeout)
@@ -75,6 +81,8 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         for line in (*request.notes, *notes(request.files.get(OVERRIDES, ()), experiment)):
             print_line(line)
         resume_collection()
+        if host is not None and experiment.task in WITH_MODEL:
+            tell_the_world(host, request, experiment)
         if theirs := foreign_code(experiment):
             print_line(f"trusted   {'; '.join(theirs)}")
         task(experiment, request.folder, print_line)

@@ -2,5 +2,6 @@
 
 from pipezoo.launch.processes import Processes
 from pipezoo.launch.virtual import Virtual
+from pipezoo.launch.world import World
 
-__all__ = ["Processes", "Virtual"]
+__all__ = ["Processes", "Virtual", "World"]

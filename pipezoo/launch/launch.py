@@ -64,6 +64,10 @@ class Launch(Protocol):
         """Whether an action takes as long as the experiment's cost says, whatever it computes."""
 
     @property
+    def joins(self) -> bool:
+        """Whether its processes are those of a world, which somebody else has started."""
+
+    @property
     def p2p(self) -> P2P | None:
         """What a message between two ranks is said to take; None: real messages, which are measured."""
 
@@ -75,6 +79,9 @@ class Launch(Protocol):
 
     def names(self, num_processes: int) -> list[str]:
         """What the processes are called in messages."""
+
+    def num_gpus(self, num_processes: int) -> int:
+        """The GPUs that the process which builds the pipeline has to see."""
 
     def threads_of(self, num_processes: int, num_cores: int) -> int:
         """The compute threads of each process."""

@@ -46,6 +46,11 @@ class Processes:
             check_number(name, getattr(self, name), above=True, listed=True)
 
     @property
+    def joins(self) -> bool:
+        """It starts its own."""
+        return False
+
+    @property
     def p2p(self) -> None:
         """Messages are real."""
 
@@ -59,6 +64,9 @@ class Processes:
 
     def names(self, num_processes: int) -> list[str]:
         return [f"rank {rank}" for rank in range(num_processes)]
+
+    def num_gpus(self, num_processes: int) -> int:
+        return num_processes
 
     def threads_of(self, num_processes: int, num_cores: int) -> int:
         return self.threads or max(1, num_cores // num_processes)

@@ -41,6 +41,11 @@ class Virtual:
             check_number(name, getattr(self, name), above=True, listed=True)
 
     @property
+    def joins(self) -> bool:
+        """It starts one of its own."""
+        return False
+
+    @property
     def p2p(self) -> P2P:
         return P2P(self.latency, self.bandwidth)
 
@@ -63,6 +68,9 @@ class Virtual:
 
     def names(self, num_processes: int) -> list[str]:
         return ["the virtual ranks"]
+
+    def num_gpus(self, num_processes: int) -> int:
+        return num_processes
 
     def threads_of(self, num_processes: int, num_cores: int) -> int:
         return self.threads or 1

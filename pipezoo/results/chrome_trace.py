@@ -13,9 +13,10 @@ Times are microseconds in the file, as the format wants, to the nanosecond. What
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,23 @@ BACKWARD = 2**40  # apart from every stage
 COLOURS = {Op.F: "thread_state_runnable", Op.B: "bad", Op.I: "terrible", Op.W: "yellow"}
 
 
-def write_trace(path: str | Path, timelines: Sequence[Timeline], kept: Kept | None = None) -> None:
+def write_trace(
+    path: str | Path,
+    timelines: Sequence[Timeline],
+    kept: Kept | None = None,
+    clocks: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Write the timelines to one file, whole.
 
     Args:
         kept: what stages keep for their backwards, for a counter of memory; None: there is none.
+        clocks: what was added to the times of other machines, by rank.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    about = {"producer": "pipezoo", "unit": timelines[0].unit if timelines else "s"}
+    about: dict[str, Any] = {"producer": "pipezoo", "unit": timelines[0].unit if timelines else "s"}
+    about |= {"clocks": dict(clocks)} if clocks else {}
     with whole_file(path) as file:
         head = json.dumps({"displayTimeUnit": "ms", "otherData": about})
         file.write((head[:-1] + ', "traceEvents": [\n').encode())

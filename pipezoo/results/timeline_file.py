@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,17 @@ LARGEST_FILE = 2**30  # bytes, unpacked
 COLUMNS = {"rank": "i4", "stage": "i4", "op": "i1", "microbatch": "i4", "start": "f8", "end": "f8"}
 
 
-def save_timelines(folder: str | Path, timelines: Sequence[Timeline], cost: Cost | None = None) -> str:
+def save_timelines(
+    folder: str | Path,
+    timelines: Sequence[Timeline],
+    cost: Cost | None = None,
+    clocks: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """Write both files into a run's folder, whole; of many spans the first alone, of too many none.
 
     Args:
         cost: of the stages, for the memory that the trace shows.
+        clocks: by rank, what was added to the times of a machine that is not this one, and how far off they may be.
 
     Returns:
         What was left out and why, in words; empty where nothing was.
@@ -54,7 +61,7 @@ def save_timelines(folder: str | Path, timelines: Sequence[Timeline], cost: Cost
     write_timelines(Path(folder) / TIMELINE, timelines)
     if num_spans > MOST_TRACE_SPANS:
         return f"{TIMELINE} alone: {num_spans:,} spans, and {TRACE} holds {MOST_TRACE_SPANS:,} at most"
-    write_trace(Path(folder) / TRACE, timelines, _kept(timelines, cost))
+    write_trace(Path(folder) / TRACE, timelines, _kept(timelines, cost), clocks)
     return ""
 
 

@@ -88,7 +88,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     spread = experiment.launch.spread(experiment.mesh)
     check_mesh(experiment)
     num_processes = spread.num_processes(max(placed) + 1)
-    check_devices(experiment, num_processes)
+    check_devices(experiment, experiment.launch.num_gpus(num_processes))
     if experiment.device == "cuda" and num_processes > 1 and schedule.has_messages:
         check_queues(schedule)
     check_weight_gradient(experiment, stages, schedule)

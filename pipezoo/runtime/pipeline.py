@@ -31,6 +31,7 @@ from pipezoo.runtime.transport import Transport
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
+from pipezoo.supervisor.world_store import StoreAddress
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Pipeline:
         evaluation: what is evaluated on held-out batches, and when; None: nothing.
         eval_transport: carries its tensors, as ``transport`` those of the training.
         profile: the steps that torch's profiler looks at; None: none.
+        store: where the processes of a world meet; None: all are of this machine, and meet by a file in ``scratch``.
+        local_rank: which of the processes of its machine this one is; None: its rank says so.
         leaves_weights: whether ranks leave their parameters and buffers after the last step, verified or not.
         scratch: a private folder for what the processes tell each other.
         own_weight_gradient: a weight gradient runs the stage's ``compute_dW`` instead of autograd's.
@@ -111,6 +114,8 @@ class Pipeline:
     profile: Profile | None = None
     mesh: Mesh = field(default_factory=Mesh)
     spread: Mesh = field(default_factory=Mesh)
+    store: StoreAddress | None = None
+    local_rank: int | None = None
 
     @property
     def steps_to_do(self) -> range:
@@ -193,7 +198,10 @@ class Pipeline:
         return self.actions[self.place(process).pp]
 
     def rank_device(self, process: int) -> torch.device:
-        return torch.device("cuda", process) if self.device == "cuda" else torch.device("cpu")
+        if self.device != "cuda":
+            return torch.device("cpu")
+        place = process if self.local_rank is None else self.local_rank
+        return torch.device("cuda", 0 if self.local_rank is not None and torch.cuda.device_count() == 1 else place)
 
     def stages_of(self, rank: int) -> list[int]:
         return [stage for stage, owner in enumerate(self.stage_to_rank) if owner == rank]

@@ -191,7 +191,8 @@ def _join_process_group(pipeline: Pipeline, process: int, device: torch.device) 
     seed_all(pipeline.seed)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    join_process_group(process, pipeline.num_processes, pipeline.file("store"), device, pipeline.timeout)
+    store = pipeline.store or pipeline.file("store")
+    join_process_group(process, pipeline.num_processes, store, device, pipeline.timeout)
 
 
 def _agree(pipeline: Pipeline, device: torch.device) -> None:

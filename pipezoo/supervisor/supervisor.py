@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import selectors
-import signal
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipezoo import errors
@@ -28,12 +26,12 @@ from pipezoo.schedule.action import Action
 from pipezoo.supervisor.garbage import frozen
 from pipezoo.supervisor.handlers import NO_HANDLERS
 from pipezoo.supervisor.handlers import Handlers as Handlers
-from pipezoo.supervisor.processes import death, is_stopped, signals_held
 from pipezoo.supervisor.stall_diagnosis import RankStatus, as_dict, explain_stall, first_to_stall
 from pipezoo.supervisor.start_deadline import end_deadline
 from pipezoo.supervisor.this_process import run_in_this_process
-from pipezoo.supervisor.worker import WORKER_LOG, deserialize_error, run_worker
-from pipezoo.supervisor.worker_channel import HEARTBEAT, SupervisorChannel, WorkerChannel
+from pipezoo.supervisor.worker import deserialize_error
+from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
+from pipezoo.supervisor.workers import Worker, end, start
 
 LOOK = 0.1  # seconds between two looks at the page
 TELL = 0.25  # seconds between two of them that others hear of
@@ -50,33 +48,6 @@ class Limits:
     step: float
 
 
-class Worker:
-    """One process, as the parent sees it."""
-
-    def __init__(self, name: str, process: Any, channel: SupervisorChannel, actions: Sequence[Action]) -> None:
-        self.name, self.process, self.channel, self.actions = name, process, channel, actions
-        self.done = False
-        self.result: Any = None
-        self.error: dict[str, Any] | None = None
-        self.steps = 0
-        self.gone_at = 0.0  # seconds of time.monotonic at which its line was found closed
-
-    @property
-    def over(self) -> bool:
-        """Whether it said its last word, or will say none any more."""
-        return self.done or self.error is not None or not self.channel.open
-
-    def state(self) -> str:
-        if self.done:
-            return "done"
-        if self.error is not None:
-            return "failed"
-        if not self.channel.open:
-            self.process.join(1.0)
-            return death(self.process.exitcode)
-        return "stopped" if is_stopped(self.process.pid) else "running"
-
-
 def launch(
     targets: Mapping[str, Callable[[WorkerChannel], Any]],
     limits: Limits,
@@ -84,6 +55,7 @@ def launch(
     actions: Mapping[str, Sequence[Action]] | None = None,
     handlers: Handlers = NO_HANDLERS,
     start_method: str = "fork",
+    remote: Mapping[str, Worker] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Run each target in a process of its own, and return what each returned.
 
@@ -93,6 +65,7 @@ def launch(
         log: what the processes print goes there, and their stacks when the run fails.
         actions: what those of them that are ranks execute in a step.
         start_method: ``fork``, ``spawn``, or ``here`` for no process of its own at all.
+        remote: those of the names that run elsewhere already, and are watched like the others.
 
     Raises:
         PipezooError: of the first process that failed, with its exit code, when all are gone.
@@ -106,47 +79,21 @@ def launch(
     with frozen():
         try:
             for place, (name, target) in enumerate(targets.items()):
-                workers.append(_start(context, name, target, heartbeats, place, log, (actions or {}).get(name, ())))
-            _watch(workers, heartbeats, limits, log, handlers)
+                own = (actions or {}).get(name, ())
+                workers.append(remote.get(name) or start(context, name, target, heartbeats, place, log, own))
+            _watch(workers, limits, log, handlers)
         finally:
-            _end(workers)
+            end(workers, GRACE)
     return {worker.name: worker.result for worker in workers}
 
 
-def _start(
-    context: Any,
-    name: str,
-    target: Callable[[WorkerChannel], Any],
-    heartbeats: Any,
-    place: int,
-    log: Path,
-    actions: Sequence[Action],
-) -> Worker:
-    try:
-        ours, theirs = socket.socketpair()
-    except OSError as error:
-        raise errors.RankError(f"{name} could not be started: {error.strerror or error}") from error
-    arguments = (target, theirs, heartbeats, place, os.getpid(), str(log), name)
-    process = context.Process(target=run_worker, args=arguments, name=name, daemon=False)
-    heartbeats[place * HEARTBEAT : place * HEARTBEAT + HEARTBEAT] = (time.monotonic_ns(), 0, -1)
-    try:
-        with signals_held():
-            process.start()
-    except OSError as error:
-        ours.close()
-        raise errors.RankError(f"{name} could not be started: {error.strerror or error}") from error
-    finally:
-        theirs.close()
-    return Worker(name, process, SupervisorChannel(ours), actions)
-
-
-def _watch(workers: Sequence[Worker], heartbeats: Any, limits: Limits, log: Path, handlers: Handlers) -> None:
+def _watch(workers: Sequence[Worker], limits: Limits, log: Path, handlers: Handlers) -> None:
     """Listen until all are done. Raises for the first failure."""
-    watchdog, looked = Watchdog(workers, heartbeats, limits), time.monotonic()
+    watchdog, looked = Watchdog(workers, limits), time.monotonic()
     try:
         with selectors.DefaultSelector() as selector:
             for worker in workers:
-                selector.register(worker.channel.line, selectors.EVENT_READ, worker)
+                selector.register(worker.fileno(), selectors.EVENT_READ, worker)
             while not all(worker.over for worker in workers):
                 _listen(selector, workers, LOOK, handlers)
                 if any(worker.over and not worker.done for worker in workers):
@@ -155,28 +102,31 @@ def _watch(workers: Sequence[Worker], heartbeats: Any, limits: Limits, log: Path
                 watchdog.look()
                 if handlers.look is not None and time.monotonic() - looked >= TELL:
                     looked = time.monotonic()
-                    handlers.look(_statuses(workers, heartbeats))
+                    handlers.look(_statuses(workers))
                 if not log.parent.exists():  # ranks that meet there would wait for each other
                     raise errors.OutputError(f"{log.parent}: was moved or deleted while the run wrote there")
         if first_failure := _first_failure(workers):
-            raise _explain(first_failure, _statuses(workers, heartbeats), workers, log)
+            raise _explain(first_failure, _statuses(workers), workers, log)
     except BaseException as error:
-        _report(error, workers, heartbeats, log, handlers)
+        _report(error, workers, log, handlers)
         raise
 
 
 def _listen(selector: selectors.BaseSelector, workers: Sequence[Worker], timeout: float, handlers: Handlers) -> None:
     """Take in what has arrived within ``timeout``, and notice who is gone."""
-    heard = [key.data for key, _ in selector.select(timeout)]
-    for worker in heard or [worker for worker in workers if not worker.over and worker.process.exitcode is not None]:
-        gone = worker.process.exitcode is not None  # asked first: what it said before it went is read after
-        for message in worker.channel.messages():
+    heard = [(key.data, key.fd) for key, _ in selector.select(timeout)]
+    for worker in [worker for worker, _ in heard] or [one for one in workers if not one.over and one.is_gone()]:
+        for message in worker.messages():
             _handle(worker, message, handlers)
-        worker.channel.open &= not gone  # a process of its own may hold its line open
-        if not worker.channel.open:
+        if not worker.open:
             worker.gone_at = worker.gone_at or time.monotonic()
-            with contextlib.suppress(KeyError):
-                selector.unregister(worker.channel.line)
+            _forget(selector, worker)
+
+
+def _forget(selector: selectors.BaseSelector, worker: Worker) -> None:
+    """Wait for it no more; its line may be closed already."""
+    for key in [key for key in selector.get_map().values() if key.data is worker]:
+        selector.unregister(key.fd)
 
 
 def _gather(selector: selectors.BaseSelector, workers: Sequence[Worker], handlers: Handlers) -> None:
@@ -203,30 +153,25 @@ class Watchdog:
     """For how long nobody has moved. Time in which we did not look ourselves (Ctrl-Z, a suspended machine) does not
     count."""
 
-    def __init__(self, workers: Sequence[Worker], heartbeats: Any, limits: Limits) -> None:
-        self._children, self._beats, self._limits = workers, heartbeats, limits
+    def __init__(self, workers: Sequence[Worker], limits: Limits) -> None:
+        self._children, self._limits = workers, limits
         self._latest, self._looked, self._quiet = 0, time.monotonic(), 0.0
 
     def look(self) -> None:
         """Raises NoProgressError when it lasts for too long."""
-        latest = max(self._beats[place * HEARTBEAT] for place in range(len(self._children)))
+        latest = max(worker.beats[0] for worker in self._children)
         now = time.monotonic()
         self._quiet = 0.0 if latest != self._latest else self._quiet + min(now - self._looked, 5 * LOOK)
         self._latest, self._looked = latest, now
         first = any(worker.steps == 0 for worker in self._children if not worker.done)
         limit, key = (self._limits.first_step, "first_step_timeout") if first else (self._limits.step, "step_timeout")
         if self._quiet > limit:
-            statuses = _statuses(self._children, self._beats)
+            statuses = _statuses(self._children)
             raise errors.NoProgressError(f"nobody moved for launch.{key}={limit:g} s: {explain_stall(statuses)}")
 
 
-def _statuses(workers: Sequence[Worker], heartbeats: Any) -> list[RankStatus]:
-    now = time.monotonic()
-    found = []
-    for place, worker in enumerate(workers):
-        nanoseconds, step, at = heartbeats[place * HEARTBEAT : place * HEARTBEAT + HEARTBEAT]
-        found.append(RankStatus(worker.name, worker.actions, step, at, now - nanoseconds / 1e9, worker.state()))
-    return found
+def _statuses(workers: Sequence[Worker]) -> list[RankStatus]:
+    return [worker.status() for worker in workers]
 
 
 def _first_failure(workers: Sequence[Worker]) -> Worker | None:
@@ -250,14 +195,14 @@ def _explain(
     return deserialize_error(worker.error, f"{worker.name} ({status.place()})", log)
 
 
-def _report(error: BaseException, workers: Sequence[Worker], heartbeats: Any, log: Path, handlers: Handlers) -> None:
+def _report(error: BaseException, workers: Sequence[Worker], log: Path, handlers: Handlers) -> None:
     """Write down where everybody stands, before it is all over."""
-    statuses = _statuses(workers, heartbeats)
+    statuses = _statuses(workers)
     first_failure = _first_failure(workers)
     silent = first_to_stall(statuses) if isinstance(error, errors.NoProgressError) else None
     ranks = as_dict(statuses)
     for rank, worker in zip(ranks, workers, strict=True):
-        rank |= {"pid": worker.process.pid, "error": worker.error and {k: worker.error[k] for k in ("type", "text")}}
+        rank |= {"pid": worker.pid, "error": worker.error and {k: worker.error[k] for k in ("type", "text")}}
     if not isinstance(error, KeyboardInterrupt):
         _dump_stacks(workers, statuses, log)
     report = {
@@ -273,38 +218,8 @@ def _report(error: BaseException, workers: Sequence[Worker], heartbeats: Any, lo
 
 def _dump_stacks(workers: Sequence[Worker], statuses: Sequence[RankStatus], log: Path) -> None:
     """One process after the other, so that each stack is whole in the log."""
-    if not hasattr(signal, "SIGUSR1"):
-        return
     until = time.monotonic() + STACKS
     for worker, status in zip(workers, statuses, strict=True):
-        if status.state != "running" or time.monotonic() > until:
-            continue
-        with contextlib.suppress(OSError):
-            with log.open("a", encoding="utf-8") as file:
-                file.write(f"\n{WORKER_LOG} {worker.name}, {status.place()}: where it stands\n")
-                size = file.tell()
-            os.kill(worker.process.pid, signal.SIGUSR1)
-            while log.stat().st_size == size and time.monotonic() < until:
-                time.sleep(0.001)
-            time.sleep(0.003)
-
-
-def _end(workers: Sequence[Worker]) -> None:
-    """Leave no process behind: those that are done have a moment to go, the others are asked, then killed."""
-    try:
-        for worker in workers:
-            if not worker.done and worker.process.exitcode is None:
-                worker.process.terminate()
-        until = time.monotonic() + (1.0 if all(worker.done for worker in workers) else GRACE)
-        for worker in workers:
-            if not is_stopped(worker.process.pid):
-                worker.process.join(max(0.0, until - time.monotonic()))
-    finally:  # a second Ctrl-C comes here at once
-        for worker in workers:
-            if worker.process.exitcode is None:
-                worker.process.kill()
-        for worker in workers:
-            worker.process.join(5.0)
-            worker.channel.line.close()
-            with contextlib.suppress(ValueError):  # it cannot even be killed: it waits for a disk that is gone
-                worker.process.close()
+        if status.state == "running" and time.monotonic() <= until:
+            with contextlib.suppress(OSError):
+                worker.dump_stack(log, f"{worker.name}, {status.place()}: where it stands", until)

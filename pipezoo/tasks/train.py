@@ -44,8 +44,11 @@ from pipezoo.simulator.timeline import Timeline
 from pipezoo.splitters._stage_modules import names_by_stage, stack_of
 from pipezoo.supervisor.rendezvous_dir import rendezvous_dir
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
+from pipezoo.supervisor.workers import Worker
+from pipezoo.supervisor.world_host import hosted
 from pipezoo.tasks.console import conclude, introduce, progress
 from pipezoo.tasks.export import make_exports, write_exports, write_trained
+from pipezoo.tasks.join import hosting_pipeline, on_our_clock, other_workers, show_folder, wait_for_others
 from pipezoo.tasks.terminal import PrintLine, print_timelines
 from pipezoo.tasks.tracking import LOG as TRACKERS_LOG
 from pipezoo.tasks.tracking import Trackers, check_trackers, tracking
@@ -65,13 +68,18 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     """
     with ExitStack() as stack:
         scratch = stack.enter_context(rendezvous_dir(folder))
+        if (host := hosted()) is not None:
+            show_folder(host, scratch)
         stack.callback(_drop_if_empty, folder / LOG)
         check_trackers(experiment.trackers)
         pipeline, sizes = build_pipeline(experiment, scratch, folder / FOLDER)
         exports = make_exports(experiment, _export_spec(pipeline, sizes)) if experiment.exports else {}
         write_schedule(folder, pipeline.schedule)
         method, why = start_method(experiment.launch.start_method)
-        pipeline = with_transport(pipeline, experiment, method)
+        if host is None:
+            pipeline = with_transport(pipeline, experiment, method)
+        else:
+            pipeline = hosting_pipeline(pipeline, experiment, host)
         introduce(experiment, pipeline, sizes, print_line)
         exported = write_exports(exports, folder, print_line)
         if pipeline.saved is not None:
@@ -94,7 +102,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         predicted = simulate(pipeline.schedule, cost)
         causes = bubble_causes(pipeline, measured[-1], experiment.launch.p2p, num_cores())
         fields |= _compare(predicted, measured[-1], causes, _memory(told), fields["step_seconds"].median)
-        save_timelines(folder, [predicted, *measured[-experiment.record_steps :]], cost)
+        clocks = {} if host is None else host.clocks
+        save_timelines(folder, [predicted, *measured[-experiment.record_steps :]], cost, clocks)
         print_timelines([predicted, measured[-1]], print_line)
 
         if experiment.verify:
@@ -165,6 +174,10 @@ def _train(
             live.step(loss, seconds)
 
         names = pipeline.spread.names(experiment.launch.names(pipeline.pp))
+        remote: dict[str, Worker] = {}
+        if (host := hosted()) is not None:
+            wait_for_others(host, pipeline, experiment.launch.start_timeout)
+            names = host.names(names)
         steps = Steps(len(names), on_progress, {name: pipeline.place(i).dp for i, name in enumerate(names)})
         ranks = {
             name: target(partial(run_rank, process), pipeline, experiment, method) for process, name in enumerate(names)
@@ -184,7 +197,11 @@ def _train(
             handlers = replace(handlers, saved=keeper.on_message)
         forget_copies(pipeline.stages.model)
         try:
-            results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers, method)
+            if host is not None:
+                remote = other_workers(host, names, pipeline, folder / LOG)
+            results = launch(ranks, _limits(experiment), folder / LOG, actions, handlers, method, remote)
+            if host is not None:
+                on_our_clock(host, pipeline)
         except BaseException:
             losses = [losses[-1] for losses in steps.losses][: len(read_metrics(folder))]  # a signal comes between
             reached = replace(_describe(experiment, pipeline, sizes), losses=losses).to_dict()

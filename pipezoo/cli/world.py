@@ -1,0 +1,180 @@
+"""A command line that is one process of a world: rank 0 does what was typed, and the others do what it tells them.
+
+rank 0     composes, claims the folder, prints, has the verdict      supervisor/world_host.py
+others     are told plain values, build the pipeline, fork a rank    supervisor/world_guest.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipezoo.cli.request import Request
+from pipezoo.cli.typed_words import start_timeout, world_port
+from pipezoo.config.overrides import key_of, parted
+from pipezoo.config.resolve import ResolvedConfig, build, check_components
+from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.experiment.derive import derive, resolve
+from pipezoo.experiment.experiment import Experiment
+from pipezoo.found_world import FoundWorld
+from pipezoo.supervisor.world_host import Host, check_size, hosted
+
+JOINS = "launch=world"
+OWN_KEYS = ("launch.port", "launch.interface")  # that no other launch has
+
+
+def words_in_a_world(typed: Sequence[str], of_folder: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words as a process of a world composes them; outside of one, those of a folder without a world's.
+
+    Raises:
+        ConfigError: a sweep, or another launch.
+    """
+    host = hosted()
+    if host is None:
+        if JOINS in of_folder and not any(key_of(word) == "launch" for word in typed):
+            of_folder = [word for word in of_folder if word != JOINS and key_of(word) not in OWN_KEYS]
+        return [*typed], [*of_folder]
+    options, overrides = parted(typed)
+    if any(option in ("-m", "--multirun") for option in options) or "hydra.mode=MULTIRUN" in overrides:
+        raise ConfigError(
+            f"-m: this is one run in the {host.found.size} processes of {host.found.starter}; valid: a sweep without "
+            f"{host.found.starter}, or hydra/launcher=submitit_slurm, each of whose jobs may be a world"
+        )
+    kept = [word for word in of_folder if key_of(word).partition(".")[0] != "launch"]
+    return ([*typed] if any(key_of(word) == "launch" for word in overrides) else [*typed, JOINS]), kept
+
+
+def check_launch(experiment: Experiment, host: Host | None) -> None:
+    """Raises ConfigError: a world without ``launch=world``, the reverse, or a world of another size."""
+    launch = experiment.launch
+    if host is None and launch.joins and getattr(launch, "needs_a_world", True):
+        raise ConfigError(
+            "launch=world: this process is in no world of several; valid: torchrun --nproc-per-node N -m pipezoo ..., "
+            "srun -n N python -m pipezoo ..., or launch=processes"
+        )
+    if host is None:
+        return
+    size, starter = host.found.size, host.found.starter
+    if not launch.joins:
+        raise ConfigError(
+            f"launch={experiment.launch_name}: {starter} has started {size} processes, each of which would run all of "
+            f"it; valid: launch=world, or this command without {starter}"
+        )
+    asked = derive(experiment)
+    if asked.num_stages is None and experiment.num_ranks is None:
+        return  # known once the model is split
+    ranks = experiment.num_ranks or resolve(experiment, asked, asked.num_stages or 0).num_ranks
+    check_size(ranks, _beside_of(experiment), size, starter)
+
+
+def _beside_of(experiment: Experiment) -> int:
+    mesh = getattr(experiment, "mesh", None)
+    return int(getattr(mesh, "size", 1))
+
+
+def for_the_world(request: Request, host: Host) -> Request:
+    """The request with as many ranks as the world has processes, where nobody says how many."""
+    if isinstance(request.resolved, ConfigError):
+        return request
+    resolved = request.resolved
+    values = dict(resolved.values)
+    experiment = build(resolved)
+    says_itself = experiment.model.stages_told is not None or not experiment.schedule.takes("num_ranks")
+    if values.get("ranks") is None and values.get("stages") is None and not says_itself:
+        values["ranks"] = host.found.size // _beside(values)
+    return replace(request, resolved=replace(resolved, values=values))
+
+
+def _beside(values: Mapping[str, Any]) -> int:
+    """How many processes there are for each pipeline rank."""
+    mesh = values.get("mesh")
+    sizes = [mesh.get(name) for name in ("dp", "tp")] if isinstance(mesh, dict) else []
+    product = 1
+    for size in sizes:
+        product *= size if isinstance(size, int) and size > 0 else 1
+    return product
+
+
+def tell_the_world(host: Host, request: Request, experiment: Experiment) -> None:
+    """Meet the others and tell them what to run."""
+    assert isinstance(request.resolved, ResolvedConfig)
+    host.port, host.interface = (getattr(experiment.launch, name, None) for name in ("port", "interface"))
+    host.gather(experiment.launch.step_timeout)
+    resolved = request.resolved
+    told = {
+        "values": dict(resolved.values),
+        "choices": dict(resolved.choices),
+        "sources": {group: dict(sources) for group, sources in resolved.sources.items()},
+        "trust": asdict(resolved.trust),
+        "folder": str(request.folder.resolve()),
+        "cwd": os.getcwd(),
+        "config_hash": experiment.config_hash,
+        "machines": [{"host": machine["host"], "network": machine["network"]} for machine in host.machines],
+        "interface": host.interface,
+        "resume": experiment.resume,
+        "attempt": host.found.attempt,
+    }
+    host.send("request", **told)
+
+
+def follow(found: FoundWorld, words: Sequence[str]) -> int:
+    """Be another process of a world than the first; the exit code of the run."""
+    from pipezoo.supervisor.world_guest import DismissedError, Membership, be_quiet
+
+    spoken = be_quiet()
+    try:
+        membership = Membership(found, words, world_port(words), start_timeout(words))
+    except DismissedError as dismissed:
+        return dismissed.code
+    except PipezooError as error:
+        if found.rank == 1:  # one of them says so; rank 0 may be gone
+            with suppress(OSError):
+                os.write(spoken, f"error: rank {found.rank}: {error}\n".encode())
+        return error.exit_code
+    try:
+        return _follow(membership, found)
+    except DismissedError as dismissed:
+        return dismissed.code
+    except BaseException as error:
+        membership.refuse(error)
+        return membership.last_word()
+
+
+def _follow(membership: Any, found: FoundWorld) -> int:
+    import pipezoo.tasks.train  # noqa: F401  while rank 0 composes
+    from pipezoo.runtime.rank import run_rank
+    from pipezoo.supervisor.world_guest import sees
+    from pipezoo.tasks.join import joined_pipeline
+
+    told = membership.request()
+    with suppress(OSError):
+        os.chdir(told["cwd"])
+    experiment = _experiment(told)
+    check_components(experiment)
+    folder = Path(told["folder"])
+    with contextlib.ExitStack() as stack:
+        own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pipezoo-")))
+        pipeline = joined_pipeline(experiment, own, folder, membership, found, told)
+        place = membership.scratch()
+        shares = sees(Path(place["file"]), place["token"])
+        if shares:
+            pipeline = replace(pipeline, scratch=Path(place["file"]).parent)
+        membership.ready(shares)
+        name = pipeline.spread.names(experiment.launch.names(pipeline.pp))[found.rank]
+        actions = pipeline.actions_of(found.rank)
+        return int(membership.work(name, partial(run_rank, found.rank, pipeline), actions, own, not shares))
+
+
+def _experiment(told: Mapping[str, Any]) -> Experiment:
+    trust = Allowlist(tuple(told["trust"]["packages"]), tuple(told["trust"]["folders"]))
+    resolved = ResolvedConfig(told["values"], told["choices"], trust, told["sources"], told["values"])
+    experiment = replace(build(resolved), config_hash=str(told["config_hash"]), resume=told["resume"])
+    return experiment if not told["attempt"] else replace(experiment, fault=None)

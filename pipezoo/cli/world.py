@@ -151,6 +151,7 @@ def follow(found: FoundWorld, words: Sequence[str]) -> int:
 def _follow(membership: Any, found: FoundWorld) -> int:
     import pipezoo.tasks.train  # noqa: F401  while rank 0 composes
     from pipezoo.runtime.rank import run_rank
+    from pipezoo.runtime.rank_memory import forget_copies
     from pipezoo.supervisor.world_guest import sees
     from pipezoo.tasks.join import joined_pipeline
 
@@ -167,6 +168,7 @@ def _follow(membership: Any, found: FoundWorld) -> int:
         shares = sees(Path(place["file"]), place["token"])
         if shares:
             pipeline = replace(pipeline, scratch=Path(place["file"]).parent)
+        forget_copies(pipeline.stages.model)
         membership.ready(shares)
         name = pipeline.spread.names(experiment.launch.names(pipeline.pp))[found.rank]
         actions = pipeline.actions_of(found.rank)

@@ -72,12 +72,7 @@ def check_launch(experiment: Experiment, host: Host | None) -> None:
     if asked.num_stages is None and experiment.num_ranks is None:
         return  # known once the model is split
     ranks = experiment.num_ranks or resolve(experiment, asked, asked.num_stages or 0).num_ranks
-    check_size(ranks, _beside_of(experiment), size, starter)
-
-
-def _beside_of(experiment: Experiment) -> int:
-    mesh = getattr(experiment, "mesh", None)
-    return int(getattr(mesh, "size", 1))
+    check_size(ranks, experiment.mesh.size, size, starter)
 
 
 def for_the_world(request: Request, host: Host) -> Request:
@@ -89,18 +84,8 @@ def for_the_world(request: Request, host: Host) -> Request:
     experiment = build(resolved)
     says_itself = experiment.model.stages_told is not None or not experiment.schedule.takes("num_ranks")
     if values.get("ranks") is None and values.get("stages") is None and not says_itself:
-        values["ranks"] = host.found.size // _beside(values)
+        values["ranks"] = max(1, host.found.size // experiment.mesh.size)
     return replace(request, resolved=replace(resolved, values=values))
-
-
-def _beside(values: Mapping[str, Any]) -> int:
-    """How many processes there are for each pipeline rank."""
-    mesh = values.get("mesh")
-    sizes = [mesh.get(name) for name in ("dp", "tp")] if isinstance(mesh, dict) else []
-    product = 1
-    for size in sizes:
-        product *= size if isinstance(size, int) and size > 0 else 1
-    return product
 
 
 def tell_the_world(host: Host, request: Request, experiment: Experiment) -> None:

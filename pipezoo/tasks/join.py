@@ -50,8 +50,7 @@ def joined_pipeline(
 
 def hosting_pipeline(pipeline: Pipeline, experiment: Experiment, host: Host) -> Pipeline:
     """The pipeline of rank 0, of as many processes as the world has. Raises ConfigError."""
-    ranks = pipeline.schedule.num_ranks
-    check_size(ranks, pipeline.num_processes // ranks, host.found.size, host.found.starter)
+    check_size(pipeline.pp, pipeline.spread.size, host.found.size, host.found.starter)
     choose_interface([machine["network"] for machine in host.machines], host.address, host.interface)
     local_rank = local_place(host.found, host.machines)
     _check_gpu(experiment, local_rank)

@@ -14,6 +14,7 @@ from pipezoo.experiment.experiment import TASKS, Experiment
 
 TRAINS, PLANS, COSTS = ("train", "verify"), ("plan",), ("simulate", "plan")
 MEASURED = "cost=measured"  # a task that measures its costs trains for them
+PLACED = "topology="  # a task that says where the processes of the grid stand, or measures them
 EMULATED = "launch.emulate=true"  # a training whose actions take what the cost says
 
 # key or group -> the tasks that use it, and in what case the others do
@@ -21,7 +22,8 @@ USED_BY: dict[str, tuple[tuple[str, ...], str]] = {
     **dict.fromkeys(("task", "stages", "ranks", "microbatches", "model", "schedule", "export"), (TASKS, "")),
     **dict.fromkeys(("objective", "debug", "trust", "sweep", "hydra", "experiment"), (TASKS, "")),
     **dict.fromkeys(("data", "split", "loss", "optimizer", "batch_size", "seed"), (TRAINS + PLANS, MEASURED)),
-    **dict.fromkeys(("launch", "mesh", "executor", "dtype", "precision", "device", "weight_grad"), (TRAINS, MEASURED)),
+    "mesh": (TRAINS, PLACED),
+    **dict.fromkeys(("launch", "executor", "dtype", "precision", "device", "weight_grad"), (TRAINS, MEASURED)),
     **dict.fromkeys(("steps", "resume", "tolerance", "on_nonfinite", "record_steps"), (TRAINS, "")),
     **dict.fromkeys(("checkpoint", "eval", "fault", "lr_schedule", "tracker", "profile"), (TRAINS, "")),
     "verify": (("train",), ""),
@@ -33,9 +35,11 @@ USED_BY: dict[str, tuple[tuple[str, ...], str]] = {
 
 def typed_for_nothing(words: Sequence[str], experiment: Experiment) -> list[str]:
     """The words of the command line that the experiment's task does not use, as they were typed."""
+    measured = experiment.cost.target == "pipezoo.costs.profiled.measured" and experiment.task in COSTS
     holds = {
         "": False,
-        MEASURED: experiment.cost.target == "pipezoo.costs.profiled.measured" and experiment.task in COSTS,
+        MEASURED: measured,
+        PLACED: measured or (experiment.topology is not None and experiment.task in COSTS),
         EMULATED: experiment.launch.emulate and experiment.task in TRAINS,
     }
     found = []

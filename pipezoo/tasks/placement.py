@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from pipezoo.results.units import count, time_text
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.simulate import Simulation, simulate
+from pipezoo.tasks.measure_costs import CostOf
 from pipezoo.topology.collectives import all_reduce_seconds
 from pipezoo.topology.placed_cost import placed_cost
 from pipezoo.topology.placement import Grid, Group, Placement, Route
@@ -46,14 +49,13 @@ class Placed:
         told = ", ".join(f"{number} {name}" for name, number in self.messages.items()) or "none leaves its GPU"
         alike = f"; {count(len(routes), 'kind')} of pipelines, this one is the slowest" if len(routes) > 1 else ""
         lines.append(f"links     of the messages between stages: {told}{alike}")
-        for name, group, seconds in (
-            ("shards", self.placement.shards, self._shards()),
-            ("replicas", self.placement.replicas, self._replicas()),
+        for name, group, seconds, when, key in (
+            ("shards", self.placement.shards, self._shards(), "in the longest F", "tp_bytes"),
+            ("replicas", self.placement.replicas, self._replicas(), "once a step", "grad_bytes"),
         ):
             if group.size > 1:
-                where = "in the longest F" if name == "shards" else "once a step"
-                takes = time_text(seconds) if seconds else "nothing that the cost knows of"
-                lines.append(f"{name:<9} {group}: adding up takes {takes} {where}".rstrip())
+                takes = f"{time_text(seconds)} {when}" if seconds else f"no time, as cost.stages.{key}=0"
+                lines.append(f"{name:<9} {group}: adding up takes {takes}")
         return lines
 
     def result(self) -> dict[str, Any]:
@@ -87,20 +89,43 @@ def place(experiment: Experiment, schedule: Schedule, cost: Cost) -> Placed | No
     if experiment.topology is None:
         return None
     cost = cost.for_stages(schedule.num_stages)
-    try:
+    with _refused():
         placement = Placement(experiment.topology, grid_of(experiment, schedule.num_ranks))
         played = [(simulate(schedule, placed_cost(cost, placement, route)), route) for route in placement.routes]
-    except ArgumentError as error:
-        key = error.argument if error.argument == "topology" else f"topology.{error.argument}"
-        raise ConfigError(error.at(key), error) from error
     simulation, route = max(played, key=lambda pair: pair[0].step)
     return Placed(placement, route, simulation, cost)
 
 
+def placed_costs(experiment: Experiment, cost_of: CostOf, num_ranks: int) -> CostOf:
+    """``cost_of`` where the processes stand: of the pipeline whose messages go farthest. Itself without a topology."""
+    if experiment.topology is None:
+        return cost_of
+    with _refused():
+        placement = Placement(experiment.topology, grid_of(experiment, num_ranks))
+        route = max(placement.routes, key=lambda one: one.distance)
+
+    def placed(num_stages: int, stages_per_rank: int, num_microbatches: int) -> Cost:
+        found = cost_of(num_stages, stages_per_rank, num_microbatches).for_stages(num_stages)
+        with _refused():
+            return placed_cost(found, placement, route)
+
+    return placed
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """What a topology refuses, under its key."""
+    try:
+        yield
+    except ArgumentError as error:
+        key = error.argument if error.argument == "topology" else f"topology.{error.argument}"
+        raise ConfigError(error.at(key), error) from error
+
+
 def grid_of(experiment: Experiment, num_ranks: int) -> Grid:
     """The processes of a run: ranks of the pipeline, and what ``mesh`` puts beside them."""
-    mesh = getattr(experiment, "mesh", None)
-    return Grid(num_ranks) if mesh is None else Grid(num_ranks, mesh.dp, mesh.tp, tuple(mesh.order))
+    mesh = experiment.mesh
+    return Grid(num_ranks, mesh.dp, mesh.tp, mesh.order)
 
 
 def _group(group: Group, seconds: float) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from pipezoo.simulator.simulate import simulate
 from pipezoo.tasks import plan_devices
 from pipezoo.tasks.export import make_exports, write_exports
 from pipezoo.tasks.measure_costs import check_rows, costs_of, measures
+from pipezoo.tasks.placement import placed_costs
 from pipezoo.tasks.terminal import PrintLine, print_timelines
 
 TABLE = "table.csv"
@@ -76,7 +77,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
     try:
         shared = experiment.batch_size is not None
         tie = TIE if measures(experiment) else 0.0
-        cost_of = costs_of(experiment, folder, print_line)
+        cost_of = placed_costs(experiment, costs_of(experiment, folder, print_line), num_ranks)
         plans = make_plans(cost_of, num_ranks, counts, options, on_progress, shared, experiment.seed, tie)
     except ConfigError:
         raise

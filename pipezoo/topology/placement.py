@@ -97,6 +97,11 @@ class Route:
     shard: int
     count: int
 
+    @property
+    def distance(self) -> int:
+        """How far messages from rank to rank go, as the sum of their levels."""
+        return sum(self.links.level(rank, rank + 1) for rank in range(self.links.num_ranks - 1))
+
     def classes(self, stage_to_rank: Sequence[int]) -> Counter[str]:
         """How many messages between neighbouring stages use which class of link; those within a rank use none."""
         pairs = [(a, b) for a, b in pairwise(stage_to_rank) if a != b]

@@ -66,6 +66,9 @@ def test_a_key_of_a_group_is_noted_where_the_task_does_not_use_the_group(group, 
         ("task=simulate ranks=2 cost=measured data.d_hid=8 launch.threads=1 steps=3", "steps=3"),
         ("task=plan ranks=2 optimizer=adamw seed=3 verify=false", "verify=false"),
         ("task=verify verify=false", "verify=false"),
+        ("task=simulate ranks=2 mesh.dp=2", "mesh.dp=2"),
+        ("task=simulate ranks=2 mesh.dp=2 topology=h100", ""),
+        ("topology=h100", "topology=h100"),
     ],
 )  # fmt: skip
 def test_what_was_typed_for_nothing_is_noted_and_nothing_else(words, noted_words):

@@ -81,7 +81,7 @@ class Job:
             activation_bytes=self._kept(),
             output_bytes=BYTES * tokens * model.hidden / candidate.grid.tp,
             optimizer=self._once(),
-            links=max(self.placement.routes, key=self._distance).links,
+            links=max(self.placement.routes, key=lambda route: route.distance).links,
         )
 
     def _kept(self) -> Floats:
@@ -106,10 +106,6 @@ class Job:
             moved = count * (2 * states.state / sharded + states.parameter + states.gradient)
             found.append(summed * (1 - self.options.dp_overlap) + moved / topology.device.memory_bandwidth)
         return np.array(found)
-
-    def _distance(self, route: object) -> int:
-        places = route.links  # type: ignore[attr-defined]
-        return sum(places.level(rank, rank + 1) for rank in range(places.num_ranks - 1))
 
     def schedule(self, microbatches: int) -> Schedule:
         """Raises ValueError where the schedule has no such size."""

@@ -57,6 +57,7 @@ def in_its_world(words: Sequence[str]) -> int:
         return command(words)
     if words and words[0] in READERS:
         return 0 if found.rank else command(words)
+    from pipezoo.cli.attempts import ended_for_good, tell_how_it_ended
     from pipezoo.cli.typed_words import start_timeout, world_port
     from pipezoo.cli.world import follow
     from pipezoo.supervisor.world_host import host
@@ -66,13 +67,14 @@ def in_its_world(words: Sequence[str]) -> int:
     world = host(found, words, world_port(words), start_timeout(words))
     code = ConfigError.exit_code
     try:
-        code = command(words)
+        code = ended_for_good(world) or command(words)
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else 0 if left.code is None else 1
     except KeyboardInterrupt as error:
         code, _ = interrupted(error)
         raise
     finally:
+        tell_how_it_ended(world, code)
         world.leave(code)
     return code
 

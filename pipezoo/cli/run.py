@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from pipezoo.cli.attempts import begun_before, conclude, go_on, note_first, said
 from pipezoo.cli.outcome import DEFECT, ending, record, result_of
 from pipezoo.cli.request import OVERRIDES, Request
 from pipezoo.cli.signals import begin, check, clear_away_with
@@ -54,6 +56,7 @@ def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
 
 
 def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
+    attempts = None
     try:
         if claimed:
             write_files(request)
@@ -75,17 +78,28 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         if not claimed:
             begin()
             with signals_held():  # a folder that is taken is one of which it is known
-                take(request.folder)
+                if host is not None and (before := begun_before(host, request.folder)) is not None:
+                    _leave_no_folder(request)
+                    request = replace(request, folder=before)
+                    attempts, experiment = go_on(host, before, experiment)
+                else:
+                    take(request.folder)
                 claimed = True
             write_files(request)
+            if host is not None:
+                note_first(host, request.folder)
         for line in (*request.notes, *notes(request.files.get(OVERRIDES, ()), experiment)):
             print_line(line)
         resume_collection()
+        if attempts is not None:
+            print_line(f"          {said(attempts.earlier)}")
         if host is not None and experiment.task in WITH_MODEL:
             tell_the_world(host, request, experiment)
         if theirs := foreign_code(experiment):
             print_line(f"trusted   {'; '.join(theirs)}")
         task(experiment, request.folder, print_line)
+        if attempts is not None:
+            conclude(attempts, 0)
         if _write_page(request.folder):
             print_line(f"report    {_page_of(request.folder)}")
     except BaseException as error:
@@ -103,6 +117,8 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         print(line, file=sys.stderr, flush=True)
         if claimed:
             record(request.folder, code, line)
+            if attempts is not None:
+                conclude(attempts, code)
             if code != OutputError.exit_code and _write_page(request.folder):
                 print_line(f"report    {_page_of(request.folder)}{_more(request.folder)}")
         else:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipezoo.cli.attempts import finds_its_folder_again, slurm_folder
 from pipezoo.cli.request import Request
 from pipezoo.cli.typed_words import start_timeout, world_port
 from pipezoo.config.overrides import key_of, parted
@@ -49,7 +50,11 @@ def words_in_a_world(typed: Sequence[str], of_folder: Sequence[str]) -> tuple[li
             f"{host.found.starter}, or hydra/launcher=submitit_slurm, each of whose jobs may be a world"
         )
     kept = [word for word in of_folder if key_of(word).partition(".")[0] != "launch"]
-    return ([*typed] if any(key_of(word) == "launch" for word in overrides) else [*typed, JOINS]), kept
+    typed_keys = {key_of(word) for word in overrides}
+    joined = [*typed] if "launch" in typed_keys else [*typed, JOINS]
+    if "hydra.run.dir" not in typed_keys and finds_its_folder_again(host.found):
+        joined.append(f"hydra.run.dir={slurm_folder(host.found)}")
+    return joined, kept
 
 
 def check_launch(experiment: Experiment, host: Host | None) -> None:

@@ -168,6 +168,10 @@ class Result:
     versions: dict[str, Any] | None = key("pipezoo, Python, and torch and numpy where they were used")
     config_hash: str | None = key("of the resolved config")
     resumed: dict[str, Any] | None = key("the checkpoint that the run went on `from`, and the `step` that it was of")
+    attempts: list[dict[str, Any]] | None = key(
+        "of a run that torchrun or Slurm began again: how each ended (`exit_code`, `first_failure`), and `from_step`; "
+        "`losses` are those of all steps"
+    )
     verified: str | None = key("`exact` (bit for bit), `close` (within `tolerance`), `failed`; null: not asked for")
     max_relative_difference: float | None = key("of any loss, gradient, parameter to one device's")
     tolerance: float | None = key("the largest that is `close`")

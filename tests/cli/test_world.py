@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from pipezoo.results.run_dir import read_metrics, read_result
 from tests.support.command_line import Ended, WarmParent
-from tests.support.worlds import StartedWorld, start_world
+from tests.support.worlds import StartedWorld, free_port, start_world
 
 pytestmark = pytest.mark.process
 
@@ -145,3 +146,78 @@ def test_the_first_failure_is_named_and_every_process_has_the_code(
         assert failure["first_failure"] == ("rank 0" if "first" in name else "rank 1")
     if code == 124:
         assert "most recent call first" in (tmp_path / "run" / "ranks.log").read_text()
+
+
+@pytest.fixture
+def agent_store() -> Iterator[dict[str, str]]:
+    """The variables of a starter that keeps a store for all attempts, as torchrun's agent does."""
+    import torch.distributed as dist
+
+    store = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    yield {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RUN_ID": "test"}
+    del store
+
+
+def test_an_attempt_goes_on_where_the_last_checkpoint_ended(
+    world: Callable[..., StartedWorld], agent_store: dict[str, str], cli, tmp_path: Path
+) -> None:
+    words = (*SMALL[:3], "steps=6", "checkpoint.every=2", "fault=kill", "fault.rank=1", "fault.step=3")
+    first = world(*words, **agent_store).wait()
+    second = world(*words, **agent_store, TORCHELASTIC_RESTART_COUNT="1").wait()
+    assert (_codes(first), _codes(second)) == ([4, 4], [0, 0]), second[0].err
+    assert "attempt 1; the one before ended with exit code 4 (rank 1)" in second[0].out
+    (folder,) = [path.parent for path in tmp_path.glob("outputs/*/*/result.json")]
+    result = read_result(folder)
+    assert result["attempts"] == [
+        {"exit_code": 4, "first_failure": "rank 1", "from_step": 0},
+        {"exit_code": 0, "first_failure": None, "from_step": 2},
+    ]
+    assert (result["verified"], result["status"]) == ("exact", "ok")
+    assert [line["step"] for line in read_metrics(folder)] == [0, 1, 2, 3, 4, 5]
+    assert cli(*SMALL[:3], "steps=6", "hydra.run.dir=undisturbed").code == 0
+    assert result["losses"] == read_result(tmp_path / "undisturbed")["losses"]
+
+
+def test_what_would_end_alike_is_not_tried_again(
+    world: Callable[..., StartedWorld], agent_store: dict[str, str]
+) -> None:
+    first = world(*SMALL, "schedule=nope", **agent_store).wait()
+    second = world(*SMALL, "schedule=nope", **agent_store, TORCHELASTIC_RESTART_COUNT="1").wait()
+    assert (_codes(first), _codes(second)) == ([2, 2], [2, 2])
+    assert len(first[0].error_lines) == 1
+    assert not second[0].err
+
+
+def test_a_second_command_of_the_same_script_is_another_run(
+    world: Callable[..., StartedWorld], agent_store: dict[str, str], tmp_path: Path
+) -> None:
+    for folder in ("first", "second"):
+        assert _codes(world(*SMALL[:4], f"hydra.run.dir={folder}", **agent_store).wait()) == [0, 0]
+    assert read_result(tmp_path / "second")["verified"] == "exact"
+
+
+def test_replicas_of_a_pipeline_are_processes_of_the_world(world: Callable[..., StartedWorld], tmp_path: Path) -> None:
+    ended = world(*SMALL, "mesh.dp=2", size=4).wait()
+    assert _codes(ended) == [0, 0, 0, 0], ended[0].err
+    assert read_result(tmp_path / "run")["verified"] == "exact"
+
+
+def test_a_port_that_is_taken_is_named(world: Callable[..., StartedWorld]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ended = world(*SMALL, f"launch.port={port}").wait()
+    assert _codes(ended) == [2, 2]
+    assert ended[0].err.startswith(f"error: launch.port={port}: rank 0 cannot listen at 127.0.0.1")
+
+
+def test_other_words_in_another_process_are_named(warm_parent, environment, tmp_path: Path) -> None:
+    port = str(free_port())
+    started = []
+    for rank, more in (("0", ()), ("1", ("steps=3",))):
+        place = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        started.append(warm_parent.start("pipezoo", (*SMALL, *more), tmp_path, environment | place))
+    ended = [process.wait() for process in started]
+    assert _codes(ended) == [2, 2]
+    assert "was started with other words than rank 0 (steps=3)" in ended[0].err

@@ -14,6 +14,7 @@ from pipezoo.launch.mesh import Mesh
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import P2P
 from pipezoo.simulator.timeline import Timeline
+from pipezoo.simulator.virtual_clock import MessageBytes
 
 MOST_THREADS = 4096  # of a process
 
@@ -89,11 +90,11 @@ class Launch(Protocol):
     def recorded_steps(self, shown: int, steps: int) -> int:
         """How many of the last of ``steps`` steps are recorded, of which ``shown`` go into the timeline."""
 
-    def timelines(self, real: list[Timeline], schedule: Schedule, message_bytes: Sequence[float]) -> list[Timeline]:
+    def timelines(self, real: list[Timeline], schedule: Schedule, message_bytes: MessageBytes) -> list[Timeline]:
         """The measured timelines of the ranks, from those of the processes, a timeline a step.
 
         Args:
-            message_bytes: ``[num_stages + 1]`` bytes into each stage, and out of the last.
+            message_bytes: how large the messages of a microbatch are.
         """
 
     def step_seconds(self, wall: Sequence[float], measured: Sequence[Timeline]) -> list[float]:

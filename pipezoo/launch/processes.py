@@ -10,6 +10,7 @@ from pipezoo.launch.mesh import Mesh
 from pipezoo.results.units import count
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.timeline import Timeline
+from pipezoo.simulator.virtual_clock import MessageBytes
 from pipezoo.validators import check_bool, check_int, check_number, check_word
 
 _METHODS = ("fork", "spawn")
@@ -75,7 +76,7 @@ class Processes:
         """Those that are shown, and enough of them for the costs; not the first, which warms up."""
         return max(shown, min(COSTED_STEPS, steps - 1))
 
-    def timelines(self, real: list[Timeline], schedule: Schedule, message_bytes: Sequence[float]) -> list[Timeline]:
+    def timelines(self, real: list[Timeline], schedule: Schedule, message_bytes: MessageBytes) -> list[Timeline]:
         return real
 
     def step_seconds(self, wall: Sequence[float], measured: Sequence[Timeline]) -> list[float]:

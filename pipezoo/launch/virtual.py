@@ -12,7 +12,7 @@ from pipezoo.results.units import count
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import P2P
 from pipezoo.simulator.timeline import Timeline
-from pipezoo.simulator.virtual_clock import replay
+from pipezoo.simulator.virtual_clock import MessageBytes, replay
 from pipezoo.validators import check_int, check_number
 
 
@@ -79,7 +79,7 @@ class Virtual:
         """All: their times are those of the virtual clock."""
         return steps
 
-    def timelines(self, real: list[Timeline], schedule: Schedule, message_bytes: Sequence[float]) -> list[Timeline]:
+    def timelines(self, real: list[Timeline], schedule: Schedule, message_bytes: MessageBytes) -> list[Timeline]:
         """What the ranks would have run, had each had a device of its own."""
         return [replay(schedule, timeline, self.p2p, message_bytes) for timeline in real]
 

@@ -40,6 +40,11 @@ class Emulation:
         self._optimizer = cost.optimizer
         crosses = np.diff(stage_to_rank) != 0
         self._p2p = np.where(crosses, cost.p2p_seconds(stage_to_rank), -np.inf)
+        self._skips = [
+            (message.before, message.after, seconds)
+            for message, seconds in cost.skip_seconds(stage_to_rank)
+            if stage_to_rank[message.before] != stage_to_rank[message.after]
+        ]
         self._done = _shared(path, (2, len(stage_to_rank), num_microbatches))
         self._free = 0.0
         self._stages: set[int] = set()
@@ -84,11 +89,19 @@ class Emulation:
         return locked
 
     def _arrival(self, stage: int, op: Op, microbatch: int) -> float:
-        """When the input can have come from another rank at the earliest; -inf where it came from none."""
-        source = stage - 1 if op == Op.F else stage + 1
-        if op == Op.W or not 0 <= source < len(self._seconds):
+        """When the inputs can have come from other ranks at the earliest, skips too; -inf where none did."""
+        if op == Op.W:
             return -np.inf
-        return float(self._done[int(op != Op.F), source, microbatch] + self._p2p[min(source, stage)])
+        done = self._done[int(op != Op.F), :, microbatch]
+        source = stage - 1 if op == Op.F else stage + 1
+        found = [-np.inf]
+        if 0 <= source < len(self._seconds):
+            found.append(float(done[source] + self._p2p[min(source, stage)]))
+        for before, after, seconds in self._skips:
+            sender, receiver = (before, after) if op == Op.F else (after, before)
+            if receiver == stage:
+                found.append(float(done[sender] + seconds))
+        return max(found)
 
 
 def _shared(path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.skip_messages import SkipMessage
 from pipezoo.simulator.timeline import Timeline
-from pipezoo.simulator.virtual_clock import by_action
+from pipezoo.simulator.virtual_clock import MessageBytes, by_action
 
 
 class Steps:
@@ -86,10 +86,13 @@ def bubble_causes(pipeline: Pipeline, measured: Timeline, p2p: P2P | None, num_c
     schedule, cost = pipeline.schedule.compute_only(), pipeline.emulated
     if cost is not None:
         known = cost.p2p_seconds(pipeline.stage_to_rank)
-        return causes_of_run(schedule, measured, p2p=known, alone=cost.seconds)
+        skips = cost.skip_seconds(pipeline.stage_to_rank)
+        return causes_of_run(schedule, measured, p2p=known, alone=cost.seconds, skips=skips)
     if p2p is not None:
-        known = p2p.seconds(np.array(message_bytes(pipeline)[1:-1]))
-        return causes_of_run(schedule, measured, p2p=known, clocks=_clocks(pipeline))
+        sizes = message_bytes(pipeline)
+        known = p2p.seconds(np.array(sizes.neighbours[1:-1]))
+        skips = sizes.skip_seconds(schedule, p2p)
+        return causes_of_run(schedule, measured, p2p=known, clocks=_clocks(pipeline), skips=skips)
     shares_cores = pipeline.device == "cpu" and pipeline.num_processes * pipeline.threads > num_cores
     return causes_of_run(schedule, measured, clocks=_clocks(pipeline), shares_cores=shares_cores)
 
@@ -135,9 +138,13 @@ def waits(pipeline: Pipeline, measured: list[Timeline]) -> tuple[P2P, Floats]:
     return P2P(latency), before
 
 
-def message_bytes(pipeline: Pipeline) -> list[float]:
-    """``[num_stages + 1]``: bytes into each stage, and out of the last."""
-    return [float(pipeline.stages.message_bytes(stage)) for stage in range(pipeline.stages.num_stages + 1)]
+def message_bytes(pipeline: Pipeline) -> MessageBytes:
+    """How large the messages of a microbatch are."""
+    stages = pipeline.stages
+    neighbours = [float(stages.message_bytes(stage)) for stage in range(stages.num_stages + 1)]
+    return MessageBytes(
+        neighbours, [SkipMessage(hop.before, hop.after, float(hop.num_bytes)) for hop in stages.wiring.skips]
+    )
 
 
 def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[str, Any]], p2p: P2P | None) -> Cost:
@@ -162,12 +169,12 @@ def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[
         for stage in account["activation_bytes"]:
             activation_bytes[stage] = account["activation_bytes"][stage]
             frees[stage] = min(activation_bytes[stage], max(0.0, account["freed_by_input_grad"][stage]))
-    output_bytes = np.array(message_bytes(pipeline)[1:])
+    sizes = message_bytes(pipeline)
+    output_bytes = np.array(sizes.neighbours[1:])
     output_bytes[-1] = 0.0
     if pipeline.emulated is not None:
         return replace(pipeline.emulated, activation_bytes=activation_bytes, freed_by_input_grad=frees)
-    skips = [SkipMessage(hop.before, hop.after, float(hop.num_bytes)) for hop in pipeline.stages.wiring.skips]
-    return Cost(seconds, activation_bytes, frees, output_bytes, optimizer, p2p, skips=skips)
+    return Cost(seconds, activation_bytes, frees, output_bytes, optimizer, p2p, skips=sizes.skips)
 
 
 def peak_bytes(told: list[dict[str, Any]]) -> list[int]:

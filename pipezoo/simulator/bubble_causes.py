@@ -18,6 +18,7 @@ waits for is work, and no idle time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -32,6 +33,7 @@ from pipezoo.simulator.bounds import lower_bound
 from pipezoo.simulator.cost import Cost
 from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.simulate import Simulation, simulate
+from pipezoo.simulator.skip_messages import SkipMessage, Wait, waits
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.simulator.virtual_clock import by_action
 
@@ -94,6 +96,7 @@ def causes_of_run(
     alone: Floats | None = None,
     clocks: Clocks | None = None,
     shares_cores: bool = False,
+    skips: Sequence[tuple[SkipMessage, float]] = (),
 ) -> BubbleCauses:
     """The causes of one step that was measured.
 
@@ -107,10 +110,11 @@ def causes_of_run(
         clocks: of the threads of the ranks.
         shares_cores: there are more ranks than cores. A message that waited longer than the unhurried ones then waited
             for a core.
+        skips: what messages past other stages take, where ``p2p`` is known; what they hold up is due to messages.
     """
     start, end = by_action(schedule, measured)
     start, end = start - start.min(initial=np.inf), end - start.min(initial=np.inf)
-    lag, late, waited = _delays(schedule, start, end, p2p, shares_cores)
+    lag, late, waited = _delays(schedule, start, end, p2p, shares_cores, waits(schedule, skips))
     took = end - start
     dispatch = np.where(waited & shares_cores, 0.0, late)
     own = took
@@ -134,7 +138,7 @@ def causes_of_run(
 
 
 def _delays(
-    schedule: Schedule, start: Floats, end: Floats, p2p: Floats | None, shares_cores: bool
+    schedule: Schedule, start: Floats, end: Floats, p2p: Floats | None, shares_cores: bool, also: Sequence[Wait]
 ) -> tuple[Floats, Floats, Mask]:
     """``[num_actions]`` each: how long after its making the input was there, how long after rank and input were there
     the action began, and whether its rank waited for the input.
@@ -148,7 +152,10 @@ def _delays(
     crosses = (source >= 0) & (schedule.rank[source] != schedule.rank)
     free = np.where(first, 0.0, end[index - 1])
     made = np.where(source < 0, 0.0, end[source])
-    delay = np.where(crosses, np.maximum(0.0, start - made), 0.0)
+    skipped = np.zeros(schedule.num_actions)  # how long after its neighbour's result the last skip was there
+    for skip, takes in also:
+        skipped = np.maximum(skipped, np.where((skip >= 0) & (takes > 0), end[skip] + takes - made, 0.0))
+    delay = np.where(crosses | (skipped > 0), np.maximum(0.0, start - made), 0.0)
     waited = crosses & (made > free)
     if p2p is not None:
         boundary = np.clip(np.minimum(schedule.stage, schedule.stage[source]), 0, max(0, len(p2p) - 1))
@@ -157,7 +164,7 @@ def _delays(
         seen = delay[waited]
         own = float(np.quantile(seen, UNHURRIED if shares_cores else 0.5)) if len(seen) else 0.0
         lag = np.where(waited & (not shares_cores), delay, np.where(crosses, own, 0.0))
-    lag = np.minimum(lag, delay)
+    lag = np.minimum(np.maximum(lag, skipped), delay)
     late = np.maximum(0.0, start - np.maximum(free, np.where(source < 0, 0.0, made + lag)))
     return lag, late, waited
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +12,47 @@ from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import P2P
 from pipezoo.simulator.cost_entries import Floats
+from pipezoo.simulator.skip_messages import SkipMessage, waits
 from pipezoo.simulator.timeline import Timeline
 
 
-def replay(schedule: Schedule, real: Timeline, p2p: P2P, message_bytes: Sequence[float]) -> Timeline:
+class MessageBytes(NamedTuple):
+    """How large the messages of a microbatch are.
+
+    Args:
+        neighbours: ``[num_stages + 1]`` bytes into each stage, and out of the last.
+        skips: what goes past other stages.
+    """
+
+    neighbours: Sequence[float]
+    skips: Sequence[SkipMessage] = ()
+
+    def skip_seconds(self, schedule: Schedule, p2p: P2P) -> list[tuple[SkipMessage, float]]:
+        """What each skip takes; 0 where its stages share a rank."""
+        ranks = schedule.stage_to_rank
+        return [
+            (one, 0.0 if ranks[one.before] == ranks[one.after] else float(p2p.seconds(np.float64(one.num_bytes))))
+            for one in self.skips
+        ]
+
+
+def replay(schedule: Schedule, real: Timeline, p2p: P2P, message_bytes: MessageBytes) -> Timeline:
     """The timeline of one step on the virtual clock.
 
-    Every action takes what it took, and starts when its rank is free and its input has arrived.
+    Every action takes what it took, and starts when its rank is free and its inputs have arrived, skips included.
 
     Args:
         schedule: what ran.
         real: when each of its actions ran.
         p2p: what a message between two ranks takes.
-        message_bytes: ``[num_stages + 1]`` bytes into each stage, and out of the last.
+        message_bytes: how large the messages are.
     """
     schedule = schedule.compute_only()
     start, end = by_action(schedule, real)
     took = end - start
-    ended = run_event_loop(schedule.offsets, schedule.source, took, _lags(schedule, p2p, message_bytes))
+    lags = _lags(schedule, p2p, message_bytes.neighbours)
+    also = waits(schedule, message_bytes.skip_seconds(schedule, p2p))
+    ended = run_event_loop(schedule.offsets, schedule.source, took, lags, also)
     return Timeline.of(schedule, ended - took, ended, "measured")
 
 

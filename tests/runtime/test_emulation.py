@@ -18,7 +18,9 @@ from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
+from pipezoo.simulator.cost import P2P, Cost
 from pipezoo.simulator.simulate import simulate
+from pipezoo.simulator.skip_messages import SkipMessage
 from tests.support.pipelines import WIDTH, train
 
 SLOW = partial(unit, F=0.02, I=0.03, W=0.01)  # seconds; a tenth of it is more than these stages compute
@@ -64,6 +66,23 @@ def test_a_message_is_not_used_before_a_hop_after_its_sender_had_made_it(ranks: 
 
     assert second._spans == [(1, Op.F, 0, now + 3, now + 4), (1, Op.I, 0, now + 4, now + 5)]
     assert first._spans == [(0, Op.F, 0, now, now + 1), (0, Op.W, 3, now + 1, now + 2)]
+
+
+def test_a_skip_is_not_used_before_it_can_have_come(tmp_path: Path) -> None:
+    """3 s from stage 0 to stage 2, which the way through stage 1 does not take."""
+    cost = Cost(F=[0.0] * 3, B=[0.0] * 3, p2p=P2P(0.0, 1.0), skips=[SkipMessage(0, 2, 3.0)])
+    first, second, third = (Emulation(cost, (0, 1, 2), 1, tmp_path / "devices") for _ in range(3))
+    now = perf_counter()
+
+    for stage, rank in enumerate((first, second, third)):
+        rank.end(stage, Op.F, 0, now)
+    for stage, rank in ((2, third), (1, second), (0, first)):
+        rank.end(stage, Op.B, 0, now)
+
+    starts = [[span[3] - now for span in rank._spans] for rank in (first, second, third)]
+    assert starts[0] == pytest.approx([0.0, 6.0], abs=0.5)  # forward; its gradient has come back twice as late
+    assert starts[1] == pytest.approx([0.0, 3.0], abs=0.5)
+    assert starts[2] == pytest.approx([3.0, 3.0], abs=0.5)
 
 
 def test_a_host_that_is_slower_than_its_device_is_told_as_it_was(ranks: list[Emulation]) -> None:

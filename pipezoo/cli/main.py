@@ -20,6 +20,7 @@ from pipezoo.cli.streams import mend_streams
 from pipezoo.errors import ConfigError
 from pipezoo.found_world import HalfAWorldError, found_world
 from pipezoo.installed import version
+from pipezoo.supervisor import save_signal
 from pipezoo.supervisor.garbage import pause_collection
 from pipezoo.supervisor.processes import exit_now
 
@@ -30,6 +31,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Run a command line, that of this process where none is given, and leave with its exit code."""
     mend_streams()
     catch_signals()
+    save_signal.catch()
     pause_collection()  # imports make hardly any garbage, and looking for it takes a fifth of their time
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # no thread pool in a process that forks; ranks set their own number
     try:

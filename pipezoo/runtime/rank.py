@@ -106,7 +106,7 @@ def _steps(
             recorded.append(np.column_stack([np.full(len(spans), step), spans]))
             fill = spans[0, 3] - began if 0 in member.owned else 0.0  # the others wait for their first message here
             rest.append(ended - _end_of_actions(spans) + began - before + fill)
-        if pipeline.saves_after(step, is_best, is_last):
+        if pipeline.saves_after(step, is_best, is_last) or channel.is_asked_to_save(step + 1):
             channel.note(Phase.SAVE)
             if member.writes:
                 channel.send("saved", **save_part(pipeline, member.rank, member.update, step + 1))

@@ -19,12 +19,15 @@ class Handlers:
         step: called with each process's message about a step.
         saved: called with each process's message about its part of a checkpoint.
         look: called a few times a second with where every process stands.
+        save_at: called a few times a second with the steps after which all can still write a checkpoint; after how
+            many they are to write one, no fewer than these; None: nobody wants one.
         failure: called with what is known about a failure, before it is raised: JSON.
     """
 
     step: OnMessage = lambda name, message: None
     saved: OnMessage = lambda name, message: None
     look: Callable[[Sequence[RankStatus]], None] | None = None
+    save_at: Callable[[int], int | None] = lambda earliest: None
     failure: Callable[[dict[str, Any]], None] = lambda report: None
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.supervisor.line import Line
+from pipezoo.supervisor.worker_channel import SAVE
 from pipezoo.supervisor.workers import LocalWorker
 
 BEAT = 0.1  # seconds between two beats
@@ -96,6 +97,8 @@ class Agent:
                 self._worker.dump_stack(self._log, "its stack", time.monotonic() + STACK)
             self._send_log()
             self._line.send("dumped")
+        elif kind == "save":
+            self._worker.save_after(int(message["steps"]))
         elif kind == "terminate" and not self._told_gone:
             self._worker.terminate()
             self._kill_at = time.monotonic() + GRACE
@@ -108,7 +111,7 @@ class Agent:
         if not last and (self._told_gone or now - self._beaten < BEAT):
             return
         self._beaten = now
-        moved, step, at = self._worker.beats
+        moved, step, at = self._worker.beats[:SAVE]
         where = {"moved": moved, "age": now - moved / 1e9, "step": step, "at": int(at)}
         tell = self._line.send if last else self._line.offer
         tell("beat", **where, halted=not last and self._worker.is_halted())

@@ -101,6 +101,9 @@ class RemoteWorker(Worker):
         while not self._dumped and self.line.open and (left := until - time.monotonic()) > 0:
             self._listen(left)
 
+    def save_after(self, steps: int) -> None:
+        self.line.send("save", steps=steps)
+
     def terminate(self) -> None:
         self.line.send("terminate")
 

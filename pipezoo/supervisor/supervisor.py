@@ -35,6 +35,7 @@ from pipezoo.supervisor.workers import Worker, end, start
 
 LOOK = 0.1  # seconds between two looks at the page
 TELL = 0.25  # seconds between two of them that others hear of
+AHEAD = 0.5  # seconds in which all ranks hear that a checkpoint is wanted
 GATHER = 0.3  # seconds in which the others' follow-up errors arrive after the first one
 GRACE = 0.5  # seconds between SIGTERM and SIGKILL
 STACKS = 0.3  # seconds that all processes together have to write down their stacks
@@ -90,6 +91,7 @@ def launch(
 def _watch(workers: Sequence[Worker], limits: Limits, log: Path, handlers: Handlers) -> None:
     """Listen until all are done. Raises for the first failure."""
     watchdog, looked = Watchdog(workers, limits), time.monotonic()
+    began = looked
     try:
         with selectors.DefaultSelector() as selector:
             for worker in workers:
@@ -100,6 +102,7 @@ def _watch(workers: Sequence[Worker], limits: Limits, log: Path, handlers: Handl
                     _gather(selector, workers, handlers)
                     break
                 watchdog.look()
+                _ask_for_checkpoint(workers, handlers, time.monotonic() - began)
                 if handlers.look is not None and time.monotonic() - looked >= TELL:
                     looked = time.monotonic()
                     handlers.look(_statuses(workers))
@@ -110,6 +113,16 @@ def _watch(workers: Sequence[Worker], limits: Limits, log: Path, handlers: Handl
     except BaseException as error:
         _report(error, workers, log, handlers)
         raise
+
+
+def _ask_for_checkpoint(workers: Sequence[Worker], handlers: Handlers, seconds: float) -> None:
+    """All ranks write it after the same step, which none of them has come to when it hears of it. Where one has, its
+    part is missing, and it is no checkpoint."""
+    steps_ahead = 2 + int(AHEAD * max(worker.steps for worker in workers) / max(seconds, AHEAD))
+    steps = handlers.save_at(max(int(worker.beats[1]) for worker in workers) + steps_ahead)
+    if steps is not None:
+        for worker in workers:
+            worker.save_after(steps)
 
 
 def _listen(selector: selectors.BaseSelector, workers: Sequence[Worker], timeout: float, handlers: Handlers) -> None:

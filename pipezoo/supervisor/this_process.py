@@ -31,7 +31,7 @@ class DirectChannel(WorkerChannel):
 
     def place(self) -> str:
         """Where it stands, in words."""
-        _, step, action = self._beats or (0, 0, 0)
+        _, step, action = self._beats[:3]
         return f"step {step}, {Phase(action).word}" if action < 0 else f"step {step}"
 
 

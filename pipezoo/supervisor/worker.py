@@ -16,6 +16,7 @@ from typing import Any
 
 from pipezoo import errors
 from pipezoo.supervisor.processes import die_with_parent, exit_now, keep_freed_memory, let_signals_come
+from pipezoo.supervisor.save_signal import ignore
 from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
 
 WORKER_LOG = "-----"  # opens each entry of the log that is not what a process printed
@@ -44,6 +45,7 @@ def run_worker(
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ignore()
     let_signals_come()
     channel = WorkerChannel(line, heartbeats, place)
     code, logged = errors.RankError.exit_code, False

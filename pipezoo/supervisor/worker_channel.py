@@ -18,7 +18,9 @@ from time import monotonic_ns
 from types import MappingProxyType
 from typing import Any
 
-HEARTBEAT = 3  # int64 per child on the page: nanoseconds of time.monotonic, step, action
+HEARTBEAT = 4  # int64 per child on the page: nanoseconds of time.monotonic, step, action; and, from the parent, after
+# how many steps it is to write a checkpoint that is no regular one
+SAVE = 3
 LENGTH = struct.Struct("!I")  # in front of each message
 PIECE = 1 << 16  # bytes taken from a socket at once
 
@@ -75,6 +77,10 @@ class WorkerChannel:
     def begin_step(self, step: int) -> None:
         self.step = self._beats[1] = step
         self.note(Phase.BATCH)
+
+    def is_asked_to_save(self, steps: int) -> bool:
+        """Whether the parent wants a checkpoint after so many steps."""
+        return bool(self._beats[SAVE] == steps)
 
     def end_step(
         self,

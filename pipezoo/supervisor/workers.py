@@ -20,7 +20,7 @@ from pipezoo.schedule.action import Action
 from pipezoo.supervisor.processes import death, is_stopped, signals_held
 from pipezoo.supervisor.stall_diagnosis import RankStatus
 from pipezoo.supervisor.worker import WORKER_LOG, run_worker
-from pipezoo.supervisor.worker_channel import HEARTBEAT, SupervisorChannel, WorkerChannel
+from pipezoo.supervisor.worker_channel import HEARTBEAT, SAVE, SupervisorChannel, WorkerChannel
 
 
 class Worker:
@@ -44,7 +44,7 @@ class Worker:
         return self.done or self.error is not None or not self.open
 
     def status(self) -> RankStatus:
-        nanoseconds, step, at = self.beats
+        nanoseconds, step, at = self.beats[:SAVE]
         return RankStatus(self.name, self.actions, step, at, time.monotonic() - nanoseconds / 1e9, self.state())
 
     def state(self) -> str:
@@ -81,6 +81,10 @@ class Worker:
 
     def dump_stack(self, log: Path, title: str, until: float) -> None:
         """Have its stack written into the log, below a title, before ``until`` of ``time.monotonic``."""
+        raise NotImplementedError
+
+    def save_after(self, steps: int) -> None:
+        """Have it write its part of a checkpoint after so many steps."""
         raise NotImplementedError
 
     def terminate(self) -> None:
@@ -140,6 +144,9 @@ class LocalWorker(Worker):
             time.sleep(0.001)
         time.sleep(0.003)
 
+    def save_after(self, steps: int) -> None:
+        self.beats[SAVE] = steps
+
     def terminate(self) -> None:
         self.process.terminate()
 
@@ -171,7 +178,7 @@ def start(
         raise errors.RankError(f"{name} could not be started: {error.strerror or error}") from error
     arguments = (target, theirs, heartbeats, place, os.getpid(), str(log), name)
     process = context.Process(target=run_worker, args=arguments, name=name, daemon=False)
-    heartbeats[place * HEARTBEAT : place * HEARTBEAT + HEARTBEAT] = (time.monotonic_ns(), 0, -1)
+    heartbeats[place * HEARTBEAT : place * HEARTBEAT + HEARTBEAT] = (time.monotonic_ns(), 0, -1, 0)
     try:
         with signals_held():
             process.start()

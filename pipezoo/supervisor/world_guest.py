@@ -19,6 +19,7 @@ from pipezoo.schedule.action import Action
 from pipezoo.supervisor.garbage import frozen
 from pipezoo.supervisor.line import Line, connect
 from pipezoo.supervisor.node_agent import Agent
+from pipezoo.supervisor.save_signal import ignore
 from pipezoo.supervisor.this_machine import address_towards, host_name, installed_versions, network
 from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
 from pipezoo.supervisor.workers import start
@@ -164,8 +165,7 @@ def be_quiet() -> int:
     os.close(nowhere)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "SIGUSR2"):
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    ignore()
     return spoken
 
 

@@ -43,6 +43,7 @@ from pipezoo.simulator.simulate import Simulation, simulate
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.splitters._stage_modules import names_by_stage, stack_of
 from pipezoo.supervisor.rendezvous_dir import rendezvous_dir
+from pipezoo.supervisor.save_signal import came
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
 from pipezoo.supervisor.workers import Worker
 from pipezoo.supervisor.world_host import hosted
@@ -183,7 +184,12 @@ def _train(
             name: target(partial(run_rank, process), pipeline, experiment, method) for process, name in enumerate(names)
         }
         actions = {name: pipeline.actions_of(process) for process, name in enumerate(names)}
-        handlers = Handlers(step=steps.on_message, look=live.look, failure=partial(write_json, folder / FAILURE))
+        handlers = Handlers(
+            save_at=partial(_save_at, pipeline, print_line),
+            step=steps.on_message,
+            look=live.look,
+            failure=partial(write_json, folder / FAILURE),
+        )
         if pipeline.checkpoints is not None:
             keeper = CheckpointWriter(
                 pipeline.checkpoints,
@@ -209,6 +215,19 @@ def _train(
                 write_json(folder / RESULT, read_result(folder) | reached)
             raise
     return steps, [results[names[process]] for process in pipeline.writers]
+
+
+def _save_at(pipeline: Pipeline, print_line: PrintLine, earliest: int) -> int | None:
+    """After how many steps a checkpoint is written that SIGUSR2 has asked for; None: it has not."""
+    if not came():
+        return None
+    if pipeline.checkpoints is None:
+        print_line("save      no checkpoint was written at SIGUSR2: checkpoint.every=null")
+        return None
+    every = pipeline.recipe.accumulate
+    steps = -(-earliest // every) * every
+    print_line(f"save      after step {min(steps, pipeline.steps)}, as SIGUSR2 asks for")
+    return steps
 
 
 def _evaluated(pipeline: Pipeline, evaluation: Evaluation, steps: Steps, print_line: PrintLine) -> dict[str, Any]:

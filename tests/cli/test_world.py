@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,12 @@ def world(
 
 def _codes(ended: list[Ended]) -> list[int]:
     return [one.code for one in ended]
+
+
+def _wait_for_steps(folder: Path, steps: int) -> None:
+    until = time.monotonic() + 60
+    while len(read_metrics(folder)) < steps and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def _silent(ended: list[Ended]) -> bool:
@@ -221,3 +229,30 @@ def test_other_words_in_another_process_are_named(warm_parent, environment, tmp_
     ended = [process.wait() for process in started]
     assert _codes(ended) == [2, 2]
     assert "was started with other words than rank 0 (steps=3)" in ended[0].err
+
+
+def test_a_checkpoint_is_written_when_a_signal_asks_for_it(world: Callable[..., StartedWorld], tmp_path: Path) -> None:
+    words = ("model.d_hid=128", "batch_size=1024", "steps=40", "checkpoint.every=1000", "verify=false")
+    started = world(*SMALL, *words)
+    _wait_for_steps(tmp_path / "run", 2)
+    started.processes[0].send_signal(signal.SIGUSR2)
+    started.processes[1].send_signal(signal.SIGUSR2)  # as srun does; it is rank 0's to act upon it
+    ended = started.wait()
+    assert _codes(ended) == [0, 0], ended[0].err
+    asked, last = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert asked < last == "step-00000040"
+    assert f"save      after step {int(asked[5:])}, as SIGUSR2 asks for" in ended[0].out
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_nobody_outlives_a_process_that_is_killed(
+    world: Callable[..., StartedWorld], tmp_path: Path, victim: int
+) -> None:
+    started = world(*SMALL, *IMPATIENT, "fault=hang", "fault.step=1", "launch.step_timeout=50", "verify=false")
+    _wait_for_steps(tmp_path / "run", 1)
+    started.processes[victim].send_signal(signal.SIGKILL)
+    ended = started.wait(20.0)
+    assert ended[victim].code == -signal.SIGKILL
+    assert ended[1 - victim].code == 4
+    if victim == 1:
+        assert "rank 1 closed its line without a word" in ended[0].err

@@ -20,6 +20,7 @@ from pipezoo.experiment.experiment import COUNTS, Experiment
 from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import KEYS, recipe_of
 from pipezoo.experiment.registry import conf_dir
+from pipezoo.experiment.tensor_plan import TensorPlan, plan_of
 from pipezoo.launch.mesh import Mesh
 from pipezoo.validators import unknown
 
@@ -114,12 +115,15 @@ def build(resolved: ResolvedConfig) -> Experiment:
     trackers = several("tracker", plain.pop("tracker", {}), resolved)
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
     output = output_of(plain, resolved)
+    tensor_plan = tensor_plan_of(plain)
     components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
     launch, checkpoint, fault = components.pop("launch"), components.pop("checkpoint"), components.pop("fault", None)
     if "lr_schedule" in components and (schedule := lr_schedule_of(components.pop("lr_schedule"))) is not None:
         components["lr_schedule"] = schedule
     precision, precision_name = _precision(components)
     mesh = _mesh(components)
+    told = tensor_plan.told() if mesh.tp > 1 else None
+    besides = _besides(recipe=recipe.told(), weights=weights, output=output, tensor_plan=told)
     values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
     values |= components | {
         "launch": launch(),
@@ -127,10 +131,11 @@ def build(resolved: ResolvedConfig) -> Experiment:
         "recipe": recipe,
         "weights": weights,
         "output": output,
+        "tensor_plan": tensor_plan,
         "precision": precision,
         "mesh": mesh,
         "precision_name": precision_name,
-        "config_hash": config_hash(plain | _besides(recipe=recipe.told(), weights=weights, output=output), components),
+        "config_hash": config_hash(plain | besides, components),
     }
     if "eval" in components:
         values["eval"] = components.pop("eval")()
@@ -225,6 +230,15 @@ def output_of(plain: dict[str, Any], resolved: ResolvedConfig) -> str | int | No
     if output is not None and (isinstance(output, bool) or not isinstance(output, (str, int)) or output == ""):
         raise ConfigError(f"model.output={show(output)}: must be the name of a field, an index, or null")
     return output
+
+
+def tensor_plan_of(plain: dict[str, Any]) -> TensorPlan:
+    """The plan at ``model.tp``, taken out of the model's node. What has no keys is the model's own argument."""
+    node = plain.get("model")
+    if not isinstance(node, dict) or not isinstance(node.get("tp"), (dict, type(None))):
+        return TensorPlan()
+    plain["model"] = {key: value for key, value in node.items() if key != "tp"}
+    return plan_of(node.get("tp"))
 
 
 def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:

@@ -11,6 +11,7 @@ from pipezoo.experiment.evaluation import EvalOptions
 from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.profile import ProfileOptions
 from pipezoo.experiment.recipe import Recipe
+from pipezoo.experiment.tensor_plan import TensorPlan
 from pipezoo.launch.launch import Launch
 from pipezoo.launch.mesh import Mesh
 from pipezoo.results.result import Result
@@ -79,6 +80,7 @@ class Experiment:
         exports: what other trainers are told of the pipeline (``pipezoo/exports/``), called with a spec of it.
         fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.fault_injection`), or None.
         output: which part of what the model returns is its output: a field, a key or an index; None: all of it.
+        tensor_plan: which layers of the model are cut where several processes share a stage.
         config_hash: of everything that determines the numbers.
 
     Raises:
@@ -127,6 +129,7 @@ class Experiment:
     exports: tuple[Component, ...] = ()
     trackers: tuple[Component, ...] = ()
     output: str | int | None = None
+    tensor_plan: TensorPlan = field(default_factory=TensorPlan)
     config_hash: str = ""
 
     def __post_init__(self) -> None:

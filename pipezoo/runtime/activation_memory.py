@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pipezoo.runtime.whole import local
 from pipezoo.schedule.action import Op
 
 
@@ -98,8 +99,9 @@ class Held:
         self._version = tensor._version
         # A microbatch is a view of the whole batch, an expanded tensor has fewer bytes than elements: the smaller
         # of the two counts.
-        self._place = tensor.data_ptr()
-        self._num_bytes = min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+        part = local(self._tensor)
+        self._place = part.data_ptr()
+        self._num_bytes = min(part.numel() * part.element_size(), part.untyped_storage().nbytes())
         meter.take(self._place, self._num_bytes, stage)
 
     def unpacked(self) -> torch.Tensor:
@@ -122,7 +124,7 @@ class Held:
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return local(tensor).untyped_storage().data_ptr()
 
 
 def _unpack(saved: torch.Tensor | Held) -> torch.Tensor:

@@ -23,7 +23,7 @@ from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.allocation_guard import AllocationGuard, check_model_fits
 from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes, look
-from pipezoo.runtime.check_mesh import check_buffers, check_mesh
+from pipezoo.runtime.check_mesh import check_buffers, check_mesh, cuts_of_run
 from pipezoo.runtime.check_start import (
     check_checkpoints,
     check_devices,
@@ -130,6 +130,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         leaves_weights=any(getattr(part.function, "wants_weights", False) for part in experiment.exports),
         mesh=experiment.mesh,
         spread=spread,
+        cuts=cuts_of_run(experiment, asked, stages, data, drawing),
     )
     pipeline = _profiled(experiment, pipeline)
     try:

@@ -8,6 +8,7 @@ Imports torch's DTensor, which takes its time: only where a stage is shared.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_module
 
-from pipezoo.runtime.tensor_parallel import PACKED, Cut, Cuts
+from pipezoo.runtime.tensor_parallel import Cut, Cuts
+from pipezoo.runtime.whole import PACKED
 
 
 def cut_stages(cuts: Cuts, stages: Iterable[nn.Module], device_mesh: DeviceMesh) -> None:
@@ -61,7 +63,14 @@ def _part(whole: nn.Parameter, placement: Placement, packed: int, device_mesh: D
     part = nn.Parameter(_cut(whole.detach(), packed, device_mesh, placement), requires_grad=whole.requires_grad)
     if packed > 1:
         setattr(part, PACKED, packed)
+    if part.requires_grad:
+        part.register_hook(partial(_as_cut, [placement]))
     return part
+
+
+def _as_cut(placements: list[Placement], gradient: Any) -> Any:
+    """A gradient in parts as its parameter is: torch gives each process the whole one of an embedding's rows."""
+    return gradient if gradient.placements == tuple(placements) else gradient.redistribute(placements=placements)
 
 
 def _cut(whole: torch.Tensor, packed: int, device_mesh: DeviceMesh, placement: Placement) -> DTensor:
@@ -80,12 +89,14 @@ def reordered(whole: torch.Tensor, packed: int, size: int) -> torch.Tensor:
     return whole.unflatten(0, (packed, size, -1)).transpose(0, 1).flatten(0, 2).contiguous()
 
 
-def whole_of(part: Any, packed: int) -> torch.Tensor:
-    """The whole of what was cut, on every process of the stage; all of them call this at the same moment."""
-    whole: torch.Tensor = part.detach().full_tensor()
-    return reordered(whole, part.device_mesh.size(), packed) if packed > 1 else whole
+def whole_of(part: Any, like: torch.Tensor) -> torch.Tensor:
+    """The whole of what was cut as ``like`` is, on every process of the stage; all call this at the same moment."""
+    packed: int = getattr(like, PACKED, 1)
+    found: torch.Tensor = part.detach().full_tensor()
+    return reordered(found, part.device_mesh.size(), packed) if packed > 1 else found
 
 
-def part_of(whole: torch.Tensor, like: Any) -> torch.Tensor:
-    """What a process has of ``whole``, cut as the parameter ``like`` is."""
-    return _cut(whole.to(like.device), getattr(like, PACKED, 1), like.device_mesh, like.placements[0])
+def part_of(value: torch.Tensor, like: Any) -> torch.Tensor:
+    """What a process has of ``value``, cut as the parameter ``like`` is."""
+    found: torch.Tensor = _cut(value.to(like.device), getattr(like, PACKED, 1), like.device_mesh, like.placements[0])
+    return found

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from pipezoo.errors import NonFiniteError
+from pipezoo.runtime.whole import local
 
 
 class FiniteCheck:
@@ -47,7 +48,7 @@ class FiniteCheck:
 
     def gradients(self, step: int, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         """The same for gradients, before the optimizer's step."""
-        gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+        gradients = {name: local(p.grad) for name, p in parameters.items() if p.grad is not None}
         self._tensors(step, "gradient", gradients, moved=step > self._first_step)
 
     def norm(self, step: int, norm: float) -> None:
@@ -58,7 +59,7 @@ class FiniteCheck:
 
     def parameters(self, step: int, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         """The same for parameters, after it."""
-        self._tensors(step, "parameter", {name: p.detach() for name, p in parameters.items()}, moved=True)
+        self._tensors(step, "parameter", {name: local(p.detach()) for name, p in parameters.items()}, moved=True)
 
     def _tensors(self, step: int, kind: str, tensors: Mapping[str, torch.Tensor], moved: bool) -> None:
         if self._what_to_do == "ignore" or _all_finite(tensors.values()):

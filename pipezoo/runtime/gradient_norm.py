@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from pipezoo.runtime.mesh import gathered
+from pipezoo.runtime.whole import whole
 
 ABSENT = -1.0  # of a parameter that has no gradient; a norm is never negative
 
@@ -49,7 +50,7 @@ class GradientNorm:
         mine = torch.full((len(self._owners),), ABSENT, dtype=torch.float64)
         found = [(place, gradients[name]) for place, name in self._own if gradients.get(name) is not None]
         if found:
-            norms = torch.stack([torch.linalg.vector_norm(gradient).double() for _, gradient in found])
+            norms = torch.stack([whole(torch.linalg.vector_norm(gradient)).double() for _, gradient in found])
             mine[[place for place, _ in found]] = norms.cpu()
         told = [
             table[place].to(device, dtype)

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from pipezoo.experiment.precision import LossScaling
+from pipezoo.runtime.whole import local
 
 
 class LossScale:
@@ -35,7 +36,7 @@ class LossScale:
         """Divide this rank's gradients by the scale. Whether those of any rank are not finite; all ranks call it."""
         inverse = torch.tensor(1.0 / self.value, dtype=torch.float64).float()
         infinite = torch.zeros((), device=device)
-        for gradient in gradients:
+        for gradient in map(local, gradients):
             infinite = torch.maximum(infinite, (~torch.isfinite(gradient)).any().to(infinite))
             gradient.mul_(inverse.to(gradient.device))
         return self.shared(infinite)

@@ -32,6 +32,7 @@ from pipezoo.runtime.shares import Shares
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join
 from pipezoo.runtime.transport import NoMessages, lanes_of
 from pipezoo.runtime.update import Update
+from pipezoo.runtime.whole import is_cut
 from pipezoo.runtime.wiring import Wiring
 from pipezoo.simulator.cost import Cost
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
@@ -66,6 +67,11 @@ class Member:
     def writes(self) -> bool:
         """Whether it is the one that writes down what all replicas of its stages hold."""
         return self.process in self.pipeline.writers
+
+    @property
+    def tells(self) -> bool:
+        """Whether what it holds is written down: by itself, or by the one that it shares its stages with."""
+        return self.groups.place.dp == 0
 
     @property
     def shares(self) -> range:
@@ -118,6 +124,9 @@ class Member:
         """Raises VerificationError where the replicas of its stages are not equal."""
         if self.groups.replicas is not None:
             check_equal(self.parameters, self.groups.replicas, when)
+        if self.groups.shards is not None:
+            uncut = {name: p for name, p in self.parameters.items() if not is_cut(p)}
+            check_equal(uncut, self.groups.shards, when, "part")
 
 
 def assemble(pipeline: Pipeline, process: int, groups: Groups, device: torch.device, channel: WorkerChannel) -> Member:
@@ -128,6 +137,10 @@ def assemble(pipeline: Pipeline, process: int, groups: Groups, device: torch.dev
         recorder = _emulation(pipeline, pipeline.emulated, groups)
         note = recorder.holding(note, pipeline.actions[rank])
     stages = [rank_stage(pipeline, index, device) for index in owned]
+    if pipeline.cuts is not None and groups.device_mesh is not None:
+        from pipezoo.runtime.cut_layers import cut_stages  # torch's DTensor takes its time
+
+        cut_stages(pipeline.cuts, [stage.module for stage in stages], groups.device_mesh["tp"])
     parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
     finite = _finite_check(pipeline)
     all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
@@ -216,7 +229,8 @@ def _update(
 ) -> Update:
     """What moves this rank's parameters, as it was when the checkpoint was written."""
     recipe, scaling, rank = pipeline.recipe, pipeline.precision.scaling, groups.place.pp
-    leaves = pipeline.verify and pipeline.spread.process(groups.place, pipeline.pp) in pipeline.writers
+    leaves = pipeline.verify and groups.place.dp == 0
+    writes = pipeline.spread.process(groups.place, pipeline.pp) in pipeline.writers
     learns = any(parameter.requires_grad for parameter in parameters.values())
     optimized = pipeline.optimizing.of(parameters) if learns else None
     averages = recipe.ema is not None and optimized is not None
@@ -229,7 +243,7 @@ def _update(
         _norm(pipeline, groups),
         None if scaling is None else LossScale(scaling),
         MovingAverage(recipe.ema, optimized.named) if averages else None,  # type: ignore[arg-type, union-attr]
-        partial(leave_values, pipeline, rank, "first", pipeline.stages_of(rank)) if leaves else None,
+        partial(leave_values, pipeline, rank, "first", pipeline.stages_of(rank), writes) if leaves else None,
         pipeline.loss_divisor,
     )
     if pipeline.saved is not None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from pipezoo.runtime.optimizer_state import copied
+from pipezoo.runtime.whole import part_of
 
 
 class MovingAverage:
@@ -48,10 +49,10 @@ class MovingAverage:
                 parameters[name].data = values
 
     def capture(self) -> dict[str, torch.Tensor]:
-        return {name: copied(average) for name, average in self.averages.items()}
+        return {name: copied(average, self._values[name]) for name, average in self.averages.items()}
 
     def restore(self, averages: Mapping[str, torch.Tensor]) -> None:
         """Those of the own parameters, of the averages of all."""
         self.averages = {
-            name: averages[name].to(value.device, copy=True) for name, value in self._values.items() if name in averages
+            name: part_of(averages[name], value) for name, value in self._values.items() if name in averages
         }

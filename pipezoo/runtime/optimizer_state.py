@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipezoo.runtime.whole import part_of, whole
+
 Names = Mapping[int, str]  # by the id of a parameter
 PLAIN = (bool, int, float, str, type(None))
 BY_NAME, STATE_DICT, OPTIMIZER, UNKNOWN = "by name", "state_dict", "optimizer", "unknown"
@@ -54,7 +56,7 @@ def capture(optimizer: torch.optim.Optimizer, names: Names, told: Mapping[str, A
     parameters = _parameters(optimizer)
     own = [names.get(id(parameter), "") for parameter in parameters]
     state = {
-        names[id(parameter)]: {key: copied(value) for key, value in optimizer.state[parameter].items()}
+        names[id(parameter)]: {key: copied(value, parameter) for key, value in optimizer.state[parameter].items()}
         for parameter in parameters
         if parameter in optimizer.state and id(parameter) in names
     }
@@ -81,10 +83,14 @@ def saved_of(holder: Any) -> Any:
     return found
 
 
-def copied(value: Any) -> Any:
-    """A tensor on the CPU, without the rest of the memory that it is a view of."""
+def copied(value: Any, like: torch.Tensor | None = None) -> Any:
+    """A tensor on the CPU, whole, without the rest of the memory that it is a view of.
+
+    Args:
+        like: the parameter that it belongs to (:func:`~pipezoo.runtime.whole.whole`).
+    """
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
+        return whole(value, like).cpu().clone()
     return tuple(map(copied, value)) if isinstance(value, tuple) else value
 
 
@@ -118,14 +124,14 @@ def _encoded(value: Any, parameters: Sequence[torch.Tensor], own: Sequence[str])
         return _tagged(OPTIMIZER, capture(value, names))
     if isinstance(value, (list, tuple)):
         if _aligned(value, parameters):
-            return _tagged(BY_NAME, dict(zip(own, map(copied, value), strict=True)))
+            return _tagged(BY_NAME, dict(zip(own, map(copied, value, parameters), strict=True)))
         items = [_encoded(item, parameters, own) for item in value]
         return _tagged(UNKNOWN) if any(_is(item, UNKNOWN) for item in items) else type(value)(items)
     if isinstance(value, dict):
         if value and all(isinstance(key, torch.Tensor) for key in value):
             by_id = {id(parameter): name for parameter, name in zip(parameters, own, strict=True)}
             if all(id(key) in by_id and isinstance(item, torch.Tensor) for key, item in value.items()):
-                return _tagged(BY_NAME, {by_id[id(key)]: copied(item) for key, item in value.items()})
+                return _tagged(BY_NAME, {by_id[id(key)]: copied(item, key) for key, item in value.items()})
             return _tagged(UNKNOWN)
         items_by_key = {key: _encoded(item, parameters, own) for key, item in value.items()}
         plain = all(isinstance(key, (str, int)) for key in value)
@@ -266,14 +272,14 @@ def _fill(current: Any, by_name: Mapping[str, torch.Tensor], parameters: Sequenc
     for place, (parameter, name) in enumerate(zip(parameters, own, strict=True)):
         target = current[parameter] if isinstance(current, dict) else current[place]
         with torch.no_grad():
-            target.copy_(by_name[name])
+            target.copy_(part_of(by_name[name], parameter))
 
 
 def _placed(value: Any, parameter: torch.Tensor) -> Any:
     """State that has the parameter's shape is where the parameter is; a step count stays on the CPU."""
     if not isinstance(value, torch.Tensor):
         return value
-    return value.to(parameter.device, copy=True) if value.shape == parameter.shape else value.clone()
+    return part_of(value, parameter) if value.shape == parameter.shape else value.clone()
 
 
 def same(a: Any, b: Any) -> bool:

@@ -31,6 +31,7 @@ from pipezoo.runtime.optimizer_state import (
     saved_of,
 )
 from pipezoo.runtime.parameter_groups import in_groups
+from pipezoo.runtime.whole import marked_as, part_of
 
 Named = Mapping[str, nn.Parameter]
 MakeSchedule = Callable[[torch.optim.Optimizer], "LRScheduler | None"]
@@ -113,7 +114,7 @@ class Optimized:
         """What the next step depends on. Raises ValueError: the schedule holds more than plain values."""
         state = capture(self.optimizer, names_of(self.named.items()), self.told)
         if masters := self.masters:
-            state[MASTERS] = {name: copied(master) for name, master in masters.items()}
+            state[MASTERS] = {name: copied(master, self.parameters[name]) for name, master in masters.items()}
         if self.schedule is not None:
             state[SCHEDULE] = {"kind": type(self.schedule).__name__, "state": saved_of(self.schedule)}
         return state
@@ -156,7 +157,7 @@ class Optimized:
                 )
             if is_master:
                 with torch.no_grad():
-                    parameter.copy_(saved[name])
+                    parameter.copy_(part_of(saved[name], self.parameters[name]))
 
     def _check_rates(self, parts: list[dict[str, Any]]) -> None:
         """A schedule goes on from the rate that it began with."""
@@ -198,5 +199,5 @@ class Optimizing:
 def master_of(parameter: nn.Parameter) -> nn.Parameter:
     """A float32 copy of a float that has fewer bits; any other parameter is its own."""
     if parameter.dtype in (torch.bfloat16, torch.float16):
-        return nn.Parameter(parameter.detach().float())
+        return marked_as(parameter, nn.Parameter(parameter.detach().float()))
     return parameter

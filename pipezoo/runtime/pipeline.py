@@ -27,6 +27,7 @@ from pipezoo.runtime.optimizing import MakeSchedule, Optimizing, no_schedule
 from pipezoo.runtime.parameter_groups import places_of
 from pipezoo.runtime.profiler import Profile
 from pipezoo.runtime.stages import Stages
+from pipezoo.runtime.tensor_parallel import Cuts
 from pipezoo.runtime.transport import Transport
 from pipezoo.schedule.action import Action, Op
 from pipezoo.schedule.schedule import Schedule
@@ -44,6 +45,7 @@ class Pipeline:
         actions: for each executing rank of one replica, what it executes.
         stage_to_rank: the executing rank of each stage; the schedule's, or 0 for all where ranks are virtual.
         mesh: the replicas of the pipeline, each with a share of the rows; as asked.
+        cuts: which layers are cut over the processes that share a stage; None: none.
         spread: the mesh of processes; a plain one where a process has all replicas, and trains one after the other.
         fresh_model: builds the unsplit model once more, from the seed.
         batch: the whole batch of a step, on the CPU.
@@ -113,6 +115,7 @@ class Pipeline:
     defers: bool = False
     profile: Profile | None = None
     mesh: Mesh = field(default_factory=Mesh)
+    cuts: Cuts | None = None
     spread: Mesh = field(default_factory=Mesh)
     store: StoreAddress | None = None
     local_rank: int | None = None

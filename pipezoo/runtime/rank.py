@@ -64,8 +64,8 @@ def run_rank(process: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[s
     member.check_replicas("after the last step")
     if member.writes:
         np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
-        if pipeline.verify or pipeline.leaves_weights:
-            leave_last(pipeline, rank, member.update)
+    if member.tells and (pipeline.verify or pipeline.leaves_weights):
+        leave_last(pipeline, rank, member.update, member.writes)
     dist.barrier()
     return {"memory": meter.read(), "rest": float(np.median(rest)), "private": private}
 
@@ -108,8 +108,10 @@ def _steps(
             rest.append(ended - _end_of_actions(spans) + began - before + fill)
         if pipeline.saves_after(step, is_best, is_last) or channel.is_asked_to_save(step + 1):
             channel.note(Phase.SAVE)
-            if member.writes:
-                channel.send("saved", **save_part(pipeline, member.rank, member.update, step + 1))
+            if member.tells:
+                part = save_part(pipeline, member.rank, member.update, step + 1, member.writes)
+                if member.writes:
+                    channel.send("saved", **part)
         before = before_next
         if is_last:
             profiler.end()

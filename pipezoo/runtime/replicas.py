@@ -24,6 +24,7 @@ from torch import nn
 from pipezoo.errors import VerificationError
 from pipezoo.runtime.mesh import gathered
 from pipezoo.runtime.microbatching import total
+from pipezoo.runtime.whole import is_shared, local, zeros_of
 from pipezoo.schedule.action import Action, Op
 
 Named = Mapping[str, nn.Parameter]
@@ -63,12 +64,16 @@ def add_in_order(parameters: Sequence[nn.Parameter], group: dist.ProcessGroup) -
     used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8, device=parameters[0].device)
     anywhere = torch.stack(gathered(used, group)).any(dim=0).tolist()
     for bucket in _buckets([parameter for parameter, is_used in zip(parameters, anywhere, strict=True) if is_used]):
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in bucket]
+        gradients = [local(zeros_of(p) if p.grad is None else p.grad.detach()) for p in bucket]
         summed = _summed(torch.cat([gradient.reshape(-1) for gradient in gradients]), group)
         pieces = summed.split([gradient.numel() for gradient in gradients])
         for parameter, gradient, piece in zip(bucket, gradients, pieces, strict=True):
-            whole = piece.view(parameter.shape)
-            parameter.grad = whole if gradient.is_contiguous() else torch.empty_like(gradient).copy_(whole)
+            whole = piece.view(gradient.shape)
+            if is_shared(parameter):
+                parameter.grad = zeros_of(parameter) if parameter.grad is None else parameter.grad
+                local(parameter.grad).copy_(whole)
+            else:
+                parameter.grad = whole if gradient.is_contiguous() else torch.empty_like(gradient).copy_(whole)
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
@@ -133,8 +138,14 @@ class SharesInTurn:
                 parameter.grad = total([torch.zeros_like(parameter) if g is None else g for g in shares])
 
 
-def check_equal(named: Mapping[str, torch.Tensor], group: dist.ProcessGroup, when: str) -> None:
-    """Raise VerificationError, on every replica, where one has another value than the first; it names the first one."""
+def check_equal(
+    named: Mapping[str, torch.Tensor], group: dist.ProcessGroup, when: str, member: str = "replica"
+) -> None:
+    """Raise VerificationError, on every replica, where one has another value than the first; it names the first one.
+
+    Args:
+        member: what a process of the group is called.
+    """
     if not named:
         return
     device = next(iter(named.values())).device
@@ -144,10 +155,10 @@ def check_equal(named: Mapping[str, torch.Tensor], group: dist.ProcessGroup, whe
         if (differs := (first != other).any(dim=1)).any():
             name = list(named)[int(differs.nonzero()[0])]
             raise VerificationError(
-                f"replica {replica} has another {name} than replica 0 {when}: they do not train one model"
+                f"{member} {replica} has another {name} than {member} 0 {when}: they do not train one model"
             )
 
 
 def _hash(tensor: torch.Tensor) -> bytes:
-    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    values = local(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.blake2b(values.numpy().data, digest_size=HASH).digest()

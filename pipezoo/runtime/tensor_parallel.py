@@ -28,7 +28,6 @@ from pipezoo.experiment.tensor_plan import KEY, KINDS, TensorPlan
 from pipezoo.splitters._addresses import addresses
 
 LAYERS = (nn.Linear, nn.Embedding)
-PACKED = "packed_layers"  # attribute of a parameter that was reordered: how many layers it is
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import nn
 from pipezoo.launch.mesh import Mesh, Place
 from pipezoo.runtime.mesh import gathered
 from pipezoo.runtime.microbatching import total
+from pipezoo.runtime.whole import is_shared, local, zeros_of
 
 
 @dataclass(frozen=True)
@@ -78,5 +79,8 @@ def sum_tied_gradients(
             used = torch.tensor([parameter.grad is not None], dtype=torch.uint8, device=parameter.device)
             if not any(gathered(used, tied.group)):
                 continue
-            share = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = total(gathered(share.detach().contiguous(), tied.group))
+            share = zeros_of(parameter) if parameter.grad is None else parameter.grad.detach()
+            sum_of_all = total(gathered(local(share).contiguous(), tied.group))
+            if is_shared(parameter):
+                local(share).copy_(sum_of_all)
+            parameter.grad = share if is_shared(parameter) else sum_of_all

@@ -27,6 +27,7 @@ from pipezoo.runtime.gradient_norm import GradientNorm
 from pipezoo.runtime.loss_scale import LossScale
 from pipezoo.runtime.moving_average import MovingAverage
 from pipezoo.runtime.optimizing import Optimized
+from pipezoo.runtime.whole import is_shared, local
 
 Numbers = dict[str, float]
 
@@ -106,7 +107,7 @@ class Update:
         norm = self.norm({name: parameter.grad for name, parameter in moved.items()}, self.device)
         numbers["grad_norm"] = norm.item()
         self.finite.norm(step, numbers["grad_norm"])
-        torch.nn.utils.clip_grads_with_norm_(moved.values(), self.recipe.clip, norm, foreach=False)
+        torch.nn.utils.clip_grads_with_norm_(map(_own, moved.values()), self.recipe.clip, norm, foreach=False)
 
     def hear(self, loss: float) -> None:
         """What an evaluation came to, on every rank."""
@@ -128,3 +129,12 @@ class Update:
             self.scale.restore(saved["loss_scale"])
         if self.average is not None and "average" in saved:
             self.average.restore(saved["average"])
+
+
+def _own(parameter: nn.Parameter) -> torch.Tensor:
+    """The part of a shared parameter that this process has, with its gradient."""
+    if not is_shared(parameter):
+        return parameter
+    part = local(parameter.detach())
+    part.grad = None if parameter.grad is None else local(parameter.grad)
+    return part

@@ -162,8 +162,9 @@ def _attributes(model: nn.Module, path: str) -> list[tuple[str, Any]]:
     """The attributes that a path leads to: its last word in the modules that the rest fits, or in the model itself."""
     at, _, attribute = path.rpartition(".")
     fits = [(name, module) for name, module in model.named_modules() if name and fnmatchcase(name, at)]
-    if fits:
-        return [(f"{name}.{attribute}", getattr(module, attribute, None)) for name, module in fits]
+    found = [(f"{name}.{attribute}", getattr(module, attribute)) for name, module in fits if hasattr(module, attribute)]
+    if found:
+        return found
     try:
         return [(path, reduce(getattr, path.split("."), model))]
     except AttributeError:

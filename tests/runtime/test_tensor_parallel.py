@@ -55,7 +55,8 @@ def test_layers_are_found_by_pattern():
         ({"packed": {2: ["*.net2"]}}, r"packed.2=\*.net2: rows are no layers in one"),
         ({"packed": {2: ["net"]}}, "packed.2=net: fits no layer in columns"),
         ({"packed": {3: ["*.net1"]}}, "which mesh.tp=2 times 3 packed layers does not divide"),
-        ({"heads": ["layers.0.heads"]}, "heads=layers.0.heads: layers.0.heads is None"),
+        ({"heads": ["layers.0.heads"]}, "heads=layers.0.heads: MultiMLP has no such attribute"),
+        ({"heads": ["layers.0.net1.bias"]}, "layers.0.net1.bias is .* valid: attributes that are numbers of heads"),
         ({"heads": ["depth"]}, "heads=depth: MultiMLP has no such attribute"),
     ],
 )

@@ -5,10 +5,6 @@
 
 Each process of a stage has a pipeline of its own, and sends and receives whole activations. A parameter that is cut is
 a DTensor; all others are as they were, the same on every process of the stage.
-
-A packed layer, which is several in one, is cut in each of them: its rows are put in the order of the processes first.
-
-    weight of qkv   q0 q1 k0 k1 v0 v1    ──►    q0 k0 v0 | q1 k1 v1      process 0 | process 1
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from pipezoo.errors import ConfigError, first_line
-from pipezoo.runtime.cut_layers import reordered
 from pipezoo.runtime.draws import Drawing, name_of
 from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.stages import Tensors
 from pipezoo.runtime.tensor_parallel import Cut, Cuts
 from pipezoo.runtime.trees import flatten
+from pipezoo.runtime.whole import reordered
 from pipezoo.skips import run_stages
 from pipezoo.splitters._copies import copies
 

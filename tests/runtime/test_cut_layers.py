@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from pipezoo.experiment.tensor_plan import TensorPlan
 from pipezoo.launch.mesh import Mesh
 from pipezoo.models import MultiMLP
 from pipezoo.models.gpt import CausalAttention
-from pipezoo.runtime import cut_layers, gradient_norm
+from pipezoo.results.run_dir import read_result
+from pipezoo.runtime import gradient_norm, whole
 from pipezoo.runtime.fault_injection import Drift
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.tensor_parallel import cuts_of
@@ -112,7 +114,7 @@ def failure(pipeline: Pipeline) -> str:
 
 
 def test_packed_layers_that_are_cut_as_one_fail(pipeline: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cut_layers, "reordered", lambda whole, packed, size: whole)
+    monkeypatch.setattr(whole, "reordered", lambda rows, packed, size: rows)
     assert "loss of step 0" in failure(cut(pipeline(attending, ONE, mesh=Mesh(tp=2)), ATTENDING))
 
 
@@ -134,3 +136,19 @@ def test_a_copy_that_drifts_is_found_without_one(pipeline: Build) -> None:
     drifting = pipeline(attending, ONE, mesh=Mesh(tp=2), fault=Drift(rank=1, step=2, at="batch"), verify=False)
     with pytest.raises(VerificationError, match=r"part 1 has another 0.norm.weight than part 0 after the last step"):
         train(cut(drifting, ATTENDING))
+
+
+def test_a_run_goes_on_in_another_mesh_with_equal_numbers(cli: Callable[..., Any], tmp_path: Path) -> None:
+    small = ("model=gpt", "model.depth=4", "model.width=16", "model.context=8", "batch_size=8", "optimizer.clip=1.0")
+    parts = cli(*small, "ranks=1", "mesh.tp=2", "microbatches=4", "steps=1", "checkpoint.every=1", "hydra.run.dir=a")
+    assert parts.code == 0, parts.err
+    assert "verified  close" in parts.out
+    replicas = ("stages=2", "mesh.dp=2", "microbatches=2", "steps=2", "checkpoint.every=2", "hydra.run.dir=b")
+    beside = cli(*small, *replicas, "resume=a")
+    assert "verified  exact" in beside.out, beside.err
+    ranks = cli(*small, "stages=4", "microbatches=4", "steps=3", "resume=b", "launch=virtual", "hydra.run.dir=c")
+    assert "verified  exact" in ranks.out, ranks.err
+    whole = cli(*small, "stages=1", "microbatches=4", "steps=3", "hydra.run.dir=d", "launch=virtual")
+    assert whole.code == 0, whole.err
+    losses = [loss for folder in "abc" for loss in read_result(tmp_path / folder)["losses"]]
+    assert losses == pytest.approx(read_result(tmp_path / "d")["losses"], rel=1e-6)

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.tensor_plan import plan_of
 from pipezoo.models import GPT, MultiMLP
-from pipezoo.runtime.cut_layers import reordered
 from pipezoo.runtime.draws import DRAWING, Drawing
 from pipezoo.runtime.tensor_parallel import Cut, cuts_of
 from pipezoo.runtime.try_tensor_parallel import try_cuts
+from pipezoo.runtime.whole import reordered
 from pipezoo.splitters import modules
 from pipezoo.splitters._addresses import write_addresses
 from tests.support.configs import compose

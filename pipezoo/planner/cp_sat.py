@@ -53,6 +53,8 @@ def solve(problem: Problem, seconds: float, grain: float | None = None, at_most:
         if source >= 0:
             late = lag[item // m] if item < 2 * half else 0
             model.add(at >= start[source] + took[source // m] + late)
+        for far, seconds in problem.skips_into[item // m] if problem.skips_into and item < 2 * half else ():
+            model.add(at >= start[item + far] + took[(item + far) // m] + round(seconds / unit))
     end = model.new_int_var(0, horizon, "end")
     for rank, stages in enumerate(problem.stages_of):
         items = [kind * m + k for s in stages for kind in _kinds(problem, s) for k in range(m)]

@@ -44,6 +44,7 @@ class _Walk:
                 self.place[item] = at
         self.arrived = [NEVER] * (2 * self.half)
         self.arrived[: self.m] = [0.0] * self.m
+        self.ended = [0.0] * (2 * self.half) if problem.skips_into else []
         self.next = [stage * self.m for stage in range(2 * problem.num_stages)]  # item of every F and I of a stage
         self.orders: Orders = [[] for _ in given]
         self.weights: Orders = [[] for _ in given]
@@ -118,6 +119,8 @@ class _Walk:
         else:
             self.orders[rank].append(item)
             self.next[kind] += 1
+            if self.ended:
+                self.ended[item] = end
             if item < half:
                 self.alive[stage] += 1
                 follower = item + m if item < half - m else item + half
@@ -132,8 +135,12 @@ class _Walk:
 
     def _send(self, rank: int, item: int, end: float) -> None:
         problem = self.problem
-        when = self.arrived[item] = end + problem.lag[item // self.m]
-        to = problem.stage_to_rank[item // self.m % problem.num_stages]
+        kind = item // self.m
+        when = end + problem.lag[kind]
+        for far, late in problem.skips_into[kind] if self.ended else ():
+            when = max(when, self.ended[item + far] + late)
+        self.arrived[item] = when
+        to = problem.stage_to_rank[kind % problem.num_stages]
         if to != rank and self.asleep[to] and when < self.wakes[to]:
             self.wakes[to] = max(when, self.free[to])
             heappush(self.events, (self.wakes[to], to))

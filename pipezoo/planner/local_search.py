@@ -91,7 +91,7 @@ def end_times(problem: Problem, orders: Orders) -> tuple[EndTimes, float]:
     A step that never ends is infinite.
     """
     m, half = problem.num_microbatches, problem.num_stages * problem.num_microbatches
-    took, lags, sources = problem.took, problem.lag, problem.source
+    took, lags, sources, skips = problem.took, problem.lag, problem.source, problem.skips_into
     end, waiter = [-1.0] * (2 * half), [-1] * (2 * half)
     head, now, begun = [0] * len(orders), [0.0] * len(orders), [-1.0] * len(orders)
     awake = list(range(len(orders) - 1, -1, -1))
@@ -106,6 +106,8 @@ def end_times(problem: Problem, orders: Orders) -> tuple[EndTimes, float]:
                         waiter[source], head[rank] = rank, i
                         break
                     t = max(t, made + lags[item // m])
+                    for far, late in skips[item // m] if skips else ():
+                        t = max(t, end[item + far] + late)
                 if begun[rank] < 0:
                     begun[rank] = t
                 t += took[item // m]

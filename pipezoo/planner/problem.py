@@ -13,6 +13,7 @@ from pipezoo.schedule.action import Op
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.bounds import lower_bound
 from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.skip_messages import SkipMessage
 
 Orders = list[list[int]]  # per rank: item numbers, see Problem
 
@@ -38,6 +39,10 @@ class Problem:
         source: ``[2 S m]`` the item whose result each F and I needs, -1 for none.
         took: ``[3 S]`` how long F, I and W of each stage keep their rank, messages of ``overlap=False`` included.
         lag: ``[2 S]`` how long after its source's end the input of F and I is there.
+        skips_into: ``[2 S]`` what F and I of each stage wait for beside their source, from stages that are no
+            neighbours: how far in items each such item is, and how long after its end its message is there. It always
+            ends before the source does, so nobody waits for it alone. Empty where there are none.
+        skips_out_of: the same seen from the item that sends.
         grows, frees: ``[3 S]`` what an item adds to its rank's memory at its start, and takes away at its end.
     """
 
@@ -51,6 +56,8 @@ class Problem:
     source: list[int] = field(init=False)
     took: list[float] = field(init=False)
     lag: list[float] = field(init=False)
+    skips_into: list[list[tuple[int, float]]] = field(init=False)
+    skips_out_of: list[list[tuple[int, float]]] = field(init=False)
     grows: list[float] = field(init=False)
     frees: list[float] = field(init=False)
     bound: float = field(init=False)
@@ -68,6 +75,12 @@ class Problem:
         into, out = np.zeros((2, 3, len(place)))
         into[0, 1:] = out[0, :-1] = p2p_seconds
         into[1, :-1] = out[1, 1:] = p2p_seconds
+        skips = cost.skip_seconds(place)
+        if not cost.overlap:  # a skip keeps its ranks as busy
+            for message, seconds in skips:
+                for part, sender, receiver in ((0, message.before, message.after), (1, message.after, message.before)):
+                    into[part, receiver] += seconds
+                    out[part, sender] += seconds
         took = cost.seconds[:, [Op.F, Op.I, Op.W]].T.copy()
         lag = into[:2]
         if not cost.overlap:
@@ -79,6 +92,9 @@ class Problem:
         self._set("stages_of", stages_of)
         self._set("took", took.ravel().tolist())
         self._set("lag", lag.ravel().tolist())
+        into_each, out_of_each = _skips(skips if cost.overlap else [], len(place), self.num_microbatches)
+        self._set("skips_into", into_each)
+        self._set("skips_out_of", out_of_each)
         self._set("grows", np.concatenate(grows).tolist())
         self._set("frees", np.concatenate(frees).tolist())
         self._set("after", np.bincount(place, weights=cost.optimizer, minlength=num_ranks).tolist())
@@ -157,6 +173,24 @@ def _sources(num_stages: int, num_microbatches: int) -> NDArray[np.int64]:
     source[:m] = -1
     source[2 * half - m :] = item[half - m : half]
     return source
+
+
+def _skips(
+    skips: list[tuple[SkipMessage, float]], size: int, m: int
+) -> tuple[list[list[tuple[int, float]]], list[list[tuple[int, float]]]]:
+    """``skips_into`` and ``skips_out_of`` of a problem with ``size`` stages and ``m`` microbatches."""
+    if not skips:
+        return [], []
+    into: list[list[tuple[int, float]]] = [[] for _ in range(2 * size)]
+    out_of: list[list[tuple[int, float]]] = [[] for _ in range(2 * size)]
+    for message, seconds in skips:
+        for sender, receiver in (
+            (message.before, message.after),
+            (size + message.after, size + message.before),
+        ):
+            into[receiver].append(((sender - receiver) * m, seconds))
+            out_of[sender].append(((receiver - sender) * m, seconds))
+    return into, out_of
 
 
 def complete_items_of(schedule: Schedule) -> Orders:

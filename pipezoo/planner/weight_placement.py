@@ -87,7 +87,7 @@ def _run(play: _Walk, rank: int, order: list[int]) -> Iterator[int]:
     problem, leeway, latest, end = play.problem, play.leeway, play.latest, play.end
     took, lags, grows, frees, sources = problem.took, problem.lag, problem.grows, problem.frees, problem.source
     m, half, most = problem.num_microbatches, len(sources) // 2, problem.limit[rank] * (1 + ROUNDING)
-    waiter, awake, line = play.waiter, play.awake, play.lines[rank]
+    waiter, awake, line, skips = play.waiter, play.awake, play.lines[rank], problem.skips_into
     queue: list[int] = []  # weight gradients, in the order of their input gradients; the first z are done
     z, now, locked, begun = 0, 0.0, 0.0, float(NONE)
     for item in order:
@@ -98,6 +98,9 @@ def _run(play: _Walk, rank: int, order: list[int]) -> Iterator[int]:
                 yield source
                 arrived = end[source]
             arrived += lags[stage]
+            if skips:
+                for far, lag in skips[stage]:
+                    arrived = max(arrived, end[item + far] + lag)
         if z < len(queue) and (now < arrived or item < half):
             until = arrived
             if now < arrived:
@@ -142,7 +145,7 @@ def latest_starts(problem: Problem, given: Orders, ends: list[float]) -> list[fl
     One weight gradient is left in: the last input gradient of a rank is never its last action.
     """
     m, size = problem.num_microbatches, problem.num_stages
-    took, lags = problem.took, problem.lag
+    took, lags, skips = problem.took, problem.lag, problem.skips_out_of
     half, top = size * m, size * m - m
     start = [NEVER] * (2 * half)
     known = [False] * (2 * half)
@@ -168,6 +171,8 @@ def latest_starts(problem: Problem, given: Orders, ends: list[float]) -> list[fl
                 due = start[follower] - (lags[lag] if lag >= 0 else 0.0)
                 if due < t:
                     t = due
+                for far, late in skips[item // m] if skips else ():
+                    t = min(t, start[item + far] - late)
             t -= took[item // m]
             start[item] = t
             known[item] = True

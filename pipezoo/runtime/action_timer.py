@@ -15,6 +15,7 @@ from pipezoo.schedule.action import Op
 # computed by then (seconds of time.thread_time), NaN where that says nothing
 Spans = NDArray[np.float64]
 COLUMNS = 7
+NONE: Spans = np.empty((0, COLUMNS))
 
 
 def without_clocks(spans: NDArray[np.float64]) -> Spans:
@@ -55,6 +56,8 @@ class HostRecorder:
         self._spans[-3], self._spans[-1] = perf_counter(), thread_time()
 
     def take(self) -> Spans:
+        if not self._spans:
+            return NONE
         spans, self._spans = self._spans, []
         return np.fromiter(spans, np.float64, len(spans)).reshape(-1, COLUMNS)
 
@@ -72,7 +75,7 @@ class NoRecorder:
         pass
 
     def take(self) -> Spans:
-        return np.empty((0, COLUMNS))
+        return NONE
 
 
 class CudaRecorder:

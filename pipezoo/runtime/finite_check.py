@@ -32,19 +32,17 @@ class FiniteCheck:
         self._what_to_do, self._last_stage = what_to_do, last_stage
         self._stage_of, self._first_step = stage_of, first_step
 
-    def losses(self, step: int, losses: Sequence[torch.Tensor], first: int = 0) -> None:
+    def losses(self, step: int, losses: Sequence[float], first: int = 0) -> None:
         """Raises NonFiniteError for a loss of a microbatch that is NaN or infinite.
 
         Args:
             first: the place in the batch of the first of them.
         """
-        if self._what_to_do == "ignore" or not losses:
+        if self._what_to_do == "ignore" or all(map(math.isfinite, losses)):
             return
-        finite = torch.isfinite(torch.stack(list(losses)))
-        if not bool(finite.all()):
-            bad = int((~finite).nonzero()[0])
-            what = f"the loss of microbatch {first + bad} on stage {self._last_stage} is {losses[bad].item()}"
-            self._found(step, what, 0, moved=step > self._first_step)
+        bad = next(place for place, loss in enumerate(losses) if not math.isfinite(loss))
+        what = f"the loss of microbatch {first + bad} on stage {self._last_stage} is {losses[bad]}"
+        self._found(step, what, 0, moved=step > self._first_step)
 
     def gradients(self, step: int, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         """The same for gradients, before the optimizer's step."""

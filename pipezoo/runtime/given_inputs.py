@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from types import CodeType
+from types import CodeType, MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -64,6 +65,18 @@ class GivenInputs:
                 )
 
 
+_signatures: WeakKeyDictionary[Any, inspect.Signature] = WeakKeyDictionary()
+
+
+def _signature(forward: Any) -> inspect.Signature:
+    """What a forward takes. Every step asks; that of a method is looked up once."""
+    if not isinstance(forward, MethodType):
+        return inspect.signature(forward)
+    if forward.__func__ not in _signatures:
+        _signatures[forward.__func__] = inspect.signature(forward)
+    return _signatures[forward.__func__]
+
+
 def tensors_given(model: nn.Module, batch: Batch) -> list[torch.Tensor]:
     """The tensors that the model takes of a batch, by position.
 
@@ -76,7 +89,7 @@ def tensors_given(model: nn.Module, batch: Batch) -> list[torch.Tensor]:
     own = given.own if isinstance(given, GivenInputs) else model.forward
     name = f"{type(model).__name__}.forward"
     try:
-        bound = inspect.signature(own).bind(*batch.args, **batch.kwargs)
+        bound = _signature(own).bind(*batch.args, **batch.kwargs)
     except TypeError as error:
         raise ValueError(f"the data does not fit {name}: {error}") from None
     if not isinstance(given, GivenInputs) and not bound.kwargs and all(isinstance(v, torch.Tensor) for v in bound.args):

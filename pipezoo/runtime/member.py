@@ -113,9 +113,9 @@ class Member:
                 losses = self.executor.step(inputs, target)
                 if self.in_turn is not None:
                     self.in_turn.leave(share)
-                self.finite.losses(step, losses, share * size)
                 if losses:
                     found.append([value.item() for value in (*losses, total(losses))])
+                    self.finite.losses(step, found[-1][:-1], share * size)
         if self.in_turn is not None and updates:
             self.in_turn.add()
         return of_batch(found) if found and not self.groups.place.tp else None

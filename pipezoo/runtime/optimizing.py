@@ -76,9 +76,10 @@ class Optimized:
 
     def clear(self) -> None:
         """Before the gradients come."""
-        self.optimizer.zero_grad(set_to_none=True)
-        for name in self.masters:
-            self.parameters[name].grad = None
+        if type(self.optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+            self.optimizer.zero_grad(set_to_none=True)
+        for moved, parameter in zip(self.named.values(), self.parameters.values(), strict=True):
+            moved.grad = parameter.grad = None
 
     def pull(self) -> None:
         """Once they are there: to the masters."""

@@ -33,6 +33,7 @@ from pipezoo.supervisor.worker import deserialize_error
 from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
 from pipezoo.supervisor.workers import Worker, end, start
 
+PAUSE = 0.005  # seconds in which messages gather: waking up for each one would take a core from the ranks
 LOOK = 0.1  # seconds between two looks at the page
 TELL = 0.25  # seconds between two of them that others hear of
 AHEAD = 0.5  # seconds in which all ranks hear that a checkpoint is wanted
@@ -97,6 +98,7 @@ def _watch(workers: Sequence[Worker], limits: Limits, log: Path, handlers: Handl
             for worker in workers:
                 selector.register(worker.fileno(), selectors.EVENT_READ, worker)
             while not all(worker.over for worker in workers):
+                time.sleep(PAUSE)
                 _listen(selector, workers, LOOK, handlers)
                 if any(worker.over and not worker.done for worker in workers):
                     _gather(selector, workers, handlers)

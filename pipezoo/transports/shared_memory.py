@@ -59,7 +59,7 @@ class SharedMemory:
             self._offsets[way] = size
             size += 2 * num_microbatches * of_one
         self._values = mmap.mmap(-1, max(size, 1))
-        self._steps_done = torch.frombuffer(mmap.mmap(-1, 8 * max(1, len(actions))), dtype=torch.int64)
+        self._steps_done = memoryview(mmap.mmap(-1, 8 * max(1, len(actions)))).cast("q")
         pairs = {(lane.source, lane.target) for lane in lanes}
         context = get_context("fork")
         self.counters: dict[tuple[int, int], Semaphore] = {pair: context.Semaphore(0) for pair in sorted(pairs)}
@@ -95,8 +95,8 @@ class SharedMemory:
         return self._spins
 
     @property
-    def steps_done(self) -> torch.Tensor:
-        """``[num_ranks]``: how many steps each rank has ended."""
+    def steps_done(self) -> memoryview:
+        """``[num_ranks]`` int64: how many steps each rank has ended."""
         return self._steps_done
 
 
@@ -161,7 +161,7 @@ class SharedMemoryEndpoint:
 
     def _wait_for_the_step_of(self, rank: int) -> None:
         """The slots of this step were last used two steps ago: wait until ``rank`` has ended that one."""
-        while (done := int(self._memory.steps_done[rank])) < self._step - 1:
+        while (done := self._memory.steps_done[rank]) < self._step - 1:
             time.sleep(50e-6)
         self._free_until[rank] = done + 2
 

@@ -30,13 +30,13 @@ def parameter(*values: float, grad: list[float] | None = None) -> nn.Parameter:
 
 def test_a_loss_that_is_nan_in_the_first_step_is_not_the_learning_rates_fault() -> None:
     with pytest.raises(NonFiniteError) as found:
-        CHECK.losses(0, [torch.tensor(1.0), torch.tensor(math.nan)])
+        CHECK.losses(0, [1.0, math.nan])
     assert str(found.value) == "step 0: the loss of microbatch 1 on stage 1 is nan; on_nonfinite=warn goes on"
 
 
 def test_in_later_steps_it_may_be() -> None:
     with pytest.raises(NonFiniteError, match=r"stage 1 is inf; a smaller optimizer.lr may help; on_nonfinite=warn"):
-        CHECK.losses(3, [torch.tensor(math.inf)])
+        CHECK.losses(3, [math.inf])
 
 
 def test_a_gradient_is_named_with_its_stage() -> None:
@@ -53,7 +53,7 @@ def test_the_loss_is_nearer_to_the_cause_than_a_gradient_and_that_than_a_paramet
     bad = {"a": parameter(math.nan, grad=[math.nan])}, {"b": parameter(math.nan, grad=[math.nan])}
     found = []
     for look in (
-        lambda: CHECK.losses(0, [torch.tensor(math.nan)]),
+        lambda: CHECK.losses(0, [math.nan]),
         lambda: CHECK.gradients(0, bad[1]),
         lambda: CHECK.gradients(0, bad[0]),
         lambda: CHECK.parameters(0, bad[1]),
@@ -80,9 +80,9 @@ def test_every_dtype_is_looked_at(dtype: torch.dtype) -> None:
 
 
 def test_warn_says_so_and_ignore_does_not(capsys: pytest.CaptureFixture[str]) -> None:
-    FiniteCheck("ignore", 1, {}, 0).losses(1, [torch.tensor(math.nan)])
+    FiniteCheck("ignore", 1, {}, 0).losses(1, [math.nan])
     assert capsys.readouterr().err == ""
-    FiniteCheck("warn", 1, {}, 0).losses(1, [torch.tensor(math.nan)])
+    FiniteCheck("warn", 1, {}, 0).losses(1, [math.nan])
     assert capsys.readouterr().err == "warning: step 1: the loss of microbatch 0 on stage 1 is nan\n"
 
 

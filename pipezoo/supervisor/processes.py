@@ -16,8 +16,6 @@ from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
 ENDING = (signal.SIGINT, signal.SIGTERM)
-MALLOC = {-1: 2**31 - 1, -3: 2**25}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, in bytes; 32 MiB is all that glibc takes
-MALLOC_WORDS = ("MALLOC_", "GLIBC_TUNABLES")  # who sets these in the environment has decided
 NOT_INITIALIZED = 3  # what the functions of CUDA's driver return before cuInit
 
 
@@ -38,17 +36,6 @@ def die_with_parent(parent: int) -> None:
         threading.Thread(target=watch, daemon=True).start()
     if os.getppid() != parent:  # it died before we asked
         os._exit(1)
-
-
-def keep_freed_memory() -> bool:
-    """Have glibc keep what is freed for the next step, which asks for it again; and whether it does.
-
-    Else every tensor above some size is mapped, filled with zeros page by page, and unmapped, in each step anew.
-    """
-    if sys.platform != "linux" or any(name.startswith(MALLOC_WORDS) for name in os.environ):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    return mallopt is not None and all(mallopt(parameter, value) == 1 for parameter, value in MALLOC.items())
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo import errors
-from pipezoo.supervisor.processes import die_with_parent, exit_now, keep_freed_memory, let_signals_come
+from pipezoo.supervisor.heap import keep_freed_memory
+from pipezoo.supervisor.processes import die_with_parent, exit_now, let_signals_come
 from pipezoo.supervisor.save_signal import ignore
 from pipezoo.supervisor.worker_channel import HEARTBEAT, WorkerChannel
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging.handlers
-import os
 import queue
 import subprocess
 import sys
@@ -168,26 +167,3 @@ def test_a_spawned_process_leaves_no_semaphore_behind(tmp_path: Path, environmen
         [sys.executable, "spawned.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has these settings")
-@pytest.mark.parametrize(("environment", "kept"), [({}, True), ({"MALLOC_ARENA_MAX": "2"}, False)])
-def test_what_is_freed_is_kept_for_the_next_step(environment: dict[str, str], kept: bool) -> None:
-    """Page faults of the fifth time that 64 tensors of a megabyte are made: 256 each, where they are mapped anew."""
-    program = (
-        "import resource, torch; from pipezoo.supervisor.processes import keep_freed_memory as keep\n"
-        "print(keep())\n"
-        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for turn in range(5):\n"
-        "    before = faults()\n"
-        "    [torch.zeros(2**18) for _ in range(64)]\n"
-        "print(faults() - before)\n"
-    )
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
-    ended = subprocess.run(
-        [sys.executable, "-c", program], env={**clean, **environment}, capture_output=True, text=True, check=True
-    )
-    said, count = ended.stdout.split()
-    assert said == str(kept)
-    if kept:
-        assert int(count) < 1000

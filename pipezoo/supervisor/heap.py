@@ -56,7 +56,7 @@ def _grow(library: Any) -> None:
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     library.free.argtypes, before = [ctypes.c_void_p], _heap()
     library.mallopt(TOP_PAD, ROOM)
-    pieces = []
+    pieces: list[int | None] = []
     while _heap() == before and len(pieces) * PIECE < ROOM:
         pieces.append(library.malloc(PIECE))
     library.mallopt(TOP_PAD, DEFAULT_PAD)

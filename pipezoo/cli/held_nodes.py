@@ -16,6 +16,7 @@ from pipezoo.config.overrides import is_hydras, key_of
 from pipezoo.errors import ConfigError
 
 HELD = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging", "searchpath", "output_subdir")
+NO_SWEEP = "launch=slurm: is one run; valid: -m with hydra/launcher=submitit_slurm, which makes a job for each run"
 HELD_OF_JOB = ("env_set", "env_copy", "chdir")
 PARAMS = "params"  # of a sweeper: which keys a sweep goes over; a committed experiment says them
 AS_SHIPPED: Mapping[str, Any] = {
@@ -63,3 +64,25 @@ def check_nodes(hydra: Mapping[str, Any], as_typed: Callable[[], Mapping[str, An
     for key in params:
         if is_hydras(str(key)) and key_of(str(key)) not in typed:
             raise ConfigError(f"hydra.sweeper.params.{key}: a file does not sweep over what is Hydra's own")
+
+
+def check_sweep(config: Mapping[str, Any]) -> None:
+    """Refuse a sweep whose runs would be more than a process each: every process would run all of it.
+
+    Args:
+        config: as composed, Hydra's own node with it.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if (config.get("launch") or {}).get("_target_") == "pipezoo.launch.Slurm":
+        raise ConfigError(NO_SWEEP)
+    launcher = config["hydra"].get("launcher") or {}
+    if "submitit" not in str(launcher.get("_target_")):
+        return
+    for key in ("nodes", "tasks_per_node"):
+        if isinstance(count := launcher.get(key), int) and count > 1:
+            why = "a run of a sweep is one process, which forks its ranks; each of these would run all of it"
+            raise ConfigError(
+                f"hydra.launcher.{key}={count}: {why}; valid: 1, and hydra.launcher.cpus_per_task={count}"
+            )

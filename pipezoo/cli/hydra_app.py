@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipezoo.cli import signals
-from pipezoo.cli.held_nodes import check_nodes
+from pipezoo.cli.held_nodes import check_nodes, check_sweep
 from pipezoo.cli.request import OVERRIDES, Request
 from pipezoo.cli.resume import KEY, SweepRefused, begin
 from pipezoo.config.compose import resolved_config, trusting
@@ -124,7 +124,10 @@ def _nodes_held(typed: frozenset[str]) -> Iterator[None]:
     once = _Once()
 
     def held(self: ConfigLoaderImpl, *args: Any, **kwargs: Any) -> DictConfig:
-        return once(self, _Held(partial(load, self), typed), *args, **kwargs)
+        cfg = once(self, _Held(partial(load, self), typed), *args, **kwargs)
+        if cfg.hydra.mode == RunMode.MULTIRUN:
+            check_sweep(_plain(cfg))
+        return cfg
 
     ConfigLoaderImpl.load_configuration = held  # type: ignore[method-assign]
     try:

@@ -7,6 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def hydra_command(typed: Sequence[str], of_folder: Sequence[str] = ()) -> int:
     as_typed = typed
 
     def perform(request: Request) -> float:
-        result = _perform(request)
+        result = _perform(replace(request, words=tuple(words)))
         if request.sweep is None:
             codes.append(int(result))
         return result

@@ -27,6 +27,7 @@ class Request:
         sweep: the folder of the sweep that it is one of.
         goes_on: the sweep was begun before, and what is done stays.
         notes: what a person may have meant otherwise, a line each.
+        words: the whole command line that asks for it.
         since: when it was asked for, in seconds of ``time.time``; the folder was made just before.
     """
 
@@ -37,6 +38,7 @@ class Request:
     sweep: Path | None = None
     goes_on: bool = False
     notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     since: float = field(default_factory=time.time)
 
     @property

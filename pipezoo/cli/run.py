@@ -22,6 +22,7 @@ from pipezoo.cli.attempts import begun_before, conclude, go_on, note_first, said
 from pipezoo.cli.outcome import DEFECT, ending, record, result_of
 from pipezoo.cli.request import OVERRIDES, Request
 from pipezoo.cli.signals import begin, check, clear_away_with
+from pipezoo.cli.submit import submit
 from pipezoo.cli.world import check_launch, for_the_world, tell_the_world
 from pipezoo.config.resolve import WITH_MODEL, check_components
 from pipezoo.config.used_by import notes
@@ -67,7 +68,9 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         experiment = request.experiment()
         if experiment.task in WITH_MODEL:
             check_launch(experiment, host)
-        print_line(_header(experiment.task))
+        submitted = experiment.task == "train" and experiment.launch.submits
+        if not submitted:
+            print_line(_header(experiment.task))
         if experiment.task in WITH_MODEL:
             begin_deadline(experiment.launch.start_timeout)
         else:
@@ -75,6 +78,9 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         check_components(experiment)
         task = task_of(experiment.task)
         check()  # an import may have caught what a signal raised
+        if submitted:
+            begin()
+            return submit(request, experiment, print_line)
         if not claimed:
             begin()
             with signals_held():  # a folder that is taken is one of which it is known

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,28 +26,30 @@ from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.found_world import FoundWorld
+from pipezoo.launch.processes import Processes
+from pipezoo.launch.slurm import Slurm
 from pipezoo.supervisor.world_host import Host, check_size, hosted
 
-JOINS = "launch=world"
-OWN_KEYS = ("launch.port", "launch.interface")  # that no other launch has
+JOINS, SUBMITS = "launch=world", "launch=slurm"
+OWN_KEYS = {f"launch.{field.name}" for field in fields(Slurm)} - {f"launch.{field.name}" for field in fields(Processes)}
 
 
 def words_in_a_world(typed: Sequence[str], of_folder: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words as a process of a world composes them; outside of one, those of a folder without a world's.
+
+    A folder neither joins a world nor submits a job, whose keys are shell: who wants that types it.
 
     Raises:
         ConfigError: a sweep, or another launch.
     """
     host = hosted()
     if host is None:
-        if JOINS in of_folder and not any(key_of(word) == "launch" for word in typed):
-            of_folder = [word for word in of_folder if word != JOINS and key_of(word) not in OWN_KEYS]
-        return [*typed], [*of_folder]
+        return [*typed], [word for word in of_folder if word not in (JOINS, SUBMITS) and key_of(word) not in OWN_KEYS]
     options, overrides = parted(typed)
     if any(option in ("-m", "--multirun") for option in options) or "hydra.mode=MULTIRUN" in overrides:
         raise ConfigError(
             f"-m: this is one run in the {host.found.size} processes of {host.found.starter}; valid: a sweep without "
-            f"{host.found.starter}, or hydra/launcher=submitit_slurm, each of whose jobs may be a world"
+            f"{host.found.starter}, or hydra/launcher=submitit_slurm, a job for each run"
         )
     kept = [word for word in of_folder if key_of(word).partition(".")[0] != "launch"]
     typed_keys = {key_of(word) for word in overrides}
@@ -60,7 +62,7 @@ def words_in_a_world(typed: Sequence[str], of_folder: Sequence[str]) -> tuple[li
 def check_launch(experiment: Experiment, host: Host | None) -> None:
     """Raises ConfigError: a world without ``launch=world``, the reverse, or a world of another size."""
     launch = experiment.launch
-    if host is None and launch.joins and getattr(launch, "needs_a_world", True):
+    if host is None and launch.joins:
         raise ConfigError(
             "launch=world: this process is in no world of several; valid: torchrun --nproc-per-node N -m pipezoo ..., "
             "srun -n N python -m pipezoo ..., or launch=processes"

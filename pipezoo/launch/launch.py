@@ -69,6 +69,10 @@ class Launch(Protocol):
         """Whether its processes are those of a world, which somebody else has started."""
 
     @property
+    def submits(self) -> bool:
+        """Whether the command is run somewhere else, by a job, and not by this process."""
+
+    @property
     def p2p(self) -> P2P | None:
         """What a message between two ranks is said to take; None: real messages, which are measured."""
 

@@ -52,6 +52,11 @@ class Processes:
         return False
 
     @property
+    def submits(self) -> bool:
+        """It runs here."""
+        return False
+
+    @property
     def p2p(self) -> None:
         """Messages are real."""
 

@@ -46,6 +46,11 @@ class Virtual:
         return False
 
     @property
+    def submits(self) -> bool:
+        """It runs here."""
+        return False
+
+    @property
     def p2p(self) -> P2P:
         return P2P(self.latency, self.bandwidth)
 

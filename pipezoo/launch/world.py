@@ -38,11 +38,6 @@ class World(Processes):
         return True
 
     @property
-    def needs_a_world(self) -> bool:
-        """Whether a process that is in none is refused; else it starts its ranks as :class:`Processes` does."""
-        return True
-
-    @property
     def local_rank(self) -> int | None:
         """Which of the processes of its machine this one is; None: the starter does not say."""
         found = found_world(os.environ)

@@ -24,7 +24,7 @@ import yaml
 from pipezoo.config.resolve import conf_dir
 from tests.conftest import REPOSITORY
 from tests.support.command import Command, Script
-from tests.support.documents import Example, blocks, documents
+from tests.support.documents import ELSEWHERE, Example, blocks, documents
 
 FILE, RUN = "cat ", re.compile(r"(?:python -m )?pipezoo(?:\.report)? ")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,.]*(?:e[-+]?\d+)?")
@@ -44,7 +44,7 @@ def having(*languages: str) -> list[Path]:
     return [
         path
         for path, text in TEXTS.items()
-        if any(block.language in languages and block.test != "shown" for block in blocks(text))
+        if any(block.language in languages and block.test not in ELSEWHERE for block in blocks(text))
     ]
 
 
@@ -166,7 +166,7 @@ def test_every_python_block_runs(path: Path, tmp_path: Path) -> None:
     parts = [
         block.body
         for block in blocks(TEXTS[path])
-        if block.language == "python" and block.test != "shown" and block.file is None
+        if block.language == "python" and block.test not in ELSEWHERE and block.file is None
     ]
     if not parts:
         pytest.skip("its blocks are files, which its commands use")
@@ -178,7 +178,7 @@ def test_every_python_block_runs(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", having("yaml"), ids=names)
 def test_every_yaml_block_can_be_read(path: Path) -> None:
     for block in blocks(TEXTS[path]):
-        if block.language == "yaml" and block.test != "shown":
+        if block.language == "yaml" and block.test not in ELSEWHERE:
             assert yaml.safe_load(block.body) is not None
 
 

@@ -52,7 +52,7 @@ def submit(request: Request, experiment: Experiment, print_line: Callable[[str],
     if request.sweep is not None:
         raise ConfigError(NO_SWEEP)
     launch = cast(Slurm, experiment.launch)
-    _check(request, experiment, launch)
+    _check(request, launch)
     folder = request.folder.absolute()
     tasks, processes = _tasks(experiment, launch)
     job = _submitted(_words(request.words, folder), folder, _parameters(experiment, launch, tasks, processes))
@@ -71,15 +71,13 @@ def submit(request: Request, experiment: Experiment, print_line: Callable[[str],
     return _exit_code(number, state, printed, folder)
 
 
-def _check(request: Request, experiment: Experiment, launch: Slurm) -> None:
+def _check(request: Request, launch: Slurm) -> None:
     if importlib.util.find_spec("submitit") is None:
         raise ConfigError("launch=slurm: needs submitit, which is not installed; valid: pip install 'pipezoo[slurm]'")
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise ConfigError(
             "launch=slurm: there is no sbatch here; valid: a machine of a Slurm cluster, launch=processes"
         )
-    if launch.requeue and experiment.checkpoint.every is None:
-        raise ConfigError("launch.requeue=true: nothing would be there to go on from; valid: checkpoint.every=100")
     try:
         check_partition(launch, partitions())
     except ArgumentError as error:
@@ -126,7 +124,7 @@ def _parameters(experiment: Experiment, launch: Slurm, tasks: int, processes: in
         "partition": launch.partition,
         "time": launch.time,
         "setup": list(launch.setup) or None,
-        "additional_parameters": {**launch.sbatch_options(), "requeue" if launch.requeue else "no-requeue": True},
+        "additional_parameters": {**launch.sbatch_options(), "no-requeue": True},
         "srun_args": [f"--cpus-per-task={cpus}", "--kill-on-bad-exit=0"],
     }
 

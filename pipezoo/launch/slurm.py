@@ -17,11 +17,21 @@ from pipezoo.validators import check_bool, check_int
 SUBMITTED = "PIPEZOO_SUBMITTED"  # variable of the environment: the number of the job that this process is the run of
 MOST_MINUTES = 60 * 24 * 366
 OPTION = re.compile(r"--([a-z][a-z0-9-]*)(?:=(\S.*))?")
-OURS = {
-    name.replace("_", "-"): name for name in ("nodes", "cpus_per_task", "gpus_per_node", "partition", "time", "requeue")
-}
+OURS = {name.replace("_", "-"): name for name in ("nodes", "cpus_per_task", "gpus_per_node", "partition", "time")}
 OURS |= {"ntasks-per-node": "tasks_per_node", "ntasks": "tasks_per_node"}
-FIXED = ("no-requeue", "output", "error", "open-mode", "chdir", "signal", "wait", "job-name", "wrap", "array")
+FIXED = (
+    "requeue",
+    "no-requeue",
+    "output",
+    "error",
+    "open-mode",
+    "chdir",
+    "signal",
+    "wait",
+    "job-name",
+    "wrap",
+    "array",
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,6 @@ class Slurm(World):
         time: minutes after which Slurm ends the job.
         setup: lines of shell before the run, on its first machine.
         options: other options of sbatch, as it takes them.
-        requeue: whether Slurm starts the job again after a machine failed; it goes on from the last checkpoint.
         wait: whether the command stays until the job has ended, prints what it prints, and has its exit code.
         port, interface, threads, start_timeout, step_timeout, first_step_timeout, emulate: as of :class:`World`.
     """
@@ -50,7 +59,6 @@ class Slurm(World):
     time: int = 60
     setup: Sequence[str] = ()
     options: Sequence[str] = ()
-    requeue: bool = False
     wait: bool = True
 
     def __post_init__(self) -> None:
@@ -60,8 +68,7 @@ class Slurm(World):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), 1, listed=True)
         check_int("time", self.time, 1, MOST_MINUTES)
-        for name in ("requeue", "wait"):
-            check_bool(name, getattr(self, name))
+        check_bool("wait", self.wait)
         if self.partition is not None and not _is_line(self.partition):
             raise ArgumentError("partition", self.partition, "must be the name of a partition, or null")
         if isinstance(self.setup, str) or not all(_is_line(line) for line in self.setup):

@@ -119,7 +119,6 @@ def test_who_does_not_wait_leaves_the_job_behind(on_slurm: Slurm, cli: Callable[
         (("launch.time=60",), "launch.time=60: partition main ends a job after 10 minutes; valid: 1..10"),
         (("launch.nodes=2", "stages=3"), "launch.nodes=2: does not divide the 3 processes; valid: 1, 3"),
         (("launch.options=['--constraint=gpu']",), "launch=slurm: sbatch says: Invalid feature specification"),
-        (("launch.requeue=true",), "launch.requeue=true: nothing would be there to go on from; valid: checkpoint"),
         (("steps=0",), "steps=0: must be an int"),
         (("-m", "steps=1,2"), "launch=slurm: is one run; valid: -m with hydra/launcher=submitit_slurm"),
         (

@@ -5,6 +5,7 @@ A comment on the line above a block says how its commands are tested:
     <!-- test: add steps=2 -->      with these words behind each command, since as typed it takes long
     <!-- test: shown -->            not at all: it is an excerpt, or what something else prints
     <!-- test: needs timm -->       where this library is installed
+    <!-- test: cluster -->          by tests/test_laptop_to_cluster.py, which has a Slurm and torchrun
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 LINK = re.compile(r"!?\[([^]]*)\]\([^)]*\)")
 EXIT_CODE = re.compile(r"exit code (\d+)")
 PROMPT = "$ "
+ELSEWHERE = ("shown", "cluster")  # blocks that tests/test_docs.py does not run
 
 
 def documents() -> list[Path]:
@@ -64,8 +66,12 @@ class Block:
         needed = self.test.removeprefix("needs ") if self.test.startswith("needs ") else ""
         if needed and importlib.util.find_spec(needed) is None:
             return []
-        if self.test == "shown" or self.language not in ("console", "bash"):
+        if self.test in ELSEWHERE or self.language not in ("console", "bash"):
             return []
+        return self.commands()
+
+    def commands(self) -> list[Example]:
+        """The same, whoever runs them."""
         added = self.test.removeprefix("add ") if self.test.startswith("add ") else ""
         found: list[Example] = []
         for line in self.body.replace("\\\n", " ").splitlines():

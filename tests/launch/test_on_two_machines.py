@@ -65,7 +65,7 @@ def test_two_machines_that_share_a_folder_keep_checkpoints_in_it(machines: TwoMa
 
 @pytest.mark.timeout(180)
 def test_a_machine_that_loses_its_cable_ends_by_itself(machines: TwoMachines, tmp_path: Path) -> None:
-    a, b = machines.torchrun(["-m", "pipezoo", *SMALL, "steps=1000000", *DEADLINES], tmp_path / "work")
+    a, _ = machines.torchrun(["-m", "pipezoo", *SMALL, "steps=1000000", *DEADLINES], tmp_path / "work")
     metrics = tmp_path / "work" / "run" / METRICS
     wait_for_steps(metrics, a)
 

@@ -37,7 +37,8 @@ class Line:
     def __init__(self, connection: socket.socket, patience: float) -> None:
         connection.setblocking(False)
         keep_alive(connection, patience)
-        self.socket, self.open, self.why, self._patience = connection, True, "", patience
+        self.socket, self.open, self._patience = connection, True, patience
+        self.why = ""  # it closed: empty where the other process has ended, else why it is taken for gone
         self._bytes, self._most_head = bytearray(), MOST_OF_A_STRANGER
 
     def fileno(self) -> int:
@@ -64,7 +65,7 @@ class Line:
             except BlockingIOError:
                 break
             except OSError as error:
-                self._close(error.strerror or str(error))
+                self._close(_silence(error))
                 break
             if not piece:
                 self._close("")
@@ -101,7 +102,7 @@ class Line:
                 if not select.select([], [self.socket], [], max(0.0, until - time.monotonic()))[1]:
                     self._close("it took nothing any more")
             except OSError as error:
-                self._close(error.strerror or str(error))
+                self._close(_silence(error))
         return self.open
 
     def _whole(self) -> list[dict[str, Any]]:
@@ -124,6 +125,12 @@ class Line:
             found.append({**message, "blob": bytes(self._bytes[begin:end])} if blob else message)
             del self._bytes[:end]
         return found
+
+
+def _silence(error: OSError) -> str:
+    """Why nothing comes any more; empty where the other process has ended, of which a reset tells."""
+    ended = isinstance(error, (ConnectionResetError, BrokenPipeError))
+    return "" if ended else error.strerror or str(error)
 
 
 def keep_alive(connection: socket.socket, patience: float) -> None:

@@ -213,6 +213,20 @@ class Host:
                 guest.clock.offsets.append(offset)
 
     @property
+    def clock_error(self) -> float:
+        """Seconds that a time of any rank may be off, against one of another."""
+        return max((guest.clock.error for guest in self.guests.values()), default=0.0)
+
+    def told(self, interface: str) -> str:
+        """``2 processes on nodea, 1 on nodeb; lines at 10.0.0.1, messages over eth0; nodeb does not see the folder``"""
+        counts = {host: self.hosts.count(host) for host in dict.fromkeys(self.hosts)}
+        first, *others = [f"{number} on {host}" for host, number in counts.items()]
+        where = ", ".join([first.replace(" on", " processes on", 1) if others else first, *others])
+        blind = sorted({guest.host for guest in self.guests.values() if not guest.shares_folder})
+        unseen = f"; {', '.join(blind)} does not see the folder, and sends its files" if blind else ""
+        return f"{where}; lines at {self.address}, messages over {interface or 'what the system chooses'}{unseen}"
+
+    @property
     def clocks(self) -> dict[str, Any]:
         """By rank, what is added to the times of its machine, and how far off they may be."""
         return {f"rank {rank}": guest.clock.told() for rank, guest in sorted(self.guests.items())}

@@ -20,6 +20,7 @@ from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.checkpoint import FOLDER
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.start_method import with_transport
+from pipezoo.simulator.timeline import Timeline
 from pipezoo.supervisor.process_group import stay_on_loopback
 from pipezoo.supervisor.this_machine import address_towards, host_name, interface_of
 from pipezoo.supervisor.workers import Worker
@@ -89,6 +90,15 @@ def on_our_clock(host: Host, pipeline: Pipeline) -> None:
     for rank, process in enumerate(pipeline.writers):
         if process in host.guests:
             _move(pipeline.file(f"spans{rank}.npy"), host.guests[process])
+
+
+def clock_doubt(host: Host, measured: Timeline) -> str:
+    """What the clocks of several machines do not allow to say, in words; "" where they are good enough."""
+    typical = float(np.median(measured.end - measured.start)) if measured.num_spans else 0.0
+    if host.clock_error <= typical:
+        return ""
+    error, action = host.clock_error * 1e6, typical * 1e6
+    return f"may be {error:.0f} us apart, and an action takes {action:.0f} us: the measured bubble says nothing"
 
 
 def _move(file: Path, guest: Guest) -> None:

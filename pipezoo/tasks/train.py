@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -49,7 +50,7 @@ from pipezoo.supervisor.workers import Worker
 from pipezoo.supervisor.world_host import hosted
 from pipezoo.tasks.console import conclude, introduce, progress
 from pipezoo.tasks.export import make_exports, write_exports, write_trained
-from pipezoo.tasks.join import hosting_pipeline, on_our_clock, other_workers, show_folder, wait_for_others
+from pipezoo.tasks.join import clock_doubt, hosting_pipeline, on_our_clock, other_workers, show_folder, wait_for_others
 from pipezoo.tasks.terminal import PrintLine, print_timelines
 from pipezoo.tasks.tracking import LOG as TRACKERS_LOG
 from pipezoo.tasks.tracking import Trackers, check_trackers, tracking
@@ -105,6 +106,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         fields |= _compare(predicted, measured[-1], causes, _memory(told), fields["step_seconds"].median)
         clocks = {} if host is None else host.clocks
         save_timelines(folder, [predicted, *measured[-experiment.record_steps :]], cost, clocks)
+        if host is not None and (doubt := clock_doubt(host, measured[-1])):
+            print_line(f"clocks    {doubt}")
         print_timelines([predicted, measured[-1]], print_line)
 
         if experiment.verify:
@@ -179,6 +182,7 @@ def _train(
         if (host := hosted()) is not None:
             wait_for_others(host, pipeline, experiment.launch.start_timeout)
             names = host.names(names)
+            print_line(f"world     {host.told(os.environ.get('GLOO_SOCKET_IFNAME', ''))}")
         steps = Steps(len(names), on_progress, {name: pipeline.place(i).dp for i, name in enumerate(names)})
         ranks = {
             name: target(partial(run_rank, process), pipeline, experiment, method) for process, name in enumerate(names)

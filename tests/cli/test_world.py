@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from pipezoo.results.run_dir import read_metrics, read_result
+from pipezoo.results.timeline_file import load_timelines
+from pipezoo.schedule.action import Op
 from tests.support.command_line import Ended, WarmParent
 from tests.support.worlds import StartedWorld, free_port, start_world
 
@@ -256,3 +259,29 @@ def test_nobody_outlives_a_process_that_is_killed(
     assert ended[1 - victim].code == 4
     if victim == 1:
         assert "rank 1 closed its line without a word" in ended[0].err
+
+
+def _no_time_namespace() -> bool:
+    words = ["unshare", "--time", "--monotonic", "1", "--fork", "true"]
+    return shutil.which("unshare") is None or subprocess.run(words, capture_output=True).returncode != 0
+
+
+def test_a_machine_that_runs_for_longer_is_put_on_our_clock(
+    warm_parent: WarmParent, environment: dict[str, str], tmp_path: Path
+) -> None:
+    if _no_time_namespace():
+        pytest.skip("a clock of its own needs root and unshare --time")
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    first = warm_parent.start("pipezoo", SMALL, tmp_path, environment | place | {"RANK": "0"})
+    late = ["unshare", "--time", "--monotonic", "100000", "--fork", "--kill-child", sys.executable, "-m", "pipezoo"]
+    other = subprocess.Popen([*late, *SMALL], cwd=tmp_path, env=environment | place | {"RANK": "1"})
+    assert (first.wait().code, other.wait(60)) == (0, 0)
+    told = json.loads((tmp_path / "run" / "timeline.json").read_text())["otherData"]["clocks"]["rank 1"]
+    assert told["offset_seconds"] == [pytest.approx(-100_000, abs=1)] * 2
+    measured, error = load_timelines(tmp_path / "run")[-1], told["error_seconds"] + 1e-6
+    began = {key: i for i, key in enumerate(zip(measured.stage, measured.op, measured.microbatch, strict=True))}
+    forward, backward = (op.value for op in (Op.F, Op.B))
+    for mb in range(8):  # no message arrives before it was sent, to either side
+        assert measured.start[began[1, forward, mb]] >= measured.end[began[0, forward, mb]] - error
+        assert measured.start[began[0, backward, mb]] >= measured.end[began[1, backward, mb]] - error
+    assert measured.makespan < 30

@@ -1,6 +1,7 @@
 """Whole commands: pipezoo's against the same training written by hand under torchrun, and a sweep against many of them.
 
     python -m benchmarks.launch [--repeats 3] [--ranks 2,4,8]     alternating; medians of wall and CPU seconds, ratios
+    python -m benchmarks.launch --world --ranks 4                 pipezoo under torchrun, too, against that script
     python -m benchmarks.launch --sweep [--jobs 16]               a sweep of two-rank jobs against that many launches
 
 Ten steps of 1F1B with 8 microbatches of 4 rows on equal perceptrons of width 256, one thread a rank. CPU seconds are
@@ -38,6 +39,13 @@ def unverified(ranks: int, folder: str) -> list[str]:
     return ours(ranks, folder, "verify=false")
 
 
+def in_a_world(ranks: int, folder: str) -> list[str]:
+    """pipezoo's ranks are the processes of torchrun, as those of the script by hand are."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    python, *words = unverified(ranks, folder)
+    return [python, *launcher, *words]
+
+
 def sweep(jobs: int, folder: str) -> list[str]:
     seeds = ",".join(map(str, range(jobs)))
     return ours(2, folder, "verify=false", "-m", f"seed={seeds}", f"hydra.sweep.dir={folder}/sweep")
@@ -54,8 +62,10 @@ def measure(command: list[str]) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def single(ranks: list[int], repeats: int) -> None:
+def single(ranks: list[int], repeats: int, world: bool) -> None:
     commands = {"torchrun, by hand": by_hand, "pipezoo verify=false": unverified, "pipezoo verify=true": ours}
+    if world:
+        commands = {"torchrun, by hand": by_hand, "torchrun, pipezoo verify=false": in_a_world}
     print("| ranks | command | wall | CPU | wall ratio | CPU ratio |\n|---|---|---|---|---|---|")
     for count in ranks:
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
@@ -88,13 +98,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--ranks", default="2,4,8")
+    parser.add_argument("--world", action="store_true")
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--jobs", type=int, default=16)
     options = parser.parse_args()
     if options.sweep:
         sweeps(options.jobs, options.repeats)
     else:
-        single([int(count) for count in options.ranks.split(",")], options.repeats)
+        single([int(count) for count in options.ranks.split(",")], options.repeats, options.world)
 
 
 if __name__ == "__main__":

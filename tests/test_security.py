@@ -23,6 +23,7 @@ from pipezoo.config.compose import groups, keys
 from pipezoo.errors import ConfigError
 from tests.conftest import REPOSITORY
 from tests.support.command import Command, command
+from tests.support.worlds import start_world
 
 LOOPBACK = "0100007F"  # 127.0.0.1, as /proc/net/tcp spells it
 SIMULATE = ("task=simulate", "ranks=2", "microbatches=2")
@@ -316,6 +317,31 @@ def test_a_run_listens_on_loopback_alone(tmp_path):
         for pid in running.processes():
             os.kill(pid, signal.SIGKILL)
         os.waitpid(running.pid, 0)
+
+
+def test_a_world_on_one_machine_listens_on_loopback_alone(tmp_path, warm_parent, environment):
+    started = start_world(warm_parent, environment, tmp_path, ("stages=2", "steps=100000"), 2)
+    try:
+        seen: set[str] = set()
+        until = time.monotonic() + 30
+        while len(seen) < 3 and time.monotonic() < until:  # the store, the lines, gloo
+            groups = [process.pid for process in started.processes]
+            seen |= listening(of_groups(groups))
+            time.sleep(0.02)
+        assert {address.rpartition(":")[0] for address in seen} <= {LOOPBACK}
+        assert len(seen) >= 3
+    finally:
+        for process in started.processes:
+            process.send_signal(signal.SIGKILL)
+        started.wait()
+
+
+def of_groups(groups: list[int]) -> list[int]:
+    found = []
+    for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+        with suppress(ProcessLookupError):
+            found += [pid] if os.getpgid(pid) in groups else []
+    return found
 
 
 def listening(pids: list[int]) -> set[str]:

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from pipezoo.errors import ConfigError
+from pipezoo.found_world import FoundWorld
 from pipezoo.supervisor.clocks import Clock, Offset
 from pipezoo.supervisor.line import FRAME, MOST_OF_A_STRANGER, Line, packed, unpacked
+from pipezoo.supervisor.this_machine import check_same
+from pipezoo.supervisor.world_host import Host
 
 Ends = tuple[Line, Line]
 
@@ -107,3 +111,28 @@ def test_another_machine_that_was_booted_long_ago_changes_nothing() -> None:
     near, far = Clock([Offset(50.0, 0.0, 1e-5)]), Clock([Offset(50.0, -1000.0, 1e-5)])
     spans = [60.0, 60.5, 61.25]
     assert [far(seconds + 1000.0) for seconds in spans] == [near(seconds) for seconds in spans]
+
+
+@pytest.mark.parametrize("hello", [{"token": "other", "rank": 1}, {"rank": 1}, {"token": 7, "rank": 1}, {}])
+def test_a_stranger_without_the_token_is_sent_away(hello: dict) -> None:
+    host = Host(FoundWorld(0, 2, "torchrun"), [], None, 5.0)
+    ours, theirs = socket.socketpair()
+    line, stranger = Line(ours, 1.0), Line(theirs, 1.0)
+    stranger.send("hello", pid=1, versions={}, words=[], **hello)
+    assert not host._welcomed(line, "token")
+    assert not line.open
+    assert host.guests == {}
+
+
+@pytest.mark.parametrize("rank", [0, 2, -1, "1", None])
+def test_nobody_is_a_rank_that_there_is_not(rank: object) -> None:
+    host = Host(FoundWorld(0, 2, "torchrun"), [], None, 5.0)
+    ours, theirs = socket.socketpair()
+    line, stranger = Line(ours, 1.0), Line(theirs, 1.0)
+    stranger.send("hello", token="token", pid=1, versions={}, words=[], rank=rank)
+    assert not host._welcomed(line, "token")
+
+
+def test_another_version_on_a_machine_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"rank 1 on nodeb has torch 2\.12\.0, and rank 0 has 2\.13\.0"):
+        check_same("rank 1 on nodeb", {"torch": "2.12.0"}, {"torch": "2.13.0"})

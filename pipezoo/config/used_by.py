@@ -14,6 +14,8 @@ from pipezoo.experiment.experiment import TASKS, Experiment
 
 TRAINS, PLANS, COSTS = ("train", "verify"), ("plan",), ("simulate", "plan")
 MEASURED = "cost=measured"  # a task that measures its costs trains for them
+DEVICES = "pipezoo.planner.devices.options.DeviceOptions"  # plan=devices, which knows none of the others
+OF_DEVICES = ("task", "plan", "topology", "objective", "debug", "trust", "sweep", "hydra", "experiment")
 PLACED = "topology="  # a task that says where the processes of the grid stand, or measures them
 EMULATED = "launch.emulate=true"  # a training whose actions take what the cost says
 
@@ -45,6 +47,9 @@ def typed_for_nothing(words: Sequence[str], experiment: Experiment) -> list[str]
     found = []
     for word in words:
         tasks, case = USED_BY.get(_group_of(word), (TASKS, ""))
+        if experiment.task == "plan" and experiment.plan.target == DEVICES and _group_of(word) not in OF_DEVICES:
+            found.append(word)
+            continue
         if experiment.task not in tasks and not holds[case]:
             found.append(word)
     return found

@@ -33,7 +33,7 @@ def read(num_stages: int | None, stages_per_rank: int = 1, *, file: str | Path) 
         raise ArgumentError("file", file, " ".join(str(error).split())) from error
     if path.suffix == ".json" and isinstance(data, dict) and "stages" not in data:
         prediction = data.get("prediction")
-        data = prediction.get("cost") if isinstance(prediction, dict) else None
+        data = (prediction.get("cost") if isinstance(prediction, dict) else None) or data.get("cost")  # of a plan
         if data is None:
             raise ArgumentError("file", file, "this run knew no costs; its result.json has no entry prediction.cost")
     if isinstance(data, dict):

@@ -24,7 +24,7 @@ def command(run: Run, *words: str) -> str:
 
 
 def of_alternative(run: Run, one: Alternative) -> str:
-    """The command that trains it; where weight gradients are moved, the one that plans that from the run's costs."""
+    """The command that runs it; where weight gradients are moved, the one that plans that from the run's costs."""
     if not one.choice:
         costs = [
             f"cost.file={run.folder}",
@@ -34,6 +34,14 @@ def of_alternative(run: Run, one: Alternative) -> str:
         words = ["task=plan", "cost=file", *costs, f"plan.stages_per_rank=[{one.num_stages // one.order.num_ranks}]"]
         return shlex.join(["python", "-m", "pipezoo", *words])
     words = [f"schedule={one.choice}"]
+    if run.result.get("task") == "plan":  # which runs no schedule: the same costs in another order
+        sizes = [
+            f"stages={one.num_stages}",
+            f"ranks={one.order.num_ranks}",
+            f"microbatches={one.order.num_microbatches}",
+        ]
+        told = ["task=simulate", "cost=file", f"cost.file={run.folder}", *words, *sizes]
+        return shlex.join(["python", "-m", "pipezoo", *told])
     if one.num_stages != run.result.get("num_stages"):
         words += [f"stages={one.num_stages}", f"ranks={one.order.num_ranks}"]
     return command(run, *words)

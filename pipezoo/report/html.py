@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pipezoo.report.cause_bars import cause_bars
 from pipezoo.report.chart import line_chart
 from pipezoo.report.choices import plan_table, what_if
+from pipezoo.report.device_choices import device_table
 from pipezoo.report.orders import orders_of
 from pipezoo.report.template import LANES, STUDIO, TABLE, render
 from pipezoo.results.run import Run, flat, read_run
@@ -71,7 +72,7 @@ def run_page(run: Run) -> str:
         measured_memory=bool(run.memory("measured")),
         causes=cause_bars(run),
         picture=_picture(run),
-        plans=plan_table(run),
+        plans=plan_table(run) or device_table(run),
         what_if=what_if(run),
         commands=_commands(run),
         config_text=run.config_text,

@@ -31,7 +31,8 @@ from pipezoo.tasks.terminal import PrintLine
 from pipezoo.topology.topology import Topology
 
 TABLE = "table.csv"
-MOST_ACTIONS = 200_000  # of a winner that is written down
+MOST_ACTIONS = 200_000  # of a winner whose order is written down
+MOST_SPANS = 20_000  # of one whose timeline is
 
 
 def run(experiment: Experiment, options: DeviceOptions, folder: Path, print_line: PrintLine) -> dict[str, Any]:
@@ -105,6 +106,8 @@ def _winner(plans: DevicePlans, topology: Topology, folder: Path) -> tuple[Simul
         return None, f"not written: the winner has {schedule.num_actions:,} actions"
     write_schedule(folder, schedule)
     simulation = simulate(schedule, job.cost)
+    if schedule.num_actions > MOST_SPANS:
+        return simulation, f"not written: the winner has {schedule.num_actions:,} actions; schedule.csv has its order"
     return simulation, save_timelines(folder, [simulation], simulation.cost)
 
 

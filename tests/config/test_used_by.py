@@ -69,6 +69,7 @@ def test_a_key_of_a_group_is_noted_where_the_task_does_not_use_the_group(group, 
         ("task=simulate ranks=2 mesh.dp=2", "mesh.dp=2"),
         ("task=simulate ranks=2 mesh.dp=2 topology=h100", ""),
         ("topology=h100", "topology=h100"),
+        ("task=plan plan=devices ranks=4 cost=table export=torch topology=a100", "ranks=4 cost=table export=torch"),
     ],
 )  # fmt: skip
 def test_what_was_typed_for_nothing_is_noted_and_nothing_else(words, noted_words):

@@ -7,6 +7,8 @@ import pytest
 from pipezoo.config.compose import load
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
+from pipezoo.report.html import run_page
+from pipezoo.results.run import read_run
 from pipezoo.results.run_dir import read_result
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.tasks.plan import run
@@ -41,6 +43,15 @@ def test_the_folder_holds_the_table_and_the_order_of_the_winner(tmp_path):
         f"ranks={best['pp']} mesh.dp={best['dp']} mesh.tp={best['tp']} mesh.order=[{best['order'].replace(' ', ',')}]"
     )
     assert f"best      {sizes} schedule={best['schedule']} microbatches={best['num_microbatches']}" in said
+
+
+def test_the_page_has_a_table_to_sort_and_the_winner(tmp_path):
+    result, _ = planned(tmp_path)
+    page = run_page(read_run(tmp_path))
+    assert "order on the nodes" in page
+    assert "states of the optimizer" in page
+    best = result["plans"][0]
+    assert f"ranks={best['pp']} mesh.dp={best['dp']} mesh.tp={best['tp']}" in page
 
 
 def test_a_named_model_has_its_own_sizes(tmp_path):

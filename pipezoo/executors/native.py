@@ -29,8 +29,9 @@ from pipezoo.runtime.autograd_engine import run_backward
 from pipezoo.runtime.executor import RankProgram, RankStage, Tensors
 from pipezoo.runtime.microbatching import microbatches
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.replicas import Reducing
 from pipezoo.runtime.transport import Receive, Send, Transport
-from pipezoo.schedule.action import COMPUTE, Op
+from pipezoo.schedule.action import COMPUTE, OF_A_STAGE, Action, Op
 from pipezoo.transports.choose import TRANSPORTS, transport_for
 from pipezoo.validators import check_bool, check_word
 
@@ -252,9 +253,8 @@ class NativeRank:
         """One call without arguments for every action."""
         calls: list[Callable[[], None]] = []
         for action in program.actions:
-            if action.op == Op.REDUCE_GRAD:  # tied parameters are summed by the rank, once all of its stages are done
-                reduces = program.reduction is not None
-                calls.append(partial(self._reduce, self._slots[action.stage]) if reduces else _nothing)
+            if action.op in OF_A_STAGE:  # tied parameters are summed by the rank, once all of its stages are done
+                calls.append(self._of_a_stage(action, program.reduction) if program.reduction else _nothing)
                 continue
             assert action.microbatch is not None
             crossing = self._crossings.get(action.stage)
@@ -265,13 +265,23 @@ class NativeRank:
             calls.append(call)
         return calls
 
-    def _reduce(self, slots: StageSlots) -> None:
-        """Add up the gradients of replicas, in the step before an update."""
-        reduction = self._program.reduction
-        if reduction is not None and reduction.is_due:
-            began = slots.recorder.begin()
-            reduction(slots.index)
-            slots.recorder.end(slots.index, Op.REDUCE_GRAD, -1, began)
+    def _of_a_stage(self, action: Action, reduction: Reducing) -> Callable[[], None]:
+        """What replicas do with each other; gradients are added up in the last step before an update."""
+        slots = self._slots[action.stage]
+        each: dict[Op, Callable[[int], None]] = {
+            Op.UNSHARD: reduction.unshard,
+            Op.REDUCE_GRAD: reduction.__call__,
+            Op.RESHARD: reduction.reshard,
+        }
+        does = each[action.op]
+
+        def call() -> None:
+            if reduction.is_due or action.op != Op.REDUCE_GRAD:
+                began = slots.recorder.begin()
+                does(action.stage)
+                slots.recorder.end(action.stage, action.op, -1, began)
+
+        return call
 
     def observe(self, recorder: Recorder, meter: ActivationMeter | None) -> None:
         for slots in self._slots.values():

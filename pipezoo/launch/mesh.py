@@ -19,7 +19,7 @@ from pipezoo.validators import check_int, check_word
 
 AXES = ("pp", "dp", "tp")
 SHOWN = 4  # replicas whose processes are told
-DP_WITH = ("ordered",)
+DP_WITH = ("ordered", "replicate", "fsdp")
 REFUSED = {  # what torch has besides, and what is silently wrong with it
     "ddp": (
         "the weight half of a split backward runs none of DDP's hooks, so replicas would train alone, and "
@@ -50,7 +50,8 @@ class Mesh:
         dp: replicas of the pipeline.
         tp: processes that share every stage.
         order: ``pp``, ``dp`` and ``tp``, the outermost first.
-        dp_with: how gradients of replicas are added.
+        dp_with: how gradients of replicas are added: in their order (``ordered``), or by torch: ``replicate``, and
+            ``fsdp``, where each replica keeps a shard of each parameter.
 
     Raises:
         ArgumentError: a value out of range.

@@ -20,10 +20,11 @@ from pipezoo.data.batch import Batch
 from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.derive import Sizes, derive
 from pipezoo.experiment.experiment import Experiment
+from pipezoo.launch.mesh import Mesh
 from pipezoo.runtime.allocation_guard import AllocationGuard, check_model_fits
 from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.batch_shapes import Shapes, look
-from pipezoo.runtime.check_mesh import check_buffers, check_mesh, cuts_of_run
+from pipezoo.runtime.check_mesh import check_mesh, check_replicas, cuts_of_run
 from pipezoo.runtime.check_start import (
     check_checkpoints,
     check_devices,
@@ -47,7 +48,7 @@ from pipezoo.runtime.weights import load_weights
 from pipezoo.runtime.wiring import Wiring
 from pipezoo.schedule.action import Action
 from pipezoo.schedule.depth_first import depth_first
-from pipezoo.schedule.lowering import lower, receives_first
+from pipezoo.schedule.lowering import lower, receives_first, with_sharding
 from pipezoo.schedule.nccl_order import check_queues
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.simulator.cost import Cost
@@ -86,7 +87,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     schedule = sizes.schedule
     placed = experiment.launch.placement(schedule)
     spread = experiment.launch.spread(experiment.mesh)
-    check_mesh(experiment)
+    check_mesh(experiment, spread)
     num_processes = spread.num_processes(max(placed) + 1)
     check_devices(experiment, experiment.launch.num_gpus(num_processes))
     if experiment.device == "cuda" and num_processes > 1 and schedule.has_messages:
@@ -95,7 +96,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     pipeline = Pipeline(
         stages=stages,
         schedule=schedule,
-        actions=_actions(experiment, schedule, placed, stages),
+        actions=_of_replicas(_actions(experiment, schedule, placed, stages), spread),
         stage_to_rank=placed,
         fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
@@ -139,7 +140,7 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         raise experiment.executor.reword(error) from error
     check_start(experiment, pipeline, trial)
     if spread.dp > 1:
-        check_buffers(pipeline)
+        check_replicas(pipeline, trial)
     if evaluation is not None:
 
         def on_one_device(batch: Batch) -> tuple[Tensors, torch.Tensor]:
@@ -238,6 +239,13 @@ def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...]
     if experiment.device == "cpu" and has_several and not schedule.has_messages:
         return [receives_first(of_process) for of_process in actions]
     return actions
+
+
+def _of_replicas(actions: list[list[Action]], spread: Mesh) -> list[list[Action]]:
+    """With what torch's replicas do with each other, where there are some."""
+    if spread.dp == 1 or spread.dp_with == "ordered":
+        return actions
+    return [with_sharding(of_process) for of_process in actions]
 
 
 def num_cores() -> int:

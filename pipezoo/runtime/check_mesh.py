@@ -7,19 +7,29 @@ import torch
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.derive import Asked
 from pipezoo.experiment.experiment import Experiment
+from pipezoo.launch.mesh import Mesh
 from pipezoo.runtime.draws import Drawing
 from pipezoo.runtime.feed import Source
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.stages import Stages, first_rows, inputs_of
 from pipezoo.runtime.tensor_parallel import Cuts, cuts_of
+from pipezoo.runtime.try_out import Trial
+from pipezoo.runtime.try_shards import check_shards
 from pipezoo.runtime.try_tensor_parallel import try_cuts
 from pipezoo.splitters._copies import copies
 from pipezoo.splitters._dry_run import same_bits
 
 
-def check_mesh(experiment: Experiment) -> None:
-    """Refuse what no launch of this run has. Raises ConfigError."""
+def check_mesh(experiment: Experiment, spread: Mesh) -> None:
+    """Refuse what replicas of no model can do.
+
+    Args:
+        spread: the mesh of processes.
+
+    Raises:
+        ConfigError: one line.
+    """
     mesh = experiment.mesh
     if mesh.tp > 1:
         _check_tp(experiment)
@@ -28,6 +38,17 @@ def check_mesh(experiment: Experiment) -> None:
             f"mesh.dp={mesh.dp}: executor={experiment.executor_name} adds up no gradients of replicas; "
             "valid: executor=native, or mesh.dp=1"
         )
+    if mesh.dp == 1 or mesh.dp_with == "ordered":
+        return
+    for wrong, why in (
+        (mesh.tp > 1, f"mesh.tp={mesh.tp} has cut the stages already"),
+        (spread.dp == 1, f"launch={experiment.launch_name} trains replicas in turn, and adds them up itself"),
+        (experiment.weight_grad != "autograd", f"weight_grad={experiment.weight_grad} looks for parameters elsewhere"),
+        (not experiment.executor().keeps_bits, "executor.compile=true compiles stages without torch's hooks"),
+        (experiment.eval.weights == "ema", "eval.weights=ema puts averages where torch does not look"),
+    ):
+        if wrong:
+            raise ConfigError(f"mesh.dp_with={mesh.dp_with}: {why}; valid: mesh.dp_with=ordered")
 
 
 def _check_tp(experiment: Experiment) -> None:
@@ -68,12 +89,41 @@ def cuts_of_run(
     return cuts
 
 
-def check_buffers(pipeline: Pipeline) -> None:
-    """Refuse buffers that a forward moves: each replica would move its own, by its own rows.
+def check_replicas(pipeline: Pipeline, trial: Trial) -> None:
+    """Refuse what replicas of this model cannot do.
 
     Raises:
         ConfigError: one line.
     """
+    _check_buffers(pipeline)
+    if pipeline.mesh.dp_with != "ordered":
+        _check_wrapped(pipeline)
+    if pipeline.mesh.dp_with == "fsdp":
+        check_shards(pipeline, trial)
+
+
+def _check_wrapped(pipeline: Pipeline) -> None:
+    """What torch cannot wrap, a stage at a time."""
+    held: dict[str, int] = {}
+    for stage in range(pipeline.stages.num_stages):
+        parameters = pipeline.stages.parameters(stage)
+        for name, parameter in parameters.items():
+            if name in held:
+                why = f"stages {held[name]} and {stage} both hold {name}, and torch wraps each stage by itself"
+            elif not parameter.dim():
+                why = f"{name} is a number without a dimension, which torch does not wrap"
+            elif not parameter.is_floating_point():
+                why = f"{name} is {str(parameter.dtype)[6:]}, which torch does not wrap"
+            elif parameter.dtype != (first := next(iter(parameters.values()))).dtype:
+                why = f"stage {stage} has parameters of {str(first.dtype)[6:]} and of {str(parameter.dtype)[6:]}"
+            else:
+                held[name] = stage
+                continue
+            raise ConfigError(f"mesh.dp_with={pipeline.mesh.dp_with}: {why}; valid: mesh.dp_with=ordered")
+
+
+def _check_buffers(pipeline: Pipeline) -> None:
+    """Each replica would move its own buffers, by its own rows."""
     model = pipeline.stages.model
     inputs = inputs_of(model, pipeline.batch(0), pipeline.dtype)
     twin = copies([model])[0]

@@ -13,7 +13,7 @@ from pipezoo.runtime.action_timer import Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.draws import StageDraws
 from pipezoo.runtime.microbatching import LossFunction
-from pipezoo.runtime.replicas import Reduction
+from pipezoo.runtime.replicas import Reducing
 from pipezoo.runtime.transport import Endpoint, Lane
 from pipezoo.runtime.wiring import Hop
 from pipezoo.schedule.action import Action
@@ -53,7 +53,7 @@ class RankProgram:
         hops: what the stages of the pipeline hand to each other.
         lanes, endpoint: how tensors get to other ranks, and from them.
         draws: has the model draw its random numbers by counter; None where it draws none.
-        reduction: adds up the gradients of replicas, where there are several; called with a stage.
+        reduction: adds up the gradients of replicas, where there are several.
         note: called with the index of each action before it runs, and with their number after the last.
     """
 
@@ -69,7 +69,7 @@ class RankProgram:
     endpoint: Endpoint
     note: Callable[[int], None]
     draws: StageDraws | None = None
-    reduction: Reduction | None = None
+    reduction: Reducing | None = None
 
     @property
     def num_stages(self) -> int:

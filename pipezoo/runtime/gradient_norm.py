@@ -10,7 +10,7 @@ Sums of squares by rank, added up, would be another sum: its last bit walks thro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -30,6 +30,7 @@ class GradientNorm:
         owner: for each of them the process that tells its norm.
         process: this one, among those of the pipeline.
         group: of all of these processes, in their order; None: all that there are.
+        whole: the whole gradient of a parameter, from what this process holds of it.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class GradientNorm:
         owner: Mapping[str, int],
         process: int,
         group: dist.ProcessGroup | None = None,
+        whole: Callable[[str, torch.Tensor], torch.Tensor] = lambda name, gradient: gradient,
     ) -> None:
         held = {name: parameter for name, parameter in parameters.items() if name in owner}  # one that no stage uses
-        self._group = group
+        self._group, self._whole = group, whole
         self._own = [(place, name) for place, name in enumerate(held) if owner[name] == process]
         self._owners = [owner[name] for name in held]
         self._dtypes = [parameter.dtype.to_real() for parameter in held.values()]
@@ -48,7 +50,8 @@ class GradientNorm:
     def __call__(self, gradients: Mapping[str, torch.Tensor | None], device: torch.device) -> torch.Tensor:
         """The norm over all ranks, where at least one has a gradient; else 0."""
         mine = torch.full((len(self._owners),), ABSENT, dtype=torch.float64)
-        found = [(place, gradients[name]) for place, name in self._own if gradients.get(name) is not None]
+        own = [(place, name, gradients.get(name)) for place, name in self._own]
+        found = [(place, self._whole(name, gradient)) for place, name, gradient in own if gradient is not None]
         if found:
             norms = torch.stack([whole(torch.linalg.vector_norm(gradient)).double() for _, gradient in found])
             mine[[place for place, _ in found]] = norms.cpu()

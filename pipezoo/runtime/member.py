@@ -19,6 +19,7 @@ from pipezoo.runtime.evaluation import forward_only
 from pipezoo.runtime.executor import RankExecutor, RankProgram, RankStage
 from pipezoo.runtime.finite_check import FiniteCheck
 from pipezoo.runtime.gradient_norm import GradientNorm
+from pipezoo.runtime.holding import Holding
 from pipezoo.runtime.loss_scale import LossScale, with_scaled_gradient
 from pipezoo.runtime.mesh import Groups
 from pipezoo.runtime.microbatching import ScaledLoss, of_batch, scaled, total
@@ -26,10 +27,11 @@ from pipezoo.runtime.moving_average import MovingAverage
 from pipezoo.runtime.optimizing import master_of
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.rank_files import leave_values
-from pipezoo.runtime.replicas import Reduction, SharesInTurn, check_equal
+from pipezoo.runtime.replicas import Reducing, Reduction, SharesInTurn, check_equal
 from pipezoo.runtime.restore import restore_random
 from pipezoo.runtime.shares import Shares
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join
+from pipezoo.runtime.torch_replicas import Sharded, TorchReduction
 from pipezoo.runtime.transport import NoMessages, lanes_of
 from pipezoo.runtime.update import Update
 from pipezoo.runtime.whole import is_cut
@@ -45,6 +47,7 @@ class Member:
     pipeline: Pipeline
     process: int
     groups: Groups
+    holding: Holding
     device: torch.device
     parameters: dict[str, nn.Parameter]
     update: Update
@@ -55,7 +58,7 @@ class Member:
     finite: FiniteCheck
     recorder: Recorder
     draws: StageDraws | None
-    reduction: Reduction | None
+    reduction: Reducing | None
     in_turn: SharesInTurn | None
 
     @property
@@ -71,7 +74,7 @@ class Member:
     @property
     def tells(self) -> bool:
         """Whether what it holds is written down: by itself, or by the one that it shares its stages with."""
-        return self.groups.place.dp == 0
+        return self.groups.place.dp == 0 or self.holding.is_split
 
     @property
     def shares(self) -> range:
@@ -122,7 +125,7 @@ class Member:
 
     def check_replicas(self, when: str) -> None:
         """Raises VerificationError where the replicas of its stages are not equal."""
-        if self.groups.replicas is not None:
+        if self.groups.replicas is not None and not self.holding.is_split:
             check_equal(self.parameters, self.groups.replicas, when)
         if self.groups.shards is not None:
             uncut = {name: p for name, p in self.parameters.items() if not is_cut(p)}
@@ -141,14 +144,17 @@ def assemble(pipeline: Pipeline, process: int, groups: Groups, device: torch.dev
         from pipezoo.runtime.cut_layers import cut_stages  # torch's DTensor takes its time
 
         cut_stages(pipeline.cuts, [stage.module for stage in stages], groups.device_mesh["tp"])
-    parameters = {name: p for index in owned for name, p in pipeline.stages.parameters(index).items()}
+    holding = Holding(pipeline.stages, _sharded(pipeline, owned, groups))
+    parameters = {name: p for index in owned for name, p in holding.parameters(index).items()}
     finite = _finite_check(pipeline)
     all_parameters = [pipeline.stages.parameters(index) for index in range(pipeline.stages.num_stages)]
     num_microbatches = pipeline.schedule.num_microbatches
-    update = _update(pipeline, groups, device, parameters, finite)
+    update = _update(pipeline, groups, holding, device, parameters, finite)
     loss = scaled(pipeline.loss.to(device), pipeline.num_slices)
-    reduction = None
-    if groups.replicas is not None:
+    reduction: Reducing | None = None
+    if holding.sharded:
+        reduction = TorchReduction(holding.sharded)
+    elif groups.replicas is not None:
         reduction = Reduction(pipeline.actions[rank], pipeline.stages.parameters, groups.replicas)
     draws = None
     if pipeline.drawing is not None:
@@ -179,6 +185,7 @@ def assemble(pipeline: Pipeline, process: int, groups: Groups, device: torch.dev
         pipeline=pipeline,
         process=process,
         groups=groups,
+        holding=holding,
         device=device,
         parameters=parameters,
         update=update,
@@ -225,11 +232,16 @@ def _evaluator(
 
 
 def _update(
-    pipeline: Pipeline, groups: Groups, device: torch.device, parameters: dict[str, nn.Parameter], finite: FiniteCheck
+    pipeline: Pipeline,
+    groups: Groups,
+    holding: Holding,
+    device: torch.device,
+    parameters: dict[str, nn.Parameter],
+    finite: FiniteCheck,
 ) -> Update:
     """What moves this rank's parameters, as it was when the checkpoint was written."""
     recipe, scaling, rank = pipeline.recipe, pipeline.precision.scaling, groups.place.pp
-    leaves = pipeline.verify and groups.place.dp == 0
+    leaves = pipeline.verify and (groups.place.dp == 0 or holding.is_split)
     writes = pipeline.spread.process(groups.place, pipeline.pp) in pipeline.writers
     learns = any(parameter.requires_grad for parameter in parameters.values())
     optimized = pipeline.optimizing.of(parameters) if learns else None
@@ -240,21 +252,21 @@ def _update(
         parameters,
         optimized,
         finite,
-        _norm(pipeline, groups),
+        _norm(pipeline, groups, holding),
         None if scaling is None else LossScale(scaling),
         MovingAverage(recipe.ema, optimized.named) if averages else None,  # type: ignore[arg-type, union-attr]
-        partial(leave_values, pipeline, rank, "first", pipeline.stages_of(rank), writes) if leaves else None,
+        partial(leave_values, pipeline, holding, rank, "first", writes) if leaves else None,
         pipeline.loss_divisor,
     )
     if pipeline.saved is not None:
         restore_random(rank, pipeline.pp, pipeline.saved)
         if optimized is not None:
-            optimized.restore(pipeline.saved)
-        update.restore(pipeline.saved.recipe)
+            optimized.restore(replace(pipeline.saved, optimizers=holding.own(pipeline.saved.optimizers)))
+        update.restore(holding.own(pipeline.saved.recipe))
     return update
 
 
-def _norm(pipeline: Pipeline, groups: Groups) -> GradientNorm | None:
+def _norm(pipeline: Pipeline, groups: Groups, holding: Holding) -> GradientNorm | None:
     """Each parameter is told by the rank with the first stage that holds it, in each replica anew."""
     if pipeline.recipe.clip is None:
         return None
@@ -263,7 +275,7 @@ def _norm(pipeline: Pipeline, groups: Groups) -> GradientNorm | None:
     if pipeline.precision.masters:
         learning = {name: master_of(nn.Parameter(torch.empty(0, dtype=p.dtype))) for name, p in learning.items()}
     writer = first_writer(held, pipeline.stage_to_rank.__getitem__)
-    return GradientNorm(learning, writer, groups.place.pp, groups.pipeline)
+    return GradientNorm(learning, writer, groups.place.pp, groups.pipeline, holding.whole_tensor)
 
 
 def _finite_check(pipeline: Pipeline) -> FiniteCheck:
@@ -281,8 +293,19 @@ def _emulation(pipeline: Pipeline, cost: Cost, groups: Groups) -> Emulation:
 def meter_of(member: Member) -> ActivationMeter:
     """Counts in the first step, which no one times. Virtual ranks keep their own account each."""
     modules = [member.pipeline.stages.modules[index] for index in member.owned]
+    for sharded in member.holding.sharded.values():
+        sharded.unshard()  # so that what is gathered is known as parameters
     resident = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     return ActivationMeter(resident, member.pipeline.schedule.stage_to_rank)
+
+
+def _sharded(pipeline: Pipeline, owned: list[int], groups: Groups) -> dict[int, Sharded]:
+    """torch's own replicas around the stages of this process, where they are asked for."""
+    if groups.device_mesh is None or groups.replicas is None or pipeline.mesh.dp_with == "ordered":
+        return {}
+    mesh, stages = groups.device_mesh["dp"], pipeline.stages
+    learns = [stage for stage in owned if stages.parameters(stage)]
+    return {stage: Sharded(stages.modules[stage], stages.names[stage], pipeline.mesh.dp_with, mesh) for stage in learns}
 
 
 def rank_stage(pipeline: Pipeline, index: int, device: torch.device) -> RankStage:

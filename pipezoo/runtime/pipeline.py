@@ -179,6 +179,12 @@ class Pipeline:
         return self.spread.num_processes(self.pp)
 
     @property
+    def keeps_bits(self) -> bool:
+        """Whether one device can add up what this adds up, bit for bit. torch's sums over replicas have an order of
+        their own, but for two of them."""
+        return self.executor.keeps_bits and (self.spread.dp <= 2 or self.spread.dp_with == "ordered")
+
+    @property
     def num_slices(self) -> int:
         """Microbatches of the whole batch, over all replicas."""
         return self.schedule.num_microbatches * self.mesh.dp

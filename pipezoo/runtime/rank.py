@@ -65,7 +65,7 @@ def run_rank(process: int, pipeline: Pipeline, channel: WorkerChannel) -> dict[s
     if member.writes:
         np.save(pipeline.file(f"spans{rank}.npy"), np.concatenate(recorded))
     if member.tells and (pipeline.verify or pipeline.leaves_weights):
-        leave_last(pipeline, rank, member.update, member.writes)
+        leave_last(pipeline, member.holding, rank, member.update, member.writes)
     dist.barrier()
     return {"memory": meter.read(), "rest": float(np.median(rest)), "private": private}
 
@@ -109,7 +109,7 @@ def _steps(
         if pipeline.saves_after(step, is_best, is_last) or channel.is_asked_to_save(step + 1):
             channel.note(Phase.SAVE)
             if member.tells:
-                part = save_part(pipeline, member.rank, member.update, step + 1, member.writes)
+                part = save_part(pipeline, member.holding, member.rank, member.update, step + 1, member.writes)
                 if member.writes:
                     channel.send("saved", **part)
         before = before_next
@@ -134,6 +134,8 @@ def _evaluate(member: Member, evaluation: Evaluation, channel: WorkerChannel) ->
     modules = [*(pipeline.stages.modules[index] for index in member.owned), pipeline.loss]
     with _evaluated_weights(member, evaluation):
         losses = evaluate(evaluation, modules, evaluator, member.loss, batch)
+    for sharded in member.holding.sharded.values():  # the forwards have gathered what the next update moves
+        sharded.reshard()
     last = [
         pipeline.spread.process(Place(pipeline.stage_to_rank[-1], dp), pipeline.pp) for dp in range(pipeline.spread.dp)
     ]
@@ -150,7 +152,7 @@ def _evaluated_weights(member: Member, evaluation: Evaluation) -> AbstractContex
 
 def _end_of_actions(spans: Spans) -> float:
     """When the last computation ended. What gradients of replicas took before it counts as behind it."""
-    reduces = spans[:, 1] == Op.REDUCE_GRAD
+    reduces = spans[:, 1] >= Op.UNSHARD
     end: float = spans[~reduces, 4].max()
     between = spans[reduces & (spans[:, 3] < end)]
     return end - float((between[:, 4] - between[:, 3]).sum())

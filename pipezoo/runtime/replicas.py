@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -30,6 +31,27 @@ from pipezoo.schedule.action import Action, Op
 Named = Mapping[str, nn.Parameter]
 HASH = 16  # bytes for each parameter
 BUCKET = 2**25  # bytes of gradients that travel together, at most, but for a larger one
+
+
+class Reducing(Protocol):
+    """What a process does at the ``UNSHARD``, ``REDUCE_GRAD`` and ``RESHARD`` of a stage.
+
+    ``is_due``: whether gradients are added up in this step; those of several may add up to one update.
+    """
+
+    is_due: bool
+
+    def __call__(self, stage: int) -> None:
+        """Add up the gradients of a stage over the replicas."""
+        ...
+
+    def unshard(self, stage: int) -> None:
+        """Gather its parameters."""
+        ...
+
+    def reshard(self, stage: int) -> None:
+        """Free what was gathered."""
+        ...
 
 
 class Reduction:
@@ -55,6 +77,12 @@ class Reduction:
     def __call__(self, stage: int) -> None:
         """Add up the gradients of a stage that are complete now."""
         add_in_order(self._at.get(stage, ()), self._group)
+
+    def unshard(self, stage: int) -> None:
+        """Each replica holds all of its parameters."""
+
+    def reshard(self, stage: int) -> None:
+        """There is nothing to free."""
 
 
 def add_in_order(parameters: Sequence[nn.Parameter], group: dist.ProcessGroup) -> None:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed._composable.replicate_with_fsdp import replicate
 from torch.distributed.device_mesh import DeviceMesh
@@ -45,7 +44,8 @@ class Sharded:
 
     def __init__(self, module: nn.Module, names: Mapping[str, str], how: str, mesh: DeviceMesh) -> None:
         self.module: Any = WRAPPERS[how](module, mesh)
-        self._state = (fully_shard if how == "fsdp" else replicate).state(module)  # type: ignore[attr-defined]
+        wrapper: Any = fully_shard if how == "fsdp" else replicate
+        self._state = wrapper.state(module)
         self._group, self._names = mesh.get_group(), names
         for part in self._wrapped():
             part.set_gradient_divide_factor(1.0)  # each microbatch counts as one of all replicas'
@@ -58,6 +58,11 @@ class Sharded:
             name: nn.Parameter(parameter.to_local().detach(), parameter.requires_grad)
             for name, parameter in self._theirs.items()
         }
+
+    @property
+    def is_split(self) -> bool:
+        """Whether each replica holds another part of a parameter."""
+        return any(placement.is_shard() for one in self._theirs.values() for placement in one.placements)
 
     def unshard(self) -> None:
         """Gather the parameters."""
@@ -84,9 +89,8 @@ class Sharded:
     def whole(self, name: str, shard: torch.Tensor) -> torch.Tensor:
         """The tensor of which each replica has a shard like that of parameter ``name``; all of them call this."""
         like = self._theirs[name]
-        made = DTensor.from_local(
-            shard, like.device_mesh, like.placements, run_check=False, shape=like.size(), stride=like.stride()
-        )
+        mesh, placements, here = like.device_mesh, like.placements, shard.to(like.device)
+        made = DTensor.from_local(here, mesh, placements, run_check=False, shape=like.size(), stride=like.stride())
         return made.full_tensor()
 
     def shape(self, name: str) -> torch.Size:
@@ -125,6 +129,28 @@ class Sharded:
 
     def _wrapped(self) -> list[Any]:
         return [part for part in self.module.modules() if isinstance(part, FSDPModule)]
+
+
+class TorchReduction:
+    """What a process does at ``UNSHARD``, ``REDUCE_GRAD`` and ``RESHARD`` of its stages.
+
+    ``is_due``: whether gradients are added up in this step.
+    """
+
+    def __init__(self, stages: Mapping[int, Sharded]) -> None:
+        self._stages, self.is_due = stages, True
+
+    def __call__(self, stage: int) -> None:
+        if stage in self._stages:  # one without parameters is in none
+            self._stages[stage].reduce()
+
+    def unshard(self, stage: int) -> None:
+        if stage in self._stages:
+            self._stages[stage].unshard()
+
+    def reshard(self, stage: int) -> None:
+        if stage in self._stages:
+            self._stages[stage].reshard()
 
 
 def in_whole(value: Any, stages: Mapping[str, Sharded], name: str = "") -> Any:

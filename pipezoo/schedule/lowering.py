@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipezoo.schedule.action import Action, Op
+from pipezoo.schedule.action import COMPUTE, Action, Op
 from pipezoo.schedule.event_loop import run_event_loop
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedule.table import Ints, Mask
@@ -76,6 +76,23 @@ def receives_first(actions: Sequence[Action]) -> list[Action]:
     """
     receives = [action for action in actions if action.op in RECEIVES]
     return receives + [action for action in actions if action.op not in RECEIVES]
+
+
+def with_sharding(actions: Sequence[Action]) -> list[Action]:
+    """The same actions with an ``UNSHARD`` before the first of each stage that computes, and a ``RESHARD`` behind its
+    ``REDUCE_GRAD``. An order that has some of them stays as it is."""
+    if any(action.op == Op.UNSHARD for action in actions):
+        return list(actions)
+    found: list[Action] = []
+    there: set[int] = set()
+    for action in actions:
+        if action.op in COMPUTE and action.stage not in there:
+            there.add(action.stage)
+            found.append(Action(action.stage, Op.UNSHARD))
+        found.append(action)
+        if action.op == Op.REDUCE_GRAD:
+            found.append(Action(action.stage, Op.RESHARD))
+    return found
 
 
 def with_messages(schedule: Schedule, stage_to_rank: tuple[int, ...] | None = None) -> Schedule:

@@ -119,7 +119,7 @@ def _wait(statuses: Sequence[RankStatus], who: int) -> Wait | None:
 
 
 def _wait_for_message(statuses: Sequence[RankStatus], who: int, action: Action) -> Wait | None:
-    if action.op == Op.REDUCE_GRAD:
+    if action.op in (Op.REDUCE_GRAD, Op.UNSHARD):
         return _wait_for_replica(statuses, who, action)
     if action.op not in NEEDS:
         return None

@@ -159,7 +159,7 @@ def _differences(
 def is_followed(pipeline: Pipeline) -> bool:
     """Whether what follows the first update is compared; not where its optimizer makes another rounding large."""
     in_parts = pipeline.cuts is not None and makes_rounding_large(pipeline.optimizer)
-    return pipeline.executor.keeps_bits and not in_parts
+    return pipeline.keeps_bits and not in_parts
 
 
 def _numbers(

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
@@ -296,7 +297,8 @@ def meter_of(member: Member) -> ActivationMeter:
     for sharded in member.holding.sharded.values():
         sharded.unshard()  # so that what is gathered is known as parameters
     resident = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    return ActivationMeter(resident, member.pipeline.schedule.stage_to_rank)
+    here = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in resident]
+    return ActivationMeter(here, member.pipeline.schedule.stage_to_rank)
 
 
 def _sharded(pipeline: Pipeline, owned: list[int], groups: Groups) -> dict[int, Sharded]:

@@ -38,7 +38,10 @@ def test_a_process_is_called_by_its_rank_and_its_replica():
         ({"dp": 0}, "dp=0: must be an int >= 1"),
         ({"order": ["pp", "dp"]}, "order=['pp', 'dp']: must name each of pp, dp and tp once; valid: [pp,dp,tp]"),
         ({"order": "pp"}, "order=pp: must name each of pp, dp and tp once"),
-        ({"dp_with": "orderd"}, "dp_with=orderd: unknown word (did you mean ordered?); valid: ordered"),
+        (
+            {"dp_with": "orderd"},
+            "dp_with=orderd: unknown word (did you mean ordered?); valid: fsdp, ordered, replicate",
+        ),
         ({"dp_with": "ddp"}, "dp_with=ddp: the weight half of a split backward runs none of DDP's hooks"),
     ],
 )

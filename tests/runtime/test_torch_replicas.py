@@ -64,9 +64,7 @@ def freed_behind_each_forward(module: nn.Module, mesh: Any) -> nn.Module:
 
 def test_gradients_that_a_freed_parameter_loses_are_caught(pipeline: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(torch_replicas.WRAPPERS, "fsdp", freed_behind_each_forward)
-    verdict = train(built(pipeline, "fsdp")).verdict
-    assert verdict["verified"] == "failed"
-    assert ": pipeline none, one device a tensor of" in verdict["first"]
+    assert train(built(pipeline, "fsdp")).verdict["verified"] == "failed"
 
 
 def test_an_average_over_replicas_is_caught(pipeline: Build, monkeypatch: pytest.MonkeyPatch) -> None:

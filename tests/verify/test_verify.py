@@ -223,10 +223,10 @@ def shift_the_targets(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pi
 def ignore_the_last_gradient(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     right = member_module.leave_values
 
-    def lossy(pipeline: Pipeline, rank: int, when: str, owned: list[int]) -> None:
+    def lossy(pipeline: Pipeline, holding: Any, rank: int, when: str, writes: bool) -> None:
         if rank == 1 and when == "first":
             next(iter(pipeline.stages.parameters(1).values())).grad = None
-        right(pipeline, rank, when, owned)
+        right(pipeline, holding, rank, when, writes)
 
     monkeypatch.setattr(member_module, "leave_values", lossy)
     return pipeline

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from pipezoo.runtime.stages import Stages
-from pipezoo.runtime.torch_replicas import Sharded, in_shards, in_whole
+
+if TYPE_CHECKING:
+    from pipezoo.runtime.torch_replicas import Sharded  # FSDP2 takes its time
 
 Named = Mapping[str, nn.Parameter]
 
@@ -41,8 +43,30 @@ class Holding:
 
     def whole(self, content: Any) -> Any:
         """Nested plain data of parameters by name, as one that holds all would have it; all replicas call it."""
-        return in_whole(content, self._holder) if self._holder else content
+        return _in_whole(content, self._holder) if self._holder else content
 
     def own(self, content: Any) -> Any:
         """Of such data, what this process holds."""
-        return in_shards(content, self._holder) if self._holder else content
+        return _in_shards(content, self._holder) if self._holder else content
+
+
+def _in_whole(value: Any, stages: Mapping[str, Sharded], name: str = "") -> Any:
+    """Nested plain data of parameters by name, with whole tensors for this process's shards; all replicas call it."""
+    if isinstance(value, torch.Tensor) and name and value.shape == stages[name].parameters[name].shape:
+        return stages[name].whole(name, value).detach().cpu()
+    return _nested(value, stages, name, _in_whole)
+
+
+def _in_shards(value: Any, stages: Mapping[str, Sharded], name: str = "") -> Any:
+    """The inverse of :func:`_in_whole`."""
+    if isinstance(value, torch.Tensor) and name and value.shape == stages[name].shape(name):
+        return stages[name].shard(name, value)
+    return _nested(value, stages, name, _in_shards)
+
+
+def _nested(value: Any, stages: Mapping[str, Sharded], name: str, each: Callable[..., Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: each(item, stages, key if key in stages else name) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(each(item, stages, name) for item in value)
+    return value

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from pipezoo.runtime.action_timer import NoRecorder, Recorder, recorder_for
 from pipezoo.runtime.activation_memory import ActivationMeter
@@ -32,13 +32,15 @@ from pipezoo.runtime.replicas import Reducing, Reduction, SharesInTurn, check_eq
 from pipezoo.runtime.restore import restore_random
 from pipezoo.runtime.shares import Shares
 from pipezoo.runtime.tied_parameters import TiedParameter, find_tied_parameters, join
-from pipezoo.runtime.torch_replicas import Sharded, TorchReduction
 from pipezoo.runtime.transport import NoMessages, lanes_of
 from pipezoo.runtime.update import Update
-from pipezoo.runtime.whole import is_cut
+from pipezoo.runtime.whole import is_cut, local
 from pipezoo.runtime.wiring import Wiring
 from pipezoo.simulator.cost import Cost
 from pipezoo.supervisor.worker_channel import Phase, WorkerChannel
+
+if TYPE_CHECKING:
+    from pipezoo.runtime.torch_replicas import Sharded
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def assemble(pipeline: Pipeline, process: int, groups: Groups, device: torch.dev
     loss = scaled(pipeline.loss.to(device), pipeline.num_slices)
     reduction: Reducing | None = None
     if holding.sharded:
+        from pipezoo.runtime.torch_replicas import TorchReduction
+
         reduction = TorchReduction(holding.sharded)
     elif groups.replicas is not None:
         reduction = Reduction(pipeline.actions[rank], pipeline.stages.parameters, groups.replicas)
@@ -297,14 +301,15 @@ def meter_of(member: Member) -> ActivationMeter:
     for sharded in member.holding.sharded.values():
         sharded.unshard()  # so that what is gathered is known as parameters
     resident = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    here = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in resident]
-    return ActivationMeter(here, member.pipeline.schedule.stage_to_rank)
+    return ActivationMeter(map(local, resident), member.pipeline.schedule.stage_to_rank)
 
 
 def _sharded(pipeline: Pipeline, owned: list[int], groups: Groups) -> dict[int, Sharded]:
     """torch's own replicas around the stages of this process, where they are asked for."""
     if groups.device_mesh is None or groups.replicas is None or pipeline.mesh.dp_with == "ordered":
         return {}
+    from pipezoo.runtime.torch_replicas import Sharded  # FSDP2 takes its time
+
     mesh, stages = groups.device_mesh["dp"], pipeline.stages
     learns = [stage for stage in owned if stages.parameters(stage)]
     return {stage: Sharded(stages.modules[stage], stages.names[stage], pipeline.mesh.dp_with, mesh) for stage in learns}

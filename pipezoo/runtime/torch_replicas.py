@@ -151,25 +151,3 @@ class TorchReduction:
     def reshard(self, stage: int) -> None:
         if stage in self._stages:
             self._stages[stage].reshard()
-
-
-def in_whole(value: Any, stages: Mapping[str, Sharded], name: str = "") -> Any:
-    """Nested plain data of parameters by name, with whole tensors for this process's shards; all replicas call it."""
-    if isinstance(value, torch.Tensor) and name and value.shape == stages[name].parameters[name].shape:
-        return stages[name].whole(name, value).detach().cpu()
-    return _nested(value, stages, name, in_whole)
-
-
-def in_shards(value: Any, stages: Mapping[str, Sharded], name: str = "") -> Any:
-    """The inverse of :func:`in_whole`."""
-    if isinstance(value, torch.Tensor) and name and value.shape == stages[name].shape(name):
-        return stages[name].shard(name, value)
-    return _nested(value, stages, name, in_shards)
-
-
-def _nested(value: Any, stages: Mapping[str, Sharded], name: str, each: Callable[..., Any]) -> Any:
-    if isinstance(value, dict):
-        return {key: each(item, stages, key if key in stages else name) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(each(item, stages, name) for item in value)
-    return value

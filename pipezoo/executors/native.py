@@ -54,6 +54,7 @@ class StageSlots:
         self.after: StageSlots | None = None
         size = program.num_microbatches
         self.inputs: list[Any] = [None] * size
+        self.given: list[Any] = [None] * size  # of the model's inputs, from the batch
         self.leaves: list[Any] = [None] * size
         self.ends: list[Any] = [None] * size
         self.outputs: list[Any] = [None] * size
@@ -66,6 +67,8 @@ class StageSlots:
     def forward(self, mb: int) -> None:
         """F: from what arrived to the outputs; on the last stage to the loss."""
         values, self.inputs[mb] = _taken(self.inputs[mb]), None
+        if self.stage.given:
+            values = (*(values or ()), *self.given[mb])
         began = self.recorder.begin()
         received = [
             value.detach().requires_grad_() if learns else value.detach()
@@ -247,6 +250,7 @@ class NativeRank:
             if not self._crossings:
                 slots.before, slots.after = self._slots.get(index - 1), self._slots.get(index + 1)
         self._first, self._last = self._slots.get(0), self._slots.get(program.num_stages - 1)
+        self._given = [slots for slots in self._slots.values() if slots.stage.given]
         self._run = self._compile(program)
 
     def _compile(self, program: RankProgram) -> list[Callable[[], None]]:
@@ -297,6 +301,8 @@ class NativeRank:
     def step(self, inputs: Tensors, target: torch.Tensor | None) -> list[torch.Tensor]:
         if self._first is not None:
             self._first.inputs[:] = microbatches(inputs, self._size)
+        for slots in self._given:
+            slots.given[:] = microbatches([inputs[number] for number in slots.stage.given], self._size)
         if self._last is not None and target is not None:
             self._last.targets[:] = torch.tensor_split(target, self._size)
         self._endpoint.begin_step()

@@ -151,7 +151,8 @@ def _sizes(tensors: Tensors) -> tuple[torch.Size, ...]:
 
 def _kinds(wiring: Wiring) -> list[tuple[object, ...]]:
     """What must not hang on the shape of a batch: how many tensors cross where, and which of them learn."""
-    return [(h.before, h.after, *((form.dtype, form.requires_grad) for form in h.forms)) for h in wiring.hops]
+    sent = [(h.before, h.after, *((form.dtype, form.requires_grad) for form in h.forms)) for h in wiring.hops]
+    return [*sent, *(plan.given for plan in wiring.stages)]
 
 
 def _words(tensor: torch.Tensor) -> str:

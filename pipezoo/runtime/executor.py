@@ -30,6 +30,8 @@ class RankStage:
         index: its place in the pipeline.
         inputs, outputs: examples of one microbatch, without memory, with the ``requires_grad`` they will have.
         weight_gradient: what W runs in place of autograd's (``compute_dW`` of the stage), or None.
+        given: which inputs of the model it has from this rank's batch: the last ones of ``inputs``. Of the first stage,
+            which has them all, none.
         defers: whether I keeps what the products of layers need, and W runs them.
     """
 
@@ -39,6 +41,7 @@ class RankStage:
     outputs: Tensors
     weight_gradient: Callable[[], None] | None = None
     defers: bool = False
+    given: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class RankExecutor(Protocol):
         """Run every action once; gradients are added to ``.grad``.
 
         Args:
-            inputs: of the whole batch, where this rank has the first stage; else empty.
+            inputs: of the whole batch, where a stage of this rank takes any; else empty.
             target: of the whole batch, where it has the last one; else None.
 
         Returns:

@@ -329,4 +329,4 @@ def _wired(pipeline: Pipeline, stage: RankStage, wiring: Wiring) -> RankStage:
     """The stage for one shape of batch."""
     plan = wiring.stages[stage.index]
     module = pipeline.autocast.module(wiring.stage_module(stage.index, stage.module, copies=pipeline.executor.relays))
-    return replace(stage, module=module, inputs=plan.inputs, outputs=plan.outputs)
+    return replace(stage, module=module, inputs=plan.inputs, outputs=plan.outputs, given=plan.given)

@@ -211,24 +211,31 @@ def _agree(pipeline: Pipeline, device: torch.device) -> None:
 
 
 def _eats(member: Member) -> bool:
-    """Whether this rank needs any of the data: it has the first stage or the last, or shapes are told by data alone."""
+    """Whether this rank needs any of the data: a stage takes some, or shapes are told by data alone."""
     pipeline = member.pipeline
-    first, last = 0 in member.owned, pipeline.stages.num_stages - 1 in member.owned
-    return first or last or pipeline.shapes.of_known(pipeline.steps - 1) is None
+    last = pipeline.stages.num_stages - 1 in member.owned
+    return last or bool(_taken(pipeline, member.owned)) or pipeline.shapes.of_known(pipeline.steps - 1) is None
+
+
+def _taken(pipeline: Pipeline, owned: list[int]) -> set[int]:
+    """Which inputs of the model these stages take from the batch: the first one all, any other those it uses."""
+    plans = pipeline.shapes.wirings[0].stages
+    first = range(len(pipeline.shapes.first) - 1) if 0 in owned else ()
+    return {*first, *(number for stage in owned for number in plans[stage].given)}
 
 
 def _batch(member: Member, feed: Source, step: int, told: int | None) -> tuple[Shares, int]:
-    """What this rank needs of the batch: the inputs for the first stage, the target for the last; and its shape.
+    """What this rank needs of the batch: the inputs that its stages take, the target for the last; and its shape.
 
     Args:
         told: the shape, where it is known without the batch.
     """
     pipeline, shapes = member.pipeline, member.pipeline.shapes
-    first, last = 0 in member.owned, pipeline.stages.num_stages - 1 in member.owned
-    if not (first or last) and told is not None:
+    taken, last = _taken(pipeline, member.owned), pipeline.stages.num_stages - 1 in member.owned
+    if not (taken or last) and told is not None:
         return Shares.none(member.shares), told
     batch = feed(step)
     inputs, target = inputs_of(pipeline.stages.model, batch, pipeline.dtype), to_dtype(batch.target, pipeline.dtype)
     shape = shapes.find(step, (*inputs, target), pipeline.num_processes, pipeline.num_slices)
-    own = Shares.of(inputs if first else (), target if last else None, member.shares, pipeline.mesh.dp)
+    own = Shares.of(inputs if taken else (), target if last else None, member.shares, pipeline.mesh.dp)
     return own.to(member.device), shape

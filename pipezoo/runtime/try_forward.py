@@ -33,12 +33,15 @@ class Value:
         tensor: as it is at ``holder``, the stage that had it last.
         place: where it is there, as in :class:`~pipezoo.runtime.wiring.StagePlan`.
         users: the stages that take it after ``holder``.
+        number: of an input of the model, its place among them. As long as ``BEFORE_ALL`` holds it, every stage has it
+            from its own rank's batch.
     """
 
     tensor: torch.Tensor
     holder: int
     place: tuple[bool, int] = (False, 0)
     users: set[int] = field(default_factory=set)
+    number: int = -1
 
 
 Nested = tuple[
@@ -52,6 +55,7 @@ class Ran:
 
     Args:
         values, arrived: what it took, as values and as the leaves that they were here.
+        given: the numbers of those, the last ones, that are inputs of the model from this rank's batch.
         leaves, structure: of what it returned.
         leaving: by the stage that took it next, each value with the tensor that it was here, its place and its form.
     """
@@ -60,6 +64,7 @@ class Ran:
     arrived: list[torch.Tensor]
     arguments: tuple[Argument, ...]
     keywords: dict[str, Argument]
+    given: tuple[int, ...] = ()
     leaves: list[Any] = field(default_factory=list)
     structure: Structure = field(default_factory=Structure)
     leaving: dict[int, list[tuple[Value, torch.Tensor, tuple[bool, int], torch.Tensor]]] = field(default_factory=dict)
@@ -100,6 +105,8 @@ class _Trial:
 
     def run(self, example: Sequence[Any]) -> tuple[list[Ran], Wiring]:
         chain = [self._nested(argument, BEFORE_ALL, {0}) for argument in example]
+        for number, value in enumerate(self._values):
+            value.number = number
         for index in range(len(self._modules)):
             ran = self._receive(index, chain, self._taken(index))
             self._ran.append(ran)
@@ -125,28 +132,36 @@ class _Trial:
         values = list(dict.fromkeys([*named, *(value for value in self._values if index in value.users)]))
         values.sort(key=lambda value: -value.holder)  # the nearest first, and else in this order
         arrived = [value.tensor for value in values]
+        given = tuple(value.number for value in values if value.holder == BEFORE_ALL) if index else ()
         if index:
-            arrived = _leaves(arrived)
+            sent = len(values) - len(given)
+            arrived = [*_leaves(arrived[:sent]), *(tensor.detach() for tensor in arrived[sent:])]
         for place, (value, tensor) in enumerate(zip(values, arrived, strict=True)):
-            if index:
+            if value.holder != BEFORE_ALL:
                 way = self._ran[value.holder].leaving.setdefault(index, [])
                 way.append((value, value.tensor, value.place, empty((tensor,))[0]))
-            value.tensor, value.holder, value.place = tensor, index, (False, place)
+            if value.holder != BEFORE_ALL or self._relay:
+                value.holder = index
+            value.tensor, value.place = tensor, (False, place)
             value.users.discard(index)
 
         def argument(nested: Nested) -> Argument:
             leaves, structure = nested
             return Argument(structure, tuple(v if isinstance(v, Leaf) else Leaf(v.place[1]) for v in leaves))
 
-        return Ran(values, arrived, tuple(map(argument, chain)), {name: argument(skips[name]) for name in skips})
+        return Ran(values, arrived, tuple(map(argument, chain)), {name: argument(skips[name]) for name in skips}, given)
 
     def _call(self, index: int, ran: Ran) -> Any:
+        versions = [tensor._version for tensor in ran.arrived]
         try:
             result = _output(self._originals[index], self._modules[index], ran)
             ran.leaves, ran.structure = leaves_of(result)
         except Exception as error:
             shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in ran.arrived)
             raise ValueError(f"stage {index} fails on inputs {shapes}: {first_line(error)}") from error
+        for value, tensor, version in zip(ran.values, ran.arrived, versions, strict=True):
+            if tensor._version != version:  # it is no input of the model any more, but what this stage made of it
+                value.holder = index
         output = result.output if isinstance(result, WithSkips) else result
         try:
             for leaf in ran.leaves:
@@ -171,7 +186,11 @@ class _Trial:
             if self._relay and users:
                 users = set(range(index + 1, max(users) + 1))
             self._skips[skip] = self._nested(skips[name], index, users, here)
-        return [self._nested(argument, index, {index + 1}, here) for argument in arguments(output)]
+        chain = [self._nested(argument, index, {index + 1}, here) for argument in arguments(output)]
+        follow = [leaf for leaves, _ in chain for leaf in leaves if isinstance(leaf, Value)]
+        if all(value.holder == BEFORE_ALL for value in follow):  # something has to cross each cut
+            follow[0].holder = index
+        return chain
 
     def _nested(self, argument: Any, holder: int, users: set[int], here: dict[int, Value] | None = None) -> Nested:
         """An argument with values on their way in place of its tensors."""
@@ -202,6 +221,7 @@ class _Trial:
         same = {i: first[id(leaf)] for i, leaf in enumerate(ran.leaves) if first.setdefault(id(leaf), i) != i}
         return StagePlan(
             inputs=empty(tuple(ran.arrived)),
+            given=ran.given,
             outputs=tuple(form for _, form in left),
             arguments=ran.arguments,
             keywords=ran.keywords,

@@ -4,7 +4,7 @@
                            └──────────(h)───────────────────▲             hops  0 → 1 (x, h)   1 → 2   1 → 3 (h)   2 → 3
 
 A value goes from the stage that makes it to the first that uses it, from there to the second, and so on; its gradient
-takes the same way back. So each user adds its share to what the users behind it have added, as one device does, whose
+takes the same way back. An input of the model does not travel: every rank has the batch. So each user adds its share to what the users behind it have added, as one device does, whose
 backward comes to the last use first: the sums are equal bit for bit.
 
 An executor handles flat tuples of tensors. Where a stage takes or returns anything else, a :class:`WiredStage` stands
@@ -68,7 +68,10 @@ class StagePlan:
     """What one stage takes and returns, as flat tuples of tensors.
 
     Args:
-        inputs: forms of what arrives: from the stage before, then from those further back, the nearest first.
+        inputs: forms of what arrives: from the stage before, then from those further back, the nearest first; last what
+            is ``given``.
+        given: which inputs of the model this stage has from its own rank's batch, with no message. Of the first stage,
+            which has them all, none.
         outputs: forms of what leaves: for the next stage, then for those further on, the nearest first.
         arguments, keywords: what the module is called with.
         result: how the leaves of what it returns are nested.
@@ -79,6 +82,7 @@ class StagePlan:
 
     inputs: Tensors
     outputs: Tensors
+    given: tuple[int, ...] = ()
     arguments: tuple[Argument, ...] = ()
     keywords: Mapping[str, Argument] = field(default_factory=dict)
     result: Structure = LEAF

@@ -102,7 +102,7 @@ def join(trace: Trace, grouping: Sequence[range]) -> list[nn.Module]:
         takes = {name: Skip(made[name], name) for name in reads[at] if name not in inputs}
         outputs, skips = (trace.outputs, no_skips) if at == last else _leaving(at, made, reads)
         outputs = outputs or inputs[:1]
-        stages.append(TracedStage(group, inputs, outputs, trace.addresses, takes, skips))
+        stages.append(TracedStage(group, inputs, outputs, trace.addresses, takes, skips, is_first=at == 0))
         inputs = outputs
     return stages
 
@@ -123,7 +123,7 @@ class TracedStage(nn.Module):
 
     `forward` takes the values named `inputs` positionally, those of `takes` by keyword, and returns those named
     `outputs`: a tensor where there is one, else a tuple; with those named `skips` beside. An input passed on unread
-    leaves as a copy: the stage before owns the original.
+    leaves as a copy: the stage before owns the original. One of the model leaves as it is.
     """
 
     def __init__(
@@ -134,9 +134,10 @@ class TracedStage(nn.Module):
         addresses: dict[str, str],
         takes: Mapping[str, Skip] | None = None,
         skips: tuple[str, ...] = (),
+        is_first: bool = False,
     ) -> None:
         super().__init__()
-        self._addresses = addresses
+        self._addresses, self.is_first = addresses, is_first
         self.takes, self.skips = takes or {}, skips
         self.pieces = nn.ModuleList(piece.module for piece in pieces)
         self.inputs = inputs
@@ -159,7 +160,8 @@ class TracedStage(nn.Module):
         for module, (inputs, outputs, returns_tuple) in zip(self.pieces, self._wiring, strict=True):
             result = module(*(values[name] for name in inputs))
             values.update(zip(outputs, result if returns_tuple else (result,), strict=False))
-        left = {n: values[n].clone() if n in self.inputs else values[n] for n in (*self.outputs, *self.skips)}
+        copied = () if self.is_first else self.inputs
+        left = {n: values[n].clone() if n in copied else values[n] for n in (*self.outputs, *self.skips)}
         results = tuple(left[name] for name in self.outputs)
         output = results[0] if len(results) == 1 else results
         return WithSkips(output, {name: left[name] for name in self.skips}) if self.skips else output

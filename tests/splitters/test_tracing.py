@@ -127,12 +127,11 @@ def test_a_stage_takes_what_crosses_its_front_and_no_more():
         stages[1]()
 
 
-def test_an_input_that_only_passes_leaves_as_a_copy():
+def test_an_input_of_the_model_that_only_passes_leaves_as_it_is():
     stages = marked.split(Skipping(), 4, (rows(), rows(), torch.tensor([3, 1, 0, 2])))
     y = rows()
     passed = stages[0](rows(), y, torch.tensor([3, 1, 0, 2])).skips["y"]
-    assert torch.equal(passed, y)
-    assert passed.data_ptr() != y.data_ptr()
+    assert passed is y  # so that the wiring knows it: every rank has it from its own batch
 
 
 def test_buffers_are_the_models_own_and_only_training_moves_them():

@@ -4,8 +4,9 @@
                            └──────────(h)───────────────────▲             hops  0 → 1 (x, h)   1 → 2   1 → 3 (h)   2 → 3
 
 A value goes from the stage that makes it to the first that uses it, from there to the second, and so on; its gradient
-takes the same way back. An input of the model does not travel: every rank has the batch. So each user adds its share to what the users behind it have added, as one device does, whose
-backward comes to the last use first: the sums are equal bit for bit.
+takes the same way back. So each user adds its share to what the users behind it have added, as one device does, whose
+backward comes to the last use first: the sums are equal bit for bit. An input of the model does not travel: every rank
+has the batch.
 
 An executor handles flat tuples of tensors. Where a stage takes or returns anything else, a :class:`WiredStage` stands
 around its module.

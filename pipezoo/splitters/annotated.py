@@ -11,6 +11,7 @@ from pipezoo.errors import ArgumentError
 from pipezoo.splitters._dry_run import twin_of
 from pipezoo.splitters._names import find_module
 from pipezoo.splitters._stage_modules import stack_of
+from pipezoo.splitters._trace_losses import with_losses
 from pipezoo.splitters._tracing import stages, trace
 
 PLACES = {"beginning": SplitPoint.BEGINNING, "end": SplitPoint.END}
@@ -42,7 +43,7 @@ def split(
     twin = twin_of(model)
     for module_name, place in spec.items():
         _mark(twin, module_name, place)
-    return stages(trace(twin, example), num_stages, f"the split_spec of {name} makes")
+    return with_losses(model, stages(trace(twin, example), num_stages, f"the split_spec of {name} makes"), example)
 
 
 def _like(model: nn.Module) -> str:

@@ -24,6 +24,7 @@ from pipezoo.splitters._chain import check_covered, stages_of
 from pipezoo.splitters._copies import copies
 from pipezoo.splitters._names import chain_of
 from pipezoo.splitters._partition import group_balanced
+from pipezoo.splitters._trace_losses import with_losses
 from pipezoo.splitters._tracing import join, trace
 from pipezoo.splitters._weigh import check_measure, flops_of, num_parameters, seconds_of
 
@@ -53,7 +54,8 @@ def split(
     traced = trace(model, example)
     pieces = join(traced, [range(i, i + 1) for i in range(len(traced.pieces))])
     weights = _weights(copies(pieces), example, by, repeats)
-    return join(traced, _groups(weights, num_stages, "pieces between its pipe_split() calls"))
+    made = join(traced, _groups(weights, num_stages, "pieces between its pipe_split() calls"))
+    return with_losses(model, made, example)
 
 
 def _chain_of(model: nn.Module, example: tuple[Tensor, ...]) -> list[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pipezoo.errors import ArgumentError
+from pipezoo.splitters._trace_losses import with_losses
 from pipezoo.splitters._tracing import stages, trace
 
 
@@ -23,4 +24,5 @@ def split(model: nn.Module, num_stages: int | None, example: tuple[Tensor, ...])
     if len(traced.pieces) < 2 and num_stages != 1:
         name = type(model).__name__
         raise ArgumentError("model", name, "its forward calls no pipe_split(); split=modules or split=annotated fits")
-    return stages(traced, num_stages, f"the pipe_split() calls of {type(model).__name__} make")
+    made = stages(traced, num_stages, f"the pipe_split() calls of {type(model).__name__} make")
+    return with_losses(model, made, example)

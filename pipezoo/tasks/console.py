@@ -38,6 +38,8 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
         f"schedule  {experiment.schedule_name}: {count(sizes.num_stages, 'stage')} "
         f"on {count(sizes.num_ranks, 'rank')}, {count(sizes.num_microbatches, 'microbatch')} of {count(rows, 'row')}"
     )
+    for words in getattr(stages.modules[0], "lost_in_trace", ()):
+        print_line(f"trace     {words}")
     if derived := (*sizes.lines, *sizes.batch_lines):
         print_line(f"derived   {', '.join(derived)}")
     if pipeline.drawing is not None:

@@ -42,6 +42,7 @@ from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.restore import check_origin, restore_model
 from pipezoo.runtime.split_model import split_model
 from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
+from pipezoo.runtime.start_values import model_at_start
 from pipezoo.runtime.try_forward import try_forward
 from pipezoo.runtime.try_recipe import lr_schedule, updates_of
 from pipezoo.runtime.weights import load_weights
@@ -58,12 +59,20 @@ from pipezoo.splitters._copies import copies
 LONGEST = 1e6  # seconds that torch's own deadlines can be; ours have no end
 
 
-def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | None = None) -> tuple[Pipeline, Sizes]:
+def build_pipeline(
+    experiment: Experiment,
+    scratch: Path,
+    checkpoints: Path | None = None,
+    proved: bool = False,
+    start: Path | None = None,
+) -> tuple[Pipeline, Sizes]:
     """The pipeline of an experiment, ready to launch, and the numbers that were derived for it.
 
     Args:
         scratch: a private folder that the processes of the run share.
         checkpoints: where its checkpoints go, if it is to write some.
+        proved: whether another process has tried it all out, so that nothing is copied or stepped here.
+        start: the values of the model before the first step, as that one left them; None: they are made.
 
     Raises:
         ConfigError: the experiment cannot run, in the user's spelling.
@@ -73,7 +82,8 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
     check_precision(experiment)
     asked = derive(experiment)
     dtype = getattr(torch, experiment.dtype)
-    check_model_fits(experiment, dtype)
+    if not proved:
+        check_model_fits(experiment, dtype)
     with AllocationGuard():
         data = source_of(experiment.data, asked.batch_size, experiment.seed)
         loss = experiment.loss()
@@ -82,8 +92,12 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         origin = _origin(experiment, asked.batch_size)
         if saved is not None:
             check_origin(saved, origin)
-        model = _fresh(experiment, dtype, saved)
-    stages, sizes, trial, drawing = split_model(experiment, asked, model, data, loss, dtype)
+        if start is None:
+            model = _fresh(experiment, dtype, saved)
+        else:
+            made = model_at_start(partial(make_model, experiment.model, experiment.seed, dtype), start)
+            model = with_output(made, experiment.output)
+    stages, sizes, trial, drawing = split_model(experiment, asked, model, data, loss, dtype, proved)
     schedule = sizes.schedule
     placed = experiment.launch.placement(schedule)
     spread = experiment.launch.spread(experiment.mesh)
@@ -138,6 +152,8 @@ def build_pipeline(experiment: Experiment, scratch: Path, checkpoints: Path | No
         pipeline.executor.check(pipeline)
     except ValueError as error:
         raise experiment.executor.reword(error) from error
+    if proved:
+        return pipeline, sizes
     check_start(experiment, pipeline, trial)
     if spread.dp > 1:
         check_replicas(pipeline, trial)

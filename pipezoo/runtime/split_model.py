@@ -41,6 +41,7 @@ def split_model(
     data: Callable[[int], Batch],
     loss: nn.Module,
     dtype: torch.dtype,
+    proved: bool = False,
 ) -> tuple[Stages, Sizes, Trial, Drawing | None]:
     batch = _first_batch(experiment, asked, data)
     try:
@@ -73,10 +74,10 @@ def split_model(
         executor = experiment.executor()
         relay = executor.relays or sizes.schedule.has_messages
         autocast = Autocast.of(experiment.precision, "cpu")
-        trial = try_out(modules, example, target, scale, split_backward, executor.inspect, relay, autocast)
+        trial = try_out(modules, example, target, scale, split_backward, executor.inspect, relay, autocast, proved)
         stages = Stages.of(model, modules, trial.wiring)
         forget_copies(model)
-        if experiment.verify:
+        if experiment.verify and not proved:
             try_reference(model, example, target, scale)
             forget_copies(model)
     except ValueError as error:

@@ -79,8 +79,8 @@ class Stages:
         return sum(form.numel() * form.element_size() for form in (ends | hops)[stage])
 
     def digest(self) -> str:
-        """A hash of every parameter and buffer of the whole model."""
-        sha = hashlib.sha256()
+        """A hash of every parameter and buffer of the whole model, and of where each is after the cut."""
+        sha = hashlib.sha256(repr([sorted(names.items()) for names in self.names]).encode())
         for name, tensor in sorted(_tensors(self.model)):
             sha.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
             sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -15,6 +15,7 @@ from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.evaluation import forward_only
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.start_values import FILE, leave_start
 from pipezoo.runtime.transport import Beside, Transport
 from pipezoo.supervisor.processes import end_monitors, unsafe_to_fork
 from pipezoo.supervisor.worker_channel import WorkerChannel
@@ -41,6 +42,8 @@ def target(work: Work, pipeline: Pipeline, experiment: Experiment, method: str) 
         )
     if method == "fork":
         return partial(work, pipeline)
+    if not (start := pipeline.file(FILE)).exists():
+        leave_start(pipeline.stages.model, start)
     return partial(_rebuild_and_work, _picklable(experiment), pipeline.scratch, pipeline.checkpoints, work)
 
 
@@ -76,5 +79,5 @@ def _picklable(experiment: Experiment) -> Experiment:
 def _rebuild_and_work(
     experiment: Experiment, scratch: Path, checkpoints: Path | None, work: Work, channel: WorkerChannel
 ) -> Any:
-    pipeline, _ = build_pipeline(experiment, scratch, checkpoints)
+    pipeline, _ = build_pipeline(experiment, scratch, checkpoints, proved=True, start=scratch / FILE)
     return work(with_transport(pipeline, experiment, "spawn"), channel)

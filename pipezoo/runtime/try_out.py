@@ -59,6 +59,7 @@ def try_out(
     inspect: Inspect | None = None,
     relay: bool = False,
     autocast: Autocast = Autocast(),  # noqa: B008 - frozen
+    proved: bool = False,
 ) -> Trial:
     """Run one microbatch forwards and backwards through copies of the stages.
 
@@ -66,17 +67,20 @@ def try_out(
         split_backward: the stages whose backward the schedule splits.
         inspect: looks at each of these before its backward, and raises ValueError for what the executor cannot split.
         relay: whether skips go through every stage in between.
+        proved: whether another process has tried it all. Then it runs forwards alone, and copies no parameter.
 
     Raises:
         ValueError: a stage fails or returns what cannot cross, the loss does not fit, or a gradient is sparse.
     """
-    copied = copies(modules)
+    copied = copies(modules, [p for module in modules for p in module.parameters()] if proved else ())
     with leaving_no_trace():
         before = generators()
         with autocast():
             ran, wiring = try_forward(modules, copied, example, relay)
             value = _loss_of(ran[-1], target, loss)
         moved = generators_moved_since(before)
+        if proved:
+            return Trial(wiring, {}, moved)
         if inspect is not None:
             for index in sorted(split_backward):
                 out = [tensor for _, tensor in ran[index].sent()] if index < len(modules) - 1 else ran[index].leaves

@@ -45,7 +45,7 @@ def joined_pipeline(
     choose_interface([machine["network"] for machine in machines], membership.address, told["interface"])
     local_rank = local_place(found, machines)
     _check_gpu(experiment, local_rank)
-    pipeline, _ = build_pipeline(experiment, scratch, folder / FOLDER)
+    pipeline, _ = build_pipeline(experiment, scratch, folder / FOLDER, proved=True)
     return with_transport(replace(pipeline, store=membership.group, local_rank=local_rank), experiment, IN_A_WORLD)
 
 

@@ -89,7 +89,9 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
             for words in check_origin(pipeline.saved, pipeline.origin):
                 print_line(f"          {words}")
         if method == "spawn":
-            print_line(f"          spawned, each builds the pipeline anew{f': {why}' if why else ''}")
+            print_line(
+                f"          spawned, each builds its stages anew and maps their weights{f': {why}' if why else ''}"
+            )
 
         shown = _shown(experiment, _describe(experiment, pipeline, sizes))
         tell = partial(_about_trackers, print_line)

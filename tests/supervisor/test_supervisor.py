@@ -164,7 +164,7 @@ def test_spawned_ranks_compute_the_same(tmp_path: Path, cli: CommandLine) -> Non
     words = ("model=multi_mlp", "model.d_hid=16", "split=modules", "stages=2", "steps=3")
     ended = cli(*words, "launch.start_method=spawn", "hydra.run.dir=run")
     assert ended.code == 0, ended.err
-    assert "spawned, each builds the pipeline anew\n" in ended.out
+    assert "spawned, each builds its stages anew and maps their weights\n" in ended.out
     assert read_result(tmp_path / "run")["verified"] == "exact"
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -28,29 +27,18 @@ def let_go_of_others(pipeline: Pipeline, rank: int) -> None:
     modules, owned = pipeline.stages.modules, pipeline.stages_of(rank)
     kept = {id(parameter) for stage in owned for parameter in modules[stage].parameters()}
     others = {id(p): p for stage, module in enumerate(modules) if stage not in owned for p in module.parameters()}
-    blank(parameter for parameter in others.values() if id(parameter) not in kept)
-
-
-def blank(parameters: Iterable[nn.Parameter]) -> None:
-    """Let go of the values of parameters, which keep shape and dtype."""
-    freed = 0
-    for parameter in parameters:
-        if parameter.layout == torch.strided:
-            freed += parameter.numel() * parameter.element_size()
-            filler = float("nan") if parameter.is_floating_point() or parameter.is_complex() else 0
-            one = torch.full((), filler, dtype=parameter.dtype, device=parameter.device)
-            parameter.data = one.expand(parameter.shape)
-    _give_back(freed)
+    for parameter in (p for p in others.values() if id(p) not in kept and p.layout == torch.strided):
+        filler = float("nan") if parameter.is_floating_point() or parameter.is_complex() else 0
+        one = torch.full((), filler, dtype=parameter.dtype, device=parameter.device)
+        parameter.data = one.expand(parameter.shape)
 
 
 def forget_copies(model: nn.Module) -> None:
-    """Free the copies of a model that nobody holds any more, so that no process that is forked has them."""
-    _give_back(sum(p.numel() * p.element_size() for p in model.parameters()))
+    """Free the copies of a model that nobody holds any more, so that no process that is forked has them.
 
-
-def _give_back(num_bytes: int) -> None:
-    """Return memory to the system. Copies of traces hold each other, and the C library keeps what is freed."""
-    if num_bytes < LARGE:
+    Copies of traces hold each other, and the C library keeps what is freed.
+    """
+    if sum(p.numel() * p.element_size() for p in model.parameters()) < LARGE:
         return
     gc.collect()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:

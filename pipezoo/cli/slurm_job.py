@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -82,6 +83,8 @@ class Printed:
         """The lines that are new; ``last``: also one that has no end."""
         for path, take in self._files.items():
             with suppress(FileNotFoundError), path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._read[path]:  # a job that begins again
+                    self._read[path] = 0
                 file.seek(self._read[path])
                 whole, end, rest = file.read().rpartition(b"\n")
                 self._read[path] += len(whole + end)

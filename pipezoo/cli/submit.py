@@ -25,13 +25,14 @@ from pipezoo.cli.request import Request
 from pipezoo.cli.slurm_job import Printed, State, state_of, wait_for
 from pipezoo.cli.submitted import become
 from pipezoo.config.overrides import key_of, literal, parted
-from pipezoo.errors import ArgumentError, ConfigError, OutputError, RankError
+from pipezoo.errors import ArgumentError, ConfigError, OutputError, PipezooError, RankError
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch.slurm import Slurm
 from pipezoo.results.run_dir import RESULT
 from pipezoo.results.sanitize import printable
 from pipezoo.results.units import count
+from pipezoo.supervisor.processes import signals_held
 from pipezoo.supervisor.start_deadline import end_deadline
 
 FOLDER = "slurm"  # in the run's own
@@ -52,32 +53,38 @@ def submit(request: Request, experiment: Experiment, print_line: Callable[[str],
     if request.sweep is not None:
         raise ConfigError(NO_SWEEP)
     launch = cast(Slurm, experiment.launch)
-    _check(request, launch)
+    _check(request, experiment, launch)
     folder = request.folder.absolute()
     tasks, processes = _tasks(experiment, launch)
-    job = _submitted(_words(request.words, folder), folder, _parameters(experiment, launch, tasks, processes))
-    number = str(job.job_id)
-    print_line(f"slurm     job {number}: {count(launch.nodes, 'node')}, {count(tasks, 'task')} on each; {folder}")
-    end_deadline()
-    if not launch.wait:
-        print_line(f"slurm     it runs without this command; scancel {number} ends it")
-        return 0
-    printed = Printed({job.paths.stdout: print_line, job.paths.stderr: _to_stderr})
+    parameters = _parameters(experiment, launch, tasks, processes)
+    job: Any = None
     try:
+        with signals_held():  # a job of which nobody knows would stay
+            job = _submitted(_words(request.words, folder), folder, parameters)
+        number = str(job.job_id)
+        print_line(f"slurm     job {number}: {count(launch.nodes, 'node')}, {count(tasks, 'task')} on each; {folder}")
+        end_deadline()
+        if not launch.wait:
+            print_line(f"slurm     it runs without this command; scancel {number} ends it")
+            return 0
+        printed = Printed({job.paths.stdout: print_line, job.paths.stderr: _to_stderr})
         state = wait_for(number, printed, lambda: _settled(folder), _teller(number, print_line))
-    except (KeyboardInterrupt, ConfigError):
-        _cancel(job, printed, folder, print_line)
+    except (KeyboardInterrupt, PipezooError):
+        if job is not None:
+            _cancel(job, folder, print_line)
         raise
     return _exit_code(number, state, printed, folder)
 
 
-def _check(request: Request, launch: Slurm) -> None:
+def _check(request: Request, experiment: Experiment, launch: Slurm) -> None:
     if importlib.util.find_spec("submitit") is None:
         raise ConfigError("launch=slurm: needs submitit, which is not installed; valid: pip install 'pipezoo[slurm]'")
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise ConfigError(
             "launch=slurm: there is no sbatch here; valid: a machine of a Slurm cluster, launch=processes"
         )
+    if launch.requeue and experiment.checkpoint.every is None:
+        raise ConfigError("launch.requeue=true: nothing would be there to go on from; valid: checkpoint.every=100")
     try:
         check_partition(launch, partitions())
     except ArgumentError as error:
@@ -124,7 +131,7 @@ def _parameters(experiment: Experiment, launch: Slurm, tasks: int, processes: in
         "partition": launch.partition,
         "time": launch.time,
         "setup": list(launch.setup) or None,
-        "additional_parameters": {**launch.sbatch_options(), "no-requeue": True},
+        "additional_parameters": {**launch.sbatch_options(), "requeue" if launch.requeue else "no-requeue": True},
         "srun_args": [f"--cpus-per-task={cpus}", "--kill-on-bad-exit=0"],
     }
 
@@ -188,14 +195,13 @@ def _settled(folder: Path) -> bool:
     return bool(result_of(folder).get("status", "running") != "running")
 
 
-def _cancel(job: Any, printed: Printed, folder: Path, print_line: Callable[[str], None]) -> None:
+def _cancel(job: Any, folder: Path, print_line: Callable[[str], None]) -> None:
     """A command that is interrupted takes its job with it."""
     job.cancel()
     print_line(f"slurm     job {job.job_id} is cancelled")
     until = monotonic() + FAREWELL
     while monotonic() < until and not state_of(str(job.job_id)).over:
         sleep(0.2)
-    printed.hand_on(last=True)
     if (folder / RESULT).exists() and not _settled(folder):
         record(folder, 130, "interrupted")
 

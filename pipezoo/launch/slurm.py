@@ -17,21 +17,11 @@ from pipezoo.validators import check_bool, check_int
 SUBMITTED = "PIPEZOO_SUBMITTED"  # variable of the environment: the number of the job that this process is the run of
 MOST_MINUTES = 60 * 24 * 366
 OPTION = re.compile(r"--([a-z][a-z0-9-]*)(?:=(\S.*))?")
-OURS = {name.replace("_", "-"): name for name in ("nodes", "cpus_per_task", "gpus_per_node", "partition", "time")}
+OURS = {
+    name.replace("_", "-"): name for name in ("nodes", "cpus_per_task", "gpus_per_node", "partition", "time", "requeue")
+}
 OURS |= {"ntasks-per-node": "tasks_per_node", "ntasks": "tasks_per_node"}
-FIXED = (
-    "requeue",
-    "no-requeue",
-    "output",
-    "error",
-    "open-mode",
-    "chdir",
-    "signal",
-    "wait",
-    "job-name",
-    "wrap",
-    "array",
-)
+FIXED = ("no-requeue", "output", "error", "open-mode", "chdir", "signal", "wait", "job-name", "wrap", "array")
 
 
 @dataclass(frozen=True)
@@ -41,12 +31,13 @@ class Slurm(World):
     Args:
         nodes: machines of the job.
         tasks_per_node: processes that Slurm starts on each; None: one on a single node, which forks the ranks, else
-            the ranks dealt evenly to the nodes.
+            the ranks dealt evenly to the nodes, as with requeue.
         cpus_per_task, gpus_per_node: cores of a process, GPUs of a machine; None: one for each rank.
         partition: None: the cluster's own choice.
         time: minutes after which Slurm ends the job.
         setup: lines of shell before the run, on its first machine.
         options: other options of sbatch, as it takes them.
+        requeue: whether Slurm may start the job again, after a machine failed or somebody asked; it goes on then.
         wait: whether the command stays until the job has ended, prints what it prints, and has its exit code.
         port, interface, threads, start_timeout, step_timeout, first_step_timeout, emulate: as of :class:`World`.
     """
@@ -59,6 +50,7 @@ class Slurm(World):
     time: int = 60
     setup: Sequence[str] = ()
     options: Sequence[str] = ()
+    requeue: bool = False
     wait: bool = True
 
     def __post_init__(self) -> None:
@@ -68,7 +60,8 @@ class Slurm(World):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), 1, listed=True)
         check_int("time", self.time, 1, MOST_MINUTES)
-        check_bool("wait", self.wait)
+        for name in ("requeue", "wait"):
+            check_bool(name, getattr(self, name))
         if self.partition is not None and not _is_line(self.partition):
             raise ArgumentError("partition", self.partition, "must be the name of a partition, or null")
         if isinstance(self.setup, str) or not all(_is_line(line) for line in self.setup):
@@ -112,11 +105,11 @@ class Slurm(World):
     def tasks_for(self, num_processes: int) -> int:
         """The processes that Slurm starts on each node for as many of the pipeline. Raises ArgumentError."""
         if self.tasks_per_node is None and self.nodes == 1:
-            return 1
+            return num_processes if self.requeue else 1
         if self.tasks_per_node is None and num_processes % self.nodes == 0:
             return num_processes // self.nodes
         tasks = (self.tasks_per_node or 0) * self.nodes
-        if tasks == num_processes or (tasks == 1 and self.nodes == 1):
+        if tasks == num_processes or (tasks == 1 and not self.requeue):
             return self.tasks_per_node or 1
         if self.tasks_per_node is None:
             divisors = [nodes for nodes in range(1, num_processes + 1) if num_processes % nodes == 0]

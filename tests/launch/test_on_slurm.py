@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipezoo.results.run_dir import read_result
+from pipezoo.results.run_dir import METRICS, read_result
 from tests.conftest import MARK
 from tests.support.command_line import Ended, Warm
 from tests.support.slurm import Slurm
@@ -89,6 +89,28 @@ def test_a_job_whose_run_never_began_says_what_slurm_says(on_slurm: Slurm, cli: 
     assert line.endswith(" ended as FAILED with exit code 7 before its run did")
 
 
+@pytest.mark.timeout(240)
+def test_a_job_that_is_requeued_goes_on_in_its_folder(
+    on_slurm: Slurm, start: Callable[..., Warm], tmp_path: Path
+) -> None:
+    job = ("launch=slurm", "launch.nodes=2", "launch.time=5", "launch.requeue=true", "hydra.run.dir=run")
+    hangs = ("fault=hang", "fault.seconds=120", "fault.step=2")  # in the first attempt
+    command = start(*SMALL, "steps=3", "checkpoint.every=1", *job, *hangs)
+    metrics = tmp_path / "run" / METRICS
+    on_slurm.wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) == 2, 120.0)
+
+    (number,) = on_slurm.jobs()
+    on_slurm.run("scontrol", "requeue", number)
+    on_slurm.wait_until(lambda: on_slurm.job(number)["Reason"] == "BeginTime")
+    on_slurm.run("scontrol", "update", f"JobId={number}", "StartTime=now")  # else it waits for two minutes
+    ended = command.wait(120.0)
+
+    assert ended.code == 0, ended.err
+    result = read_result(tmp_path / "run")
+    assert [(one["exit_code"], one["from_step"]) for one in result["attempts"]] == [(143, 0), (0, 2)]
+    assert (len(result["losses"]), result["verified"]) == (3, "exact")
+
+
 LATER = ("launch=slurm", "launch.time=5", "launch.options=['--begin=now+1hour']", "hydra.run.dir=run")
 
 
@@ -119,6 +141,10 @@ def test_who_does_not_wait_leaves_the_job_behind(on_slurm: Slurm, cli: Callable[
         (("launch.time=60",), "launch.time=60: partition main ends a job after 10 minutes; valid: 1..10"),
         (("launch.nodes=2", "stages=3"), "launch.nodes=2: does not divide the 3 processes; valid: 1, 3"),
         (("launch.options=['--constraint=gpu']",), "launch=slurm: sbatch says: Invalid feature specification"),
+        (
+            ("launch.requeue=true",),
+            "launch.requeue=true: nothing would be there to go on from; valid: checkpoint.every",
+        ),
         (("steps=0",), "steps=0: must be an int"),
         (("-m", "steps=1,2"), "launch=slurm: is one run; valid: -m with hydra/launcher=submitit_slurm"),
         (

@@ -17,6 +17,22 @@ STEP_TIMEOUT = 4.0
 DEADLINES = (f"launch.step_timeout={STEP_TIMEOUT:g}", "launch.first_step_timeout=60")
 
 
+def started_by_hand(
+    machines: TwoMachines, folder: Path, *words: str, shared: bool
+) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+    """A process on each machine that finds torchrun's variables, and no torchrun: half of the processes."""
+    theirs = folder.with_name(f"{folder.name}-of-b")
+    for path in (folder, theirs):
+        path.mkdir()
+    command = [sys.executable, "-m", "pipezoo", *SMALL, *words]
+    found = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": machines.a.address, "MASTER_PORT": str(PORT)}
+    environment = {**machines.environment, **found}
+    return (
+        machines.a.start(command, folder, {**environment, "RANK": "0"}),
+        machines.b.start(command, folder, {**environment, "RANK": "1"}, None if shared else theirs),
+    )
+
+
 def ended(command: subprocess.Popen[str], timeout: float = 90.0) -> tuple[int, str, str]:
     out, err = command.communicate(timeout=timeout)
     return command.returncode, out, err
@@ -28,14 +44,12 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.timeout(180)
 def test_two_machines_without_a_shared_folder_are_one_run(machines: TwoMachines, tmp_path: Path) -> None:
-    words = ["-m", "pipezoo", *SMALL, "steps=2"]
-
-    a, b = machines.torchrun(words, tmp_path / "work", shared=False)
-    (code, out, err), (other_code, other_out, _) = ended(a), ended(b)
+    a, b = started_by_hand(machines, tmp_path / "work", "steps=2", shared=False)
+    (code, out, err), (other_code, *other) = ended(a), ended(b)
 
     assert (code, other_code) == (0, 0), err
     assert out.count("verified  exact") == 1
-    assert "pipezoo" not in other_out
+    assert other == ["", ""]
     assert "2 processes of torchrun's world" in out
     assert read_result(tmp_path / "work" / "run")["num_ranks"] == 2
     assert files(tmp_path / "work-of-b") == []
@@ -44,21 +58,13 @@ def test_two_machines_without_a_shared_folder_are_one_run(machines: TwoMachines,
 
 @pytest.mark.timeout(180)
 def test_two_machines_that_share_a_folder_keep_checkpoints_in_it(machines: TwoMachines, tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    words = [sys.executable, "-m", "pipezoo", *SMALL, "steps=2", "checkpoint.every=2"]
-    rendezvous = {"WORLD_SIZE": "2", "MASTER_ADDR": machines.a.address, "MASTER_PORT": str(PORT), "LOCAL_RANK": "0"}
-
-    a, b = (
-        machine.start(words, folder, {**machines.environment, **rendezvous, "RANK": str(rank)})
-        for rank, machine in enumerate((machines.a, machines.b))
-    )
-    (code, out, err), (other_code, other_out, other_err) = ended(a), ended(b)
+    a, b = started_by_hand(machines, tmp_path / "work", "steps=2", "checkpoint.every=2", shared=True)
+    (code, out, err), (other_code, *other) = ended(a), ended(b)
 
     assert (code, other_code) == (0, 0), err
     assert out.count("verified  exact") == 1
-    assert (other_out, other_err) == ("", "")
-    parts = [name for name in files(folder / "run") if name.startswith("checkpoints/")]
+    assert other == ["", ""]
+    parts = [name for name in files(tmp_path / "work" / "run") if name.startswith("checkpoints/")]
     assert len(parts) >= 2, parts
     assert machines.empty_after(5.0) < 5.0
 

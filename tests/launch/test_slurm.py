@@ -28,6 +28,12 @@ def test_the_tasks_of_a_node_are_its_share_of_the_ranks(
     assert Slurm(nodes=nodes, tasks_per_node=tasks_per_node).tasks_for(processes) == tasks
 
 
+def test_a_job_that_may_begin_again_has_a_task_for_each_rank() -> None:
+    assert Slurm(requeue=True).tasks_for(4) == 4
+    with pytest.raises(ArgumentError, match="tasks_per_node=1: on 1 node makes 1 processes, and the pipeline has 4"):
+        Slurm(requeue=True, tasks_per_node=1).tasks_for(4)
+
+
 @pytest.mark.parametrize(
     ("nodes", "tasks_per_node", "processes", "line"),
     [

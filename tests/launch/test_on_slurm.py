@@ -41,7 +41,7 @@ def test_a_sweep_is_a_job_for_each_run(on_slurm: Slurm, cli: Callable[..., Ended
     assert [(row["schedule"], row["verified"]) for row in rows] == [("gpipe", "exact"), ("1f1b", "exact")]
     jobs = {path.name for path in (tmp_path / "sweep" / ".submitit").glob("[0-9]*_[0-9]*")}
     assert len(jobs) == 2  # of one array
-    assert on_slurm.jobs() == []
+    on_slurm.wait_until(lambda: not on_slurm.jobs(), 20.0)
 
 
 def test_a_script_of_sbatch_without_srun_runs_once(on_slurm: Slurm, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_ctrl_c_takes_the_job_with_it(on_slurm: Slurm, start: Callable[..., Warm
     assert ended.code == 130
     assert ended.error_lines == ["interrupted"]
     assert " is cancelled" in ended.out
-    assert on_slurm.jobs() == []
+    on_slurm.wait_until(lambda: not on_slurm.jobs(), 20.0)
 
 
 def test_who_does_not_wait_leaves_the_job_behind(on_slurm: Slurm, cli: Callable[..., Ended]) -> None:

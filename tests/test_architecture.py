@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pipezoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PRIVATE_TORCH = tuple(  # no other files
-    f"runtime/{name}.py" for name in ("torch_runtime", "torch_replicas", "autograd_engine", "trees")
+    f"runtime/{name}.py" for name in ("torch_runtime", "torch_replicas", "autograd_engine", "no_compiler", "trees")
 )
 
 

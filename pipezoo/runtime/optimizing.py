@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.runtime.checkpoint import Checkpoint
+from pipezoo.runtime.no_compiler import no_compiler
 from pipezoo.runtime.optimizer_state import (
     CannotRestoreError,
     began,
@@ -74,6 +75,7 @@ class Optimized:
         """The learning rate of the first group in the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @no_compiler()
     def clear(self) -> None:
         """Before the gradients come."""
         if type(self.optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
@@ -88,6 +90,7 @@ class Optimized:
             master.grad = None if gradient is None else gradient.to(master.dtype)
 
     @torch.no_grad()
+    @no_compiler()
     def move(self) -> None:
         """Move the parameters."""
         self.optimizer.step()
@@ -111,6 +114,7 @@ class Optimized:
         if self.schedule is not None and asks_for_loss(self.schedule):
             self.schedule.step(loss)  # type: ignore[arg-type]
 
+    @no_compiler()
     def capture(self) -> dict[str, Any]:
         """What the next step depends on. Raises ValueError: the schedule holds more than plain values."""
         state = capture(self.optimizer, names_of(self.named.items()), self.told)
@@ -120,6 +124,7 @@ class Optimized:
             state[SCHEDULE] = {"kind": type(self.schedule).__name__, "state": saved_of(self.schedule)}
         return state
 
+    @no_compiler()
     def restore(self, saved: Checkpoint) -> None:
         """Go on where those of the checkpoint ended.
 
@@ -185,6 +190,7 @@ class Optimizing:
     masters: bool = False
     places: Mapping[str, int] = field(default_factory=dict)
 
+    @no_compiler()
     def of(self, named: Named) -> Optimized:
         """For those of these parameters that learn, by their names in the unsplit model; there is at least one."""
         learning = {name: parameter for name, parameter in named.items() if parameter.requires_grad}

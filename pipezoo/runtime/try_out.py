@@ -22,6 +22,8 @@ from torch import nn
 
 from pipezoo.errors import ArgumentError, first_line
 from pipezoo.runtime.autocast import Autocast
+from pipezoo.runtime.autograd_engine import run_backward
+from pipezoo.runtime.no_compiler import no_compiler
 from pipezoo.runtime.optimizing import Named, Optimized, Optimizing
 from pipezoo.runtime.randomness import generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.stages import LossFunction
@@ -140,7 +142,8 @@ def _try_step(optimized: Optimized, may_draw: bool) -> None:
     with leaving_no_trace():
         before = generators()
         try:
-            optimizer.step()
+            with no_compiler():
+                optimizer.step()
         except TypeError as error:
             if "closure" not in str(error):
                 raise
@@ -171,7 +174,7 @@ def _backward(
             elif index in split_backward:
                 found = _split(modules[index], ends, grads, leaves)
             else:
-                torch.autograd.backward(ends, grads)
+                run_backward(ends, grads)
                 found = [leaf.grad for leaf in leaves]
         except Exception as error:
             raise ValueError(f"stage {index} fails in its backward: {_cause(error)}") from error

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from pipezoo.runtime.no_compiler import no_compiler
 from pipezoo.runtime.optimizer_state import began, names_of
 from pipezoo.runtime.optimizing import Optimized, asks_for_loss
 from pipezoo.runtime.pipeline import Pipeline
@@ -27,6 +28,7 @@ class OneDeviceStep:
     ``averages``: the moving averages of what the optimizer moves, by name.
     """
 
+    @no_compiler()
     def __init__(self, pipeline: Pipeline, model: nn.Module, device: torch.device) -> None:
         self._recipe, self._divisor = pipeline.recipe, pipeline.loss_divisor
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -73,6 +75,7 @@ class OneDeviceStep:
         loss = loss / self._divisor if self._divisor > 1 else loss
         return loss if self._scaler is None else self._scaler.scale(loss)
 
+    @no_compiler()
     def finish(self, numbers: dict[str, float], keeps: bool = True) -> Values:
         """Once all gradients are there; adds to ``numbers`` what a step came to.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 
+@cache
 def conf_dir() -> Path:
     """The folder of the YAML files: beside the package in a clone, inside it where a wheel was installed."""
     here = Path(__file__).resolve().parent

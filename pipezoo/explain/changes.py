@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
@@ -54,7 +56,11 @@ def _is_of(word: str, keys: Sequence[str] | set[str]) -> bool:
 
 def _stages_key(run: Run) -> str:
     """``model.splits`` of a model that is told its number of stages."""
-    file = conf_dir() / "model" / f"{run.result.get('model')}.yaml"
+    return _stages_key_of(conf_dir() / "model" / f"{run.result.get('model')}.yaml")
+
+
+@cache
+def _stages_key_of(file: Path) -> str:
     if not file.is_file():
         return "stages"
     told = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("_stages_")

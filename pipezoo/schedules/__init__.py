@@ -14,8 +14,8 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -51,7 +51,7 @@ class ScheduleZoo(ModuleType):
         file = conf_dir() / "schedule" / f"{choice}.yaml"
         if choice not in self._choices():
             raise unknown_word("schedule", choice, "schedule", self._choices())
-        arguments = _yaml(file.read_text(encoding="utf-8"))
+        arguments = dict(_yaml(file.read_text(encoding="utf-8")))
         function: Generator = getattr(self, arguments.pop("_target_").rpartition(".")[2])
         known = inspect.signature(function).parameters
         arguments = {
@@ -106,10 +106,12 @@ def _default(function: Generator) -> object:
     return inspect.signature(function).parameters["stages_per_rank"].default
 
 
-def _yaml(text: str) -> dict[str, Any]:
+@cache
+def _yaml(text: str) -> Mapping[str, Any]:
     import yaml  # type: ignore[import-untyped]
 
-    return dict(yaml.safe_load(text))
+    found: Mapping[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return found
 
 
 ZOO: ScheduleZoo = sys.modules[__name__]  # type: ignore[assignment]

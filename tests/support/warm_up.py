@@ -8,35 +8,49 @@ from functools import cache
 
 WARM = (
     "pipezoo.cli.hydra_app",
+    "pipezoo.cli.hydra_command",
     "pipezoo.cli.main",
     "pipezoo.cli.run",
     "pipezoo.cli.sweep_worker",
     "pipezoo.costs",
+    "pipezoo.costs.unit",
     "pipezoo.data.regression",
     "pipezoo.executors.native",
-    "pipezoo.models",
+    "pipezoo.explain.of_run",
+    "pipezoo.models.mlp",
     "pipezoo.planner.options",
+    "pipezoo.planner.search",
+    "pipezoo.report.choices",
+    "pipezoo.report.html",
     "pipezoo.schedules.one_f_one_b",
     "pipezoo.splitters.modules",
+    "pipezoo.splitters.replay",
     "pipezoo.tasks.simulate",
     "pipezoo.tasks.train",
+    "pipezoo.trackers.files",
+    "sympy.tensor.tensor",
     "torch.distributed.pipelining",
 )
 
 
 @cache
 def warm_up() -> None:
-    """Import torch and what commands use, compose a config, trace a model: no thread is left, no number drawn."""
+    """Import what commands use, compose, trace two models, compile pages: no thread is left, no number drawn."""
     for module in WARM:
         importlib.import_module(module)
     import torch
 
     from pipezoo.config.compose import compose
-    from pipezoo.models import ExampleCode
-    from pipezoo.splitters.marked import split
+    from pipezoo.models import ExampleCode, MultiMLP
+    from pipezoo.report.template import compile_templates
+    from pipezoo.schedules import ZOO
+    from pipezoo.splitters import annotated, marked
 
     compose(["model=multi_mlp"])
+    compile_templates()
+    ZOO.names()
     with torch.random.fork_rng(devices=[]):
-        split(ExampleCode(4, 2), 2, (torch.zeros(2, 4),))
+        marked.split(ExampleCode(4, 2), 2, (torch.zeros(2, 4),))
+        annotated.split(MultiMLP(4, 2), 2, (torch.zeros(2, 4),))
     gc.collect()
     gc.freeze()

@@ -22,7 +22,7 @@ from pipezoo.found_world import HalfAWorldError, found_world
 from pipezoo.installed import version
 from pipezoo.supervisor import save_signal
 from pipezoo.supervisor.garbage import pause_collection
-from pipezoo.supervisor.processes import exit_now
+from pipezoo.supervisor.processes import end_with_starter, exit_now
 
 READERS = ("--version", "version", "report", "explain", "studio")  # what reads files, and starts no process
 
@@ -64,6 +64,8 @@ def in_its_world(words: Sequence[str]) -> int:
     from pipezoo.cli.world import follow
     from pipezoo.supervisor.world_host import host
 
+    if found.has_store:  # torchrun's agent; Slurm ends the processes of a step itself
+        end_with_starter()
     if found.rank:
         return follow(found, words)
     world = host(found, words, world_port(words), start_timeout(words))

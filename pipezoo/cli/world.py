@@ -21,7 +21,7 @@ from pipezoo.cli.request import Request
 from pipezoo.cli.typed_words import start_timeout, world_port
 from pipezoo.config.overrides import key_of, parted
 from pipezoo.config.resolve import ResolvedConfig, build, check_components
-from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.errors import ConfigError, PipezooError, RankError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import Experiment
@@ -126,11 +126,11 @@ def follow(found: FoundWorld, words: Sequence[str]) -> int:
         membership = Membership(found, words, world_port(words), start_timeout(words))
     except DismissedError as dismissed:
         return dismissed.code
-    except PipezooError as error:
-        if found.rank == 1:  # one of them says so; rank 0 may be gone
+    except Exception as error:
+        if found.rank == 1 or not isinstance(error, PipezooError):  # rank 0 may be gone, and say nothing
             with suppress(OSError):
-                os.write(spoken, f"error: rank {found.rank}: {error}\n".encode())
-        return error.exit_code
+                os.write(spoken, f"error: rank {found.rank}: {' '.join(str(error).split())}\n".encode())
+        return error.exit_code if isinstance(error, PipezooError) else RankError.exit_code
     try:
         return _follow(membership, found)
     except DismissedError as dismissed:

@@ -38,6 +38,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def end_with_starter() -> None:
+    """Have this process told to end (SIGTERM) when the one that started it dies in whatever way. Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
     """Have Ctrl-C and SIGTERM wait for the end of the block. A child that is forked in it lets them come by itself.

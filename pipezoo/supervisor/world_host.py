@@ -221,7 +221,8 @@ class Host:
         """``2 processes on nodea, 1 on nodeb; lines at 10.0.0.1, messages over eth0; nodeb does not see the folder``"""
         counts = {host: self.hosts.count(host) for host in dict.fromkeys(self.hosts)}
         first, *others = [f"{number} on {host}" for host, number in counts.items()]
-        where = ", ".join([first.replace(" on", " processes on", 1) if others else first, *others])
+        processes = "process" if first.startswith("1 ") else "processes"
+        where = ", ".join([first.replace(" on", f" {processes} on", 1), *others])
         blind = sorted({guest.host for guest in self.guests.values() if not guest.shares_folder})
         unseen = f"; {', '.join(blind)} does not see the folder, and sends its files" if blind else ""
         return f"{where}; lines at {self.address}, messages over {interface or 'what the system chooses'}{unseen}"

@@ -86,10 +86,8 @@ def test_the_same_numbers_as_without_a_world(world: Callable[..., StartedWorld],
 WRONG = {
     "an unknown schedule": (("schedule=nope",), 2, "error: schedule=nope: unknown schedule"),
     "another launch": (("launch=processes",), 2, "error: launch=processes: torchrun has started 2 processes"),
-    "virtual ranks": (("launch=virtual",), 2, "error: launch=virtual: torchrun has started 2 processes"),
     "another number of ranks": (("stages=4",), 2, "error: ranks=4: the pipeline has 4 processes, and torchrun has"),
     "a sweep": (("-m", "steps=1,2"), 2, "error: -m: this is one run in the 2 processes of torchrun"),
-    "a key of another launch": (("launch.latency=1",), 2, "error: launch.latency"),
     "a port that is none": (("launch.port=0",), 2, "error: launch.port=0: "),
     "an interface that is none": (("launch.interface=wire0",), 2, "error: launch.interface=wire0: there is none on"),
 }

@@ -7,6 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -167,3 +168,24 @@ def test_a_spawned_process_leaves_no_semaphore_behind(tmp_path: Path, environmen
         [sys.executable, "spawned.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells it")
+def test_a_process_is_told_to_end_when_its_starter_is_killed() -> None:
+    code = """
+import os, signal, time
+from pipezoo.supervisor.processes import end_with_starter
+told, tell = os.pipe()
+if os.fork() == 0:
+    end_with_starter()
+    os.write(tell, b"ready")
+    time.sleep(60)
+    os._exit(1)
+os.read(told, 5)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        began = time.monotonic()
+        assert starter.stdout.read() == b""  # open until the last of the two is gone
+    assert time.monotonic() - began < 30

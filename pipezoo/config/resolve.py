@@ -114,7 +114,7 @@ def build(resolved: ResolvedConfig) -> Experiment:
     exports = several("export", plain.pop("export", {}), resolved)
     trackers = several("tracker", plain.pop("tracker", {}), resolved)
     groups = [*GIVEN, *(group for group in OPTIONAL if group in plain)]
-    output = output_of(plain, resolved)
+    output, loss_inputs = output_of(plain, resolved), loss_inputs_of(plain, resolved)
     tensor_plan = tensor_plan_of(plain)
     components = {group: component_of(group, plain.pop(group), resolved) for group in groups}
     launch, checkpoint, fault = components.pop("launch"), components.pop("checkpoint"), components.pop("fault", None)
@@ -123,7 +123,9 @@ def build(resolved: ResolvedConfig) -> Experiment:
     precision, precision_name = _precision(components)
     mesh = _mesh(components)
     told = tensor_plan.told() if mesh.tp > 1 else None
-    besides = _besides(recipe=recipe.told(), weights=weights, output=output, tensor_plan=told)
+    besides = _besides(
+        recipe=recipe.told(), weights=weights, output=output, tensor_plan=told, loss_inputs=[*loss_inputs] or None
+    )
     values: dict[str, Any] = {COUNTS.get(key, key): value for key, value in plain.items()}
     values |= components | {
         "launch": launch(),
@@ -132,6 +134,7 @@ def build(resolved: ResolvedConfig) -> Experiment:
         "weights": weights,
         "output": output,
         "tensor_plan": tensor_plan,
+        "loss_inputs": loss_inputs,
         "precision": precision,
         "mesh": mesh,
         "precision_name": precision_name,
@@ -239,6 +242,21 @@ def tensor_plan_of(plain: dict[str, Any]) -> TensorPlan:
         return TensorPlan()
     plain["model"] = {key: value for key, value in node.items() if key != "tp"}
     return plan_of(node.get("tp"))
+
+
+def loss_inputs_of(plain: dict[str, Any], resolved: ResolvedConfig) -> tuple[str, ...]:
+    """The names at ``loss.inputs``, taken out of the loss's node where it is no argument of its own."""
+    node = plain.get("loss")
+    if not isinstance(node, dict) or "inputs" not in node:
+        return ()
+    names, rest = node["inputs"], {key: value for key, value in node.items() if key != "inputs"}
+    if names is not None and component_of("loss", rest, resolved).takes("inputs"):
+        return ()
+    plain["loss"] = rest
+    names = [names] if isinstance(names, str) else names or []
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isidentifier() for name in names):
+        raise ConfigError(f"loss.inputs={show(names)}: must be names of the model's inputs, as [attention_mask]")
+    return tuple(names)
 
 
 def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:

@@ -27,13 +27,14 @@ class Form:
 
     Args:
         inputs: names of the inputs, in the order of the model's forward; empty: all but the target.
-        target: name of the target; None: ``labels``, ``label``, ``target`` or ``targets``, whichever is there.
+        target: name of the target, or of several, which make a dict; None:
+            ``labels``, ``label``, ``target`` or ``targets``, whichever is there.
         shift: whether input and target are one sequence of tokens, the target a token later.
         collate: makes one value of a list of samples; None: torch's own.
     """
 
     inputs: tuple[str, ...] = ()
-    target: str | None = None
+    target: str | Sequence[str] | None = None
     shift: bool = False
     collate: Callable[[list[Any]], Any] | None = None
 
@@ -67,13 +68,15 @@ class Form:
     def _named(self, value: Mapping[str, Any]) -> Batch:
         names = [str(name) for name in value]
         target = self.target or next((name for name in TARGETS if name in value), None)
-        if target is None or target not in value:
+        targets = [target] if isinstance(target, str) else [*(target or ())]
+        if not targets or any(name not in value for name in targets):
             raise ArgumentError("target", self.target, f"a sample has {', '.join(names)}", "the name of one of these")
         for name in self.inputs:
             if name not in value:
                 raise ArgumentError("inputs", list(self.inputs), f"a sample has {', '.join(names)} and no {name}")
-        inputs = self.inputs or tuple(name for name in names if name != target)
-        return _checked(Batch((), {name: value[name] for name in inputs}, value[target]))
+        inputs = self.inputs or tuple(name for name in names if name not in targets)
+        judged = value[target] if isinstance(target, str) else {name: value[name] for name in targets}
+        return _checked(Batch((), {name: value[name] for name in inputs}, judged))
 
     def _shifted(self, value: Any) -> Batch:
         if isinstance(value, Mapping):
@@ -90,9 +93,11 @@ class Form:
 
 
 def _checked(batch: Batch) -> Batch:
-    for what, value in (*enumerate(batch.args), *batch.kwargs.items(), ("target", batch.target)):
+    target = batch.target if isinstance(batch.target, Mapping) else {"": batch.target}
+    targets = ((f"target {name}".strip(), value) for name, value in target.items())
+    for what, value in (*enumerate(batch.args), *batch.kwargs.items(), *targets):
         if not isinstance(value, torch.Tensor):
-            name = f"input {what}" if what != "target" else "the target"
+            name = f"the {what}" if str(what).startswith("target") else f"input {what}"
             raise ValueError(f"{name} is {_kind(value)} when collated; valid: tensors, or a collate of your own")
     return batch
 

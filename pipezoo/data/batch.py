@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipezoo.validators import check_int
 
@@ -14,12 +13,14 @@ from pipezoo.validators import check_int
 class Batch(NamedTuple):
     """One step's inputs and target; every tensor has one row per sample, and floats are float32.
 
+    A target is a tensor, or a container of tensors that the loss takes apart.
+
     Inputs are tensors, None, plain values that are the same in every step, or containers of these.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    target: Tensor
+    target: Any
 
 
 def generator(seed: int, *path: int) -> torch.Generator:

@@ -35,7 +35,7 @@ def batches(
     shuffle: bool = True,
     repeat: bool | None = None,
     inputs: tuple[str, ...] = (),
-    target: str | None = None,
+    target: str | tuple[str, ...] | None = None,
     shift: bool = False,
     collate: Callable[[list[Any]], Any] | None = None,
     workers: int = 0,
@@ -50,7 +50,7 @@ def batches(
         shuffle: whether rows that have numbers are shuffled in every epoch; others keep their order.
         repeat: whether a new epoch begins where the data end; None: where they have a length.
         inputs: of samples that are dicts, the names of the inputs; empty: all but the target.
-        target: of samples that are dicts, the name of the target; None: labels, label, target or targets.
+        target: of samples that are dicts, the name of the target, or of several; None: labels, label, target ....
         shift: whether a row is one sequence of tokens, whose target is the next one.
         collate: makes one value of a list of samples; None: torch's own.
         workers: processes that load ahead, in each rank that needs data, >= 0.

@@ -42,7 +42,10 @@ class TorchPipelining:
             raise ValueError(f"{REFUSED} the hook after accumulation of {hooked[0]} on stage {index}; {INSTEAD}")
 
     def check(self, pipeline: Pipeline) -> None:
-        """It runs every pipeline whose stages passed ``inspect``."""
+        """It runs every pipeline whose stages passed ``inspect``, and whose last one returns tensors."""
+        kinds = [child.kind for child in pipeline.stages.wiring.stages[-1].result.children]
+        if kind := next(filter(None, kinds), None):
+            raise ValueError(f"takes no output that is a {kind.__name__}; valid: executor=native, or model.output")
 
     def transport(self, pipeline: Pipeline, start_method: str) -> Transport:
         return Distributed()
@@ -59,6 +62,7 @@ class TorchRank:
     """torch's runtime, given the stages and actions of one rank."""
 
     def __init__(self, program: RankProgram) -> None:
+        self._size = program.num_microbatches
         self._stages = [
             Stage(
                 s.module,
@@ -90,7 +94,10 @@ class TorchRank:
 
     def step(self, inputs: Tensors, target: torch.Tensor | None) -> list[torch.Tensor]:
         losses: list[torch.Tensor] = []
-        self._schedule.step(*inputs, target=target, losses=losses, return_outputs=False)
+        size = self._size
+        self._schedule.targets = () if target is None else torch.tensor_split(target, size)
+        places = None if target is None else torch.arange(size)  # torch cuts tensors alone, and a target may be several
+        self._schedule.step(*inputs, target=places, losses=losses, return_outputs=False)
         return losses
 
 

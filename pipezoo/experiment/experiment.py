@@ -81,6 +81,7 @@ class Experiment:
         fault: what happens to a rank on purpose (:mod:`pipezoo.runtime.fault_injection`), or None.
         output: which part of what the model returns is its output: a field, a key or an index; None: all of it.
         tensor_plan: which layers of the model are cut where several processes share a stage.
+        loss_inputs: names of the model's inputs that the loss takes by keyword.
         config_hash: of everything that determines the numbers.
 
     Raises:
@@ -130,6 +131,7 @@ class Experiment:
     trackers: tuple[Component, ...] = ()
     output: str | int | None = None
     tensor_plan: TensorPlan = field(default_factory=TensorPlan)
+    loss_inputs: tuple[str, ...] = ()
     config_hash: str = ""
 
     def __post_init__(self) -> None:

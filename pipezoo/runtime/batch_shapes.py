@@ -27,11 +27,12 @@ class Shapes:
     """The shapes of batches that a run is made for.
 
     Args:
-        first: inputs of the first batch and last its target, without memory.
+        first: inputs of the first batch, and behind them what its loss is given, without memory.
         sizes: ``[num_shapes]``: the shapes of these in batches of one kind; first those of the first batch.
         wirings: ``[num_shapes]``: what crosses between the stages.
         of_step: the shape of each step that was looked at.
         start: the first step that was looked at.
+        num_inputs: of the model.
     """
 
     first: tuple[torch.Tensor, ...]
@@ -39,11 +40,12 @@ class Shapes:
     wirings: tuple[Wiring, ...]
     of_step: tuple[int, ...] = ()
     start: int = 0
+    num_inputs: int = 1
 
     @classmethod
-    def of(cls, first: tuple[torch.Tensor, ...], wiring: Wiring) -> Shapes:
+    def of(cls, first: tuple[torch.Tensor, ...], wiring: Wiring, num_inputs: int | None = None) -> Shapes:
         """One shape alone."""
-        return cls(first, (_sizes(first),), (wiring,))
+        return cls(first, (_sizes(first),), (wiring,), num_inputs=len(first) - 1 if num_inputs is None else num_inputs)
 
     def of_known(self, step: int) -> int | None:
         """The shape of a step, where that can be told without its batch."""

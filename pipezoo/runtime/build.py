@@ -35,13 +35,14 @@ from pipezoo.runtime.check_start import (
 from pipezoo.runtime.checkpoint import Checkpoint, origin_of, read
 from pipezoo.runtime.feed import Source, source_of
 from pipezoo.runtime.held_out import check_evaluation, evaluation_of
+from pipezoo.runtime.judged import judged_by, tensors_in
 from pipezoo.runtime.model_output import with_output
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profile
 from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.restore import check_origin, restore_model
 from pipezoo.runtime.split_model import split_model
-from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model, to_dtype
+from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model
 from pipezoo.runtime.start_values import model_at_start
 from pipezoo.runtime.try_forward import try_forward
 from pipezoo.runtime.try_recipe import lr_schedule, updates_of
@@ -114,7 +115,7 @@ def build_pipeline(
         stage_to_rank=placed,
         fresh_model=partial(_fresh, experiment, dtype, saved),
         batch=data,
-        shapes=_shapes(experiment, stages, sizes, data, dtype, num_processes, saved),
+        shapes=_shapes(experiment, stages, sizes, data, loss, dtype, num_processes, saved),
         loss=loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
         lr_schedule=partial(lr_schedule, experiment),
@@ -159,8 +160,8 @@ def build_pipeline(
         check_replicas(pipeline, trial)
     if evaluation is not None:
 
-        def on_one_device(batch: Batch) -> tuple[Tensors, torch.Tensor]:
-            return inputs_of(model, batch, dtype), to_dtype(batch.target, dtype)
+        def on_one_device(batch: Batch) -> tuple[Tensors, Tensors]:
+            return inputs_of(model, batch, dtype), tensors_in(judged_by(loss, model, batch, dtype))
 
         counts = num_processes, sizes.num_slices
         check_evaluation(evaluation, on_one_device, pipeline.shapes, model, stages.modules, *counts)
@@ -173,6 +174,7 @@ def _shapes(
     stages: Stages,
     sizes: Sizes,
     data: Source,
+    loss: nn.Module,
     dtype: torch.dtype,
     num_processes: int,
     saved: Checkpoint | None,
@@ -184,14 +186,15 @@ def _shapes(
 
     def batch(step: int) -> tuple[torch.Tensor, ...]:
         made = data(step)
-        return *inputs_of(stages.model, made, dtype), to_dtype(made.target, dtype)
+        return *inputs_of(stages.model, made, dtype), *tensors_in(judged_by(loss, stages.model, made, dtype))
 
     def wire(tensors: Sequence[torch.Tensor]) -> Wiring:
-        example = first_rows(tensors[:-1], len(tensors[0]) // sizes.num_slices)
+        example = first_rows(tensors[:num_inputs], len(tensors[0]) // sizes.num_slices)
         with leaving_no_trace(), Autocast.of(experiment.precision, "cpu")():
             return try_forward(stages.modules, copies(stages.modules), example, relay)[1]
 
-    shapes = Shapes.of(empty(batch(0)), stages.wiring)
+    num_inputs = len(inputs_of(stages.model, data(0), dtype))
+    shapes = Shapes.of(empty(batch(0)), stages.wiring, num_inputs)
     if not steps or (num_processes == 1 and all(plan.is_flat for plan in stages.wiring.stages)):
         return shapes
     instead = f"executor=native, or batches of one shape with executor={experiment.executor.choice}" * executor.relays

@@ -77,6 +77,17 @@ def _signature(forward: Any) -> inspect.Signature:
     return _signatures[forward.__func__]
 
 
+def named_inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What the batch gives the model, by the names of its own ``forward``."""
+    given = vars(model).get("forward")
+    signature = _signature(given.own if isinstance(given, GivenInputs) else model.forward)
+    named = dict(signature.bind(*batch.args, **batch.kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named |= named.pop(name, {})
+    return named
+
+
 def tensors_given(model: nn.Module, batch: Batch) -> list[torch.Tensor]:
     """The tensors that the model takes of a batch, by position.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
@@ -56,7 +55,7 @@ def evaluation_of(experiment: Experiment, batch_size: int, training: Callable[[i
 
 def check_evaluation(
     evaluation: Evaluation,
-    inputs_of: Callable[[Batch], tuple[Tensors, torch.Tensor]],
+    inputs_of: Callable[[Batch], tuple[Tensors, Tensors]],
     shapes: Shapes,
     model: nn.Module,
     modules: Sequence[nn.Module],
@@ -69,16 +68,16 @@ def check_evaluation(
         ConfigError: one line.
     """
     try:
-        inputs, target = inputs_of(evaluation.batch(0))
+        inputs, judged = inputs_of(evaluation.batch(0))
     except Exception as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"eval.data: {first_line(error)}") from error
     try:
-        shapes.find(0, (*inputs, target), num_processes, num_microbatches)
+        shapes.find(0, (*inputs, *judged), num_processes, num_microbatches)
     except ConfigError as error:
         raise ConfigError(f"eval.{error}") from error
-    rows = len(target) // num_microbatches
+    rows = len(judged[0]) // num_microbatches
     example = tuple(tensor[:rows] for tensor in inputs)
     twin, stages = copies([model]), copies(list(modules))
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch import nn
 
 from pipezoo.errors import ArgumentError
 from pipezoo.losses.auxiliary import auxiliary_counts
+from pipezoo.runtime.judged import parts_of
+from pipezoo.runtime.trees import tensors_of
 
 Tensors = tuple[torch.Tensor, ...]
 LossFunction = Callable[[Any, torch.Tensor], torch.Tensor]
@@ -23,7 +27,8 @@ class ScaledLoss:
         mean over the rows                    counts 1 / num_microbatches: microbatches are equal slices
         mean over what counts (padding)       counts (what counts in it) / (what counts in the batch)
 
-    What counts, a loss says by ``count(target)``, or by ``ignore_index`` as those of torch do.
+    What counts, a loss says by ``count(target)``, or by ``ignore_index`` as those of torch do. It is given the
+    inputs by name that it takes, too.
 
     Args:
         loss: of a batch, with its ``reduction``.
@@ -48,7 +53,7 @@ class ScaledLoss:
         return 1 / self._num_microbatches if self.is_mean else 1.0
 
     @contextmanager
-    def batch(self, target: torch.Tensor | None, factor: float = 1.0) -> Iterator[None]:
+    def batch(self, target: Any, factor: float = 1.0) -> Iterator[None]:
         """The microbatches inside are of this batch; None: they are on another rank.
 
         Args:
@@ -60,8 +65,12 @@ class ScaledLoss:
             yield
         self._in_batch = None
 
-    def __call__(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """``output``: what the model returns; a tuple of one tensor is that tensor."""
+    def __call__(self, output: Any, target: Any) -> torch.Tensor:
+        """
+        Args:
+            output: what the model returns; a tuple of one tensor is that tensor.
+            target: a tensor, or a :class:`~pipezoo.runtime.judged.Judged`.
+        """
         if isinstance(output, tuple) and len(output) == 1:
             output = output[0]
         if not self.is_mean:
@@ -70,29 +79,42 @@ class ScaledLoss:
             return self._loss(output, target) / self._num_microbatches  # type: ignore[no-any-return]
         counted = float(self._count(target))
         if not counted:  # a mean over nothing is not a number, and adds nothing
-            return (output if isinstance(output, torch.Tensor) else output[0]).sum() * 0.0
+            return next(tensor for tensor in tensors_of(output) if tensor.requires_grad).sum() * 0.0
         in_batch = counted * self._num_microbatches if self._in_batch is None else self._in_batch
         if counted * self._num_microbatches == in_batch:
             return self._loss(output, target) / self._num_microbatches  # type: ignore[no-any-return]
         return self._loss(output, target) * (counted / in_batch)  # type: ignore[no-any-return]
 
 
-def count_of(loss: nn.Module) -> Callable[[torch.Tensor], Any] | None:
+def count_of(loss: nn.Module) -> Callable[[Any], Any] | None:
     """What tells from a target how much of it a mean is over; None where that hangs on its shape alone."""
     if callable(own := getattr(loss, "count", None)):
-        count: Callable[[torch.Tensor], Any] = own
-        return count
+        return partial(_own_count, own)
     ignored, weight = getattr(loss, "ignore_index", None), getattr(loss, "weight", None)
     if not isinstance(ignored, int):
         return None
 
-    def counted(target: torch.Tensor) -> Any:
+    def counted(judged: Any) -> Any:
+        target, _ = parts_of(judged)
+        if not isinstance(target, torch.Tensor):
+            kind = type(loss).__name__
+            raise ArgumentError(
+                "ignore_index", ignored, f"{kind} does not say how much of several targets counts", "a method count"
+            )
         if target.is_floating_point():  # of each class a share: nothing is ignored
             return len(target)
         valid = target != ignored
         return valid.sum() if weight is None else weight[target[valid]].sum()
 
     return counted
+
+
+def _own_count(count: Callable[..., Any], judged: Any) -> Any:
+    """A loss's own method, given the inputs that it takes besides the target."""
+    target, inputs = parts_of(judged)
+    parameters = inspect.signature(count).parameters if inputs else {}
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return count(target, **{name: value for name, value in inputs.items() if anything or name in parameters})
 
 
 def scaled(loss: nn.Module, num_microbatches: int) -> ScaledLoss:

@@ -19,6 +19,7 @@ from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.evaluation import NUMBER, Evaluation, evaluate, told_to_all
 from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.feed import Source, made, opened
+from pipezoo.runtime.judged import judged_by, tensors_in
 from pipezoo.runtime.member import Member, assemble, meter_of
 from pipezoo.runtime.mesh import gathered, groups_of
 from pipezoo.runtime.pipeline import Pipeline
@@ -27,7 +28,7 @@ from pipezoo.runtime.random_state import seed_all
 from pipezoo.runtime.rank_files import leave_last, save_part
 from pipezoo.runtime.rank_memory import let_go_of_others, private_bytes
 from pipezoo.runtime.shares import Shares
-from pipezoo.runtime.stages import inputs_of, to_dtype
+from pipezoo.runtime.stages import inputs_of
 from pipezoo.runtime.tied_parameters import sum_tied_gradients
 from pipezoo.runtime.update import Numbers
 from pipezoo.schedule.action import Op
@@ -235,7 +236,9 @@ def _batch(member: Member, feed: Source, step: int, told: int | None) -> tuple[S
     if not (taken or last) and told is not None:
         return Shares.none(member.shares), told
     batch = feed(step)
-    inputs, target = inputs_of(pipeline.stages.model, batch, pipeline.dtype), to_dtype(batch.target, pipeline.dtype)
-    shape = shapes.find(step, (*inputs, target), pipeline.num_processes, pipeline.num_slices)
+    model = pipeline.stages.model
+    inputs = inputs_of(model, batch, pipeline.dtype)
+    target = judged_by(pipeline.loss, model, batch, pipeline.dtype)
+    shape = shapes.find(step, (*inputs, *tensors_in(target)), pipeline.num_processes, pipeline.num_slices)
     own = Shares.of(inputs if taken else (), target if last else None, member.shares, pipeline.mesh.dp)
     return own.to(member.device), shape

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from pipezoo.data.batch import Batch
-from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.errors import ArgumentError, ConfigError, PipezooError
 from pipezoo.experiment.derive import Asked, Sizes, resolve
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.runtime.allocation_guard import AllocationGuard, TooLargeError
 from pipezoo.runtime.autocast import Autocast
 from pipezoo.runtime.draws import Drawing
 from pipezoo.runtime.feed import checked
+from pipezoo.runtime.judged import judged_by, prepare_loss, tensors_in
 from pipezoo.runtime.microbatching import scaled
 from pipezoo.runtime.model_output import check_output
 from pipezoo.runtime.randomness import find_drawing, generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.rank_memory import forget_copies
-from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of, to_dtype
+from pipezoo.runtime.stages import Stages, Tensors, first_rows, inputs_of
 from pipezoo.runtime.try_loss import check_counts
 from pipezoo.runtime.try_out import Trial, try_out
 from pipezoo.runtime.try_reference import try_reference
@@ -46,9 +48,8 @@ def split_model(
     batch = _first_batch(experiment, asked, data)
     try:
         inputs = inputs_of(model, batch, dtype)
-        for tensor in (*inputs, batch.target):
-            if not isinstance(tensor, torch.Tensor):
-                raise ValueError(f"the target is {type(tensor).__name__}; valid: a tensor")
+        judged = _judged(experiment, model, batch, loss, dtype)
+        for tensor in (*inputs, *tensors_in(judged)):
             if not tensor.dim() or tensor.shape[0] != asked.batch_size:
                 raise ValueError(
                     f"a tensor of shape {tuple(tensor.shape)} has not the {asked.batch_size} rows of a batch as its "
@@ -69,7 +70,7 @@ def split_model(
     except ValueError as error:
         raise experiment.loss.reword(error) from error
     try:
-        target = to_dtype(batch.target[: asked.rows], dtype)
+        target = judged[: asked.rows]
         split_backward = _split_backwards(experiment, sizes.schedule)
         executor = experiment.executor()
         relay = executor.relays or sizes.schedule.has_messages
@@ -81,11 +82,11 @@ def split_model(
             try_reference(model, example, target, scale)
             forget_copies(model)
     except ValueError as error:
-        if "returns a" in str(error):
+        if "returns a" in str(error) and ("the loss fails" not in str(error) or not _is_own(loss)):
             check_output(output_of(model, example), experiment.output, type(model).__name__)
         raise experiment.model.reword(error) from error
     try:
-        check_counts(loss, trial.wiring.stages[-1].outputs, batch.target, asked.num_slices)
+        check_counts(loss, trial.wiring.stages[-1], judged, asked.num_slices)
     except ValueError as error:
         raise experiment.loss.reword(error) from error
     drawing, uncounted = find_drawing(model, modules, example, trial.moved)
@@ -95,6 +96,19 @@ def split_model(
             "draws other numbers; valid: functions of torch that draw without a generator=, or verify=false"
         )
     return stages, sizes, trial, drawing
+
+
+def _is_own(loss: nn.Module) -> bool:
+    """Whether somebody wrote it for this model. Those of torch take tensors."""
+    return type(loss).__module__.partition(".")[0] not in ("torch", "pipezoo")
+
+
+def _judged(experiment: Experiment, model: nn.Module, batch: Batch, loss: nn.Module, dtype: torch.dtype) -> Any:
+    try:
+        prepare_loss(loss, batch, experiment.loss_inputs)
+        return judged_by(loss, model, batch, dtype)
+    except ArgumentError as error:
+        raise ConfigError(error.at(f"loss.{error.argument}"), error, error.why) from error
 
 
 def _first_batch(experiment: Experiment, asked: Asked, data: Callable[[int], Batch]) -> Batch:

@@ -192,11 +192,12 @@ class TorchSchedule(_PipelineScheduleRuntime):
             stage.stage_index_to_group_rank = self.stage_index_to_group_rank
         self.pipeline_order_with_comms = {rank: NotifyingList([_to_torch(action) for action in actions], note)}
         self._losses: dict[int, torch.Tensor] = {}
+        self.targets: Sequence[Any] = ()  # of the microbatches of this step
 
-    def _maybe_compute_loss(self, stage: Any, output: Any, target_mbs: Any, mb_index: int, *_: Any) -> None:
+    def _maybe_compute_loss(self, stage: Any, output: Any, _places: Any, mb_index: int, *_: Any) -> None:
         if stage.is_last and self._loss_fn is not None:
             with stage.saving(), stage.drawing(mb_index):
-                self._losses[mb_index] = self._loss_fn(output, target_mbs[mb_index])
+                self._losses[mb_index] = self._loss_fn(output, self.targets[mb_index])
             stage.recorder.extend()
 
     def _maybe_get_loss(self, stage: Any, mb_index: int) -> torch.Tensor | None:

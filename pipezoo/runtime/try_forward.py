@@ -57,6 +57,7 @@ class Ran:
         values, arrived: what it took, as values and as the leaves that they were here.
         given: the numbers of those, the last ones, that are inputs of the model from this rank's batch.
         leaves, structure: of what it returned.
+        returned: that itself.
         leaving: by the stage that took it next, each value with the tensor that it was here, its place and its form.
     """
 
@@ -67,6 +68,7 @@ class Ran:
     given: tuple[int, ...] = ()
     leaves: list[Any] = field(default_factory=list)
     structure: Structure = field(default_factory=Structure)
+    returned: Any = None
     leaving: dict[int, list[tuple[Value, torch.Tensor, tuple[bool, int], torch.Tensor]]] = field(default_factory=dict)
 
     def sent(self) -> list[tuple[Value, torch.Tensor]]:
@@ -156,6 +158,7 @@ class _Trial:
         try:
             result = _output(self._originals[index], self._modules[index], ran)
             ran.leaves, ran.structure = leaves_of(result)
+            ran.returned = result
         except Exception as error:
             shapes = ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype)[6:]}" for tensor in ran.arrived)
             raise ValueError(f"stage {index} fails on inputs {shapes}: {first_line(error)}") from error

@@ -27,8 +27,8 @@ from pipezoo.runtime.no_compiler import no_compiler
 from pipezoo.runtime.optimizing import Named, Optimized, Optimizing
 from pipezoo.runtime.randomness import generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.stages import LossFunction
-from pipezoo.runtime.trees import LEAF
 from pipezoo.runtime.try_forward import Ran, Value, try_forward
+from pipezoo.runtime.try_loss import loss_of
 from pipezoo.runtime.wiring import Wiring
 from pipezoo.splitters._copies import copies
 from pipezoo.supervisor.processes import unsafe_to_fork
@@ -79,7 +79,7 @@ def try_out(
         before = generators()
         with autocast():
             ran, wiring = try_forward(modules, copied, example, relay)
-            value = _loss_of(ran[-1], target, loss)
+            value = loss_of(ran[-1], target, loss)
         moved = generators_moved_since(before)
         if proved:
             return Trial(wiring, {}, moved)
@@ -238,39 +238,3 @@ def _cause(error: Exception) -> str:
             "valid: use_reentrant=False, or a schedule of full backwards (1f1b, interleaved_1f1b, gpipe)"
         )
     return first_line(error)
-
-
-def _loss_of(last: Ran, target: torch.Tensor, loss: LossFunction) -> torch.Tensor:
-    for child, leaf in zip(last.structure.children, last.leaves, strict=False):
-        if child != LEAF or not isinstance(leaf, torch.Tensor):
-            kind = child.kind if child != LEAF else type(leaf)
-            raise ValueError(
-                f"the last stage returns a {kind.__name__ if kind else 'skip'}; the loss takes a tensor or several"
-            )
-    outputs = tuple(last.leaves)
-    if not outputs:
-        raise ValueError("the last stage returns nothing; the loss takes a tensor or several")
-    output = outputs[0]
-    if not any(one.requires_grad for one in outputs):
-        raise ValueError("no parameter of the model learns: its output does not require a gradient")
-    same_kind = target.is_floating_point() == output.is_floating_point()
-    if len(outputs) == 1 and same_kind and target.dim() == output.dim() and target.shape != output.shape:
-        raise ValueError(
-            f"the target has shape {tuple(target.shape)}, but the model returns {tuple(output.shape)} for it"
-        )
-    try:
-        value = loss(outputs if len(outputs) > 1 else output, target)
-    except Exception as error:
-        shapes = ", ".join(str(tuple(one.shape)) for one in outputs)
-        if len(outputs) == 1 and not output.dim():
-            why = "the model returns one number, as one does that computes its loss"
-            raise ValueError(f"{why}; valid: loss=model") from None
-        several = f" (the model returns {len(outputs)} tensors, and the loss gets them all)" if len(outputs) > 1 else ""
-        raise ValueError(
-            f"the loss fails on output {shapes}, target {tuple(target.shape)}: {first_line(error)}{several}"
-        ) from error
-    if not isinstance(value, torch.Tensor) or value.dim() or not value.requires_grad:
-        raise ValueError("the loss must be one number that a gradient can flow from; valid reductions: mean, sum")
-    if value.is_complex():
-        raise ValueError("the loss is a complex number, which has no gradient to go down; valid: a real one")
-    return value

@@ -133,25 +133,35 @@ class Wiring:
             copies: whether what is passed on untouched leaves as a copy.
         """
         plan = self.stages[index]
-        return module if plan.is_flat else WiredStage(index, module, plan, copies)
+        if plan.is_flat:
+            return module
+        return WiredStage(index, module, plan, copies, is_last=index == len(self.stages) - 1)
 
 
 class WiredStage(nn.Module):
     """A stage around its module: builds its arguments of the tensors that arrived, and takes its result apart.
 
+    What the last one returns is the loss's, as it is.
+
     Raises, when it is called:
         ValueError: the module returns another structure or other plain values than in the try-out.
     """
 
-    def __init__(self, index: int, module: nn.Module, plan: StagePlan, copies: bool = False) -> None:
+    def __init__(
+        self, index: int, module: nn.Module, plan: StagePlan, copies: bool = False, is_last: bool = False
+    ) -> None:
         super().__init__()
+        self._is_last = is_last
         self.module, self._index, self._plan = module, index, plan
         self._own: Callable[[torch.Tensor], torch.Tensor] = torch.clone if copies else _itself
 
-    def forward(self, *arrived: torch.Tensor) -> torch.Tensor | Tensors:
+    def forward(self, *arrived: torch.Tensor) -> Any:
         plan = self._plan
         keywords = {name: argument.of(arrived) for name, argument in plan.keywords.items()}
-        leaves, structure = leaves_of(self.module(*(argument.of(arrived) for argument in plan.arguments), **keywords))
+        result = self.module(*(argument.of(arrived) for argument in plan.arguments), **keywords)
+        if self._is_last:
+            return result.output if isinstance(result, WithSkips) else result
+        leaves, structure = leaves_of(result)
         if structure != plan.result:
             raise ValueError(f"stage {self._index} returns another structure than for the first microbatch")
         for place, value in plan.plain.items():

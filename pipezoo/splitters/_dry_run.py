@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,4 +82,6 @@ def same_bits(a: Any, b: Any) -> bool:
         return [*a] == [*b] and all(same_bits(a[key], b[key]) for key in a)
     if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
         return len(a) == len(b) and all(same_bits(x, y) for x, y in zip(a, b, strict=True))
+    if dataclasses.is_dataclass(a) and type(a) is type(b):
+        return same_bits(vars(a), vars(b))
     return type(a) is type(b) and (isinstance(a, Tensor) or bool(a == b))

@@ -21,9 +21,10 @@ from pipezoo.data.batch import Batch
 from pipezoo.runtime.draws import Draws, NoDraws
 from pipezoo.runtime.evaluation import NUMBER, Evaluation, on_one_device
 from pipezoo.runtime.feed import begin
+from pipezoo.runtime.judged import judged_by
 from pipezoo.runtime.microbatching import ScaledLoss, Tensors, microbatches, of_batch, scaled, total
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.stages import inputs_of, to_dtype
+from pipezoo.runtime.stages import inputs_of
 from pipezoo.schedule.action import Op
 from pipezoo.verify.compare import Difference, compare
 from pipezoo.verify.one_device_step import OneDeviceStep, Values
@@ -184,4 +185,4 @@ def batch_on(device: torch.device, pipeline: Pipeline, model: nn.Module, step: i
 
 def _on(device: torch.device, pipeline: Pipeline, model: nn.Module, batch: Batch) -> tuple[Tensors, torch.Tensor]:
     inputs = tuple(tensor.to(device) for tensor in inputs_of(model, batch, pipeline.dtype))
-    return inputs, to_dtype(batch.target, pipeline.dtype).to(device)
+    return inputs, judged_by(pipeline.loss, model, batch, pipeline.dtype).to(device)

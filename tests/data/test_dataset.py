@@ -164,3 +164,13 @@ def test_a_worker_that_is_killed_is_said_with_its_step():
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(DataError, match=r"^data: the batch of step \d+: DataLoader worker \(pid"):
             [feed(step) for step in range(1, 40)]
+
+
+def test_several_targets_are_a_dict():
+    rows = [{"x": torch.full((3,), float(i)), "sort": i, "size": float(i)} for i in range(4)]
+    batch = batches(4, 0, lambda: rows, shuffle=False, target=("sort", "size"))(0)
+    assert [*batch.kwargs] == ["x"]
+    assert batch.target["sort"].tolist() == [0, 1, 2, 3]
+    assert batch.target["size"].tolist() == [0.0, 1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match=r"^target=.*a sample has x, sort, size"):
+        batches(4, 0, lambda: rows, target=("sort", "sizes"))(0)

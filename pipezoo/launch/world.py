@@ -37,12 +37,6 @@ class World(Processes):
         """Those of the world."""
         return True
 
-    @property
-    def local_rank(self) -> int | None:
-        """Which of the processes of its machine this one is; None: the starter does not say."""
-        found = found_world(os.environ)
-        return None if found is None else found.local_rank
-
     def num_gpus(self, num_processes: int) -> int:
         """One here, which it looks for itself."""
         return 1

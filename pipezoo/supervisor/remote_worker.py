@@ -18,11 +18,12 @@ from typing import Any, BinaryIO
 from pipezoo.schedule.action import Action
 from pipezoo.supervisor.line import Line
 from pipezoo.supervisor.processes import death
+from pipezoo.supervisor.stall_diagnosis import UNHEARD
 from pipezoo.supervisor.worker import WORKER_LOG
 from pipezoo.supervisor.worker_channel import Phase
 from pipezoo.supervisor.workers import Worker
 
-UNHEARD = 2.0  # seconds without a beat after which an agent is said not to be heard of
+SILENT = 2.0  # seconds without a beat after which an agent is said not to be heard of
 FORWARDED = ("step", "saved", "done", "error")
 TIMES = ("began", "ended", "resumed")  # of a message about a step, on the clock of its machine
 
@@ -92,7 +93,7 @@ class RemoteWorker(Worker):
     def state(self) -> str:
         state = super().state()
         silent = time.monotonic() - self._heard_at
-        return f"not heard of for {silent:.0f} s" if state == "running" and silent > UNHEARD else state
+        return f"{UNHEARD} for {silent:.0f} s" if state == "running" and silent > SILENT else state
 
     def dump_stack(self, log: Path, title: str, until: float) -> None:
         self._append(f"\n{WORKER_LOG} {title}\n".encode())

@@ -23,6 +23,7 @@ BEFORE = (Phase.START, Phase.JOIN, Phase.BUILD, Phase.BATCH)  # phases of a step
 AFTER = (Phase.UPDATE, Phase.EVALUATE, Phase.SAVE, Phase.LEAVE)
 LATE = 1 << 40  # later than any action of a step
 NEEDS = {Op.F: (Op.RECV_F, Op.SEND_F, -1), Op.B: (Op.RECV_B, Op.SEND_B, 1), Op.I: (Op.RECV_B, Op.SEND_B, 1)}
+UNHEARD = "not heard of"  # how the state of a rank begins whose machine is silent
 NUM_LAST = 64  # actions that are kept of each rank
 NUM_TOLD = 3  # waiting ranks that are told in one line
 
@@ -36,7 +37,7 @@ class RankStatus:
         actions: what it executes in a step; empty where it is no rank.
         step, at: in which step, and before which of its actions, or in which :class:`Phase`.
         seconds: since it moved.
-        state: ``running``, ``stopped``, ``done``, ``failed`` or how it died.
+        state: ``running``, ``stopped``, ``not heard of for 3 s``, ``done``, ``failed`` or how it died.
     """
 
     name: str
@@ -45,6 +46,11 @@ class RankStatus:
     at: int
     seconds: float
     state: str = "running"
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is halted, or its machine is silent: what it has sent may not have left it."""
+        return self.state == "stopped" or self.state.startswith(UNHEARD)
 
     @property
     def position(self) -> tuple[int, int]:
@@ -133,7 +139,7 @@ def _wait_for_message(statuses: Sequence[RankStatus], who: int, action: Action) 
             if sent not in other.index or other.pipeline != statuses[who].pipeline:
                 continue
             unsent = other.position <= (statuses[who].step, other.index[sent])
-            if unsent or other.state == "stopped":  # what a stopped process has sent may not have left it
+            if unsent or other.is_away:
                 return Wait(who, whom, str(received))
     return None
 
@@ -149,12 +155,12 @@ def _wait_for_replica(statuses: Sequence[RankStatus], who: int, action: Action) 
 
 
 def first_to_stall(statuses: Sequence[RankStatus]) -> int | None:
-    """The process to blame for a silence: a stopped one; else, of those that wait for nobody, the one furthest behind.
-    None where all wait for each other."""
-    left = [i for i, status in enumerate(statuses) if status.state in ("running", "stopped")]
-    stopped = [i for i in left if statuses[i].state == "stopped"]
+    """The process to blame for a silence: one that is halted or not heard of; else, of those that wait for nobody, the
+    one furthest behind. None where all wait for each other."""
+    left = [i for i, status in enumerate(statuses) if status.state == "running" or status.is_away]
+    away = [i for i in left if statuses[i].is_away]
     waiting = waits(statuses)
-    free = stopped or [i for i in left if i not in waiting]
+    free = away or [i for i in left if i not in waiting]
     return min(free, key=lambda i: statuses[i].position) if free else None
 
 
@@ -166,7 +172,7 @@ def explain_stall(statuses: Sequence[RankStatus]) -> str:
         parts.append("all ranks wait for each other")
     else:
         one = statuses[first_failure]
-        stands = "is stopped" if one.state == "stopped" else "does not move"
+        stands = f"is {one.state}" if one.is_away else "does not move"
         parts.append(f"{one.name} {stands} ({one.place()})")
     told = sorted(waiting.values(), key=lambda wait: (wait.whom != first_failure, wait.who))
     parts += [_tell(statuses, wait) for wait in told[:NUM_TOLD]]
@@ -177,7 +183,7 @@ def explain_stall(statuses: Sequence[RankStatus]) -> str:
 
 def _tell(statuses: Sequence[RankStatus], wait: Wait) -> str:
     one, other = statuses[wait.who], statuses[wait.whom]
-    state = "is stopped" if other.state == "stopped" else "is"
+    state = "is stopped" if other.state == "stopped" else "is not heard of" if other.is_away else "is"
     return (
         f"{one.name} waits at {wait.what} for {other.name}, which {state} "
         f"{'in ' if other.at >= 0 else ''}{other.where} for {other.seconds:.0f} s"

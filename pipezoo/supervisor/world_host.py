@@ -316,8 +316,3 @@ def host(found: FoundWorld, words: Sequence[str], store_port: int | None, timeou
     """From now on this process is rank 0 of a world."""
     _State.host = Host(found, words, store_port, timeout)
     return _State.host
-
-
-def forget() -> None:
-    """It is no more."""
-    _State.host = None

@@ -48,6 +48,14 @@ def test_a_stopped_rank_is_to_blame_even_when_it_waits() -> None:
     assert explain_stall(statuses).startswith("rank 1 is stopped (stage 1, step 1, at 1F0); rank 2 waits at 2RECV_F0")
 
 
+def test_a_rank_whose_machine_is_silent_is_to_blame() -> None:
+    statuses = [stand(0, "0F0"), stand(1, "1B3", state="not heard of for 6 s"), stand(2, "2F0")]
+    assert first_to_stall(statuses) == 1
+    assert explain_stall(statuses).startswith(
+        "rank 1 is not heard of for 6 s (stage 1, step 1, at 1B3); rank 2 waits at 2RECV_F0 for rank 1, which is not "
+    )
+
+
 def test_a_rank_of_an_earlier_step_is_behind() -> None:
     statuses = [stand(0, "0B0", step=3), stand(1, Phase.UPDATE, step=2), stand(2, Phase.UPDATE, step=2)]
     assert waits(statuses)[0].whom == 1

@@ -16,6 +16,7 @@ TRAINS, PLANS, COSTS = ("train", "verify"), ("plan",), ("simulate", "plan")
 MEASURED = "cost=measured"  # a task that measures its costs trains for them
 DEVICES = "pipezoo.planner.devices.options.DeviceOptions"  # plan=devices, which knows none of the others
 OF_DEVICES = ("task", "plan", "topology", "objective", "debug", "trust", "sweep", "hydra", "experiment")
+OF_LINKS = ("cost.p2p", "cost.ranks_per_node", "cost.latency", "cost.bandwidth")  # a topology has links of its own
 PLACED = "topology="  # a task that says where the processes of the grid stand, or measures them
 EMULATED = "launch.emulate=true"  # a training whose actions take what the cost says
 
@@ -44,15 +45,18 @@ def typed_for_nothing(words: Sequence[str], experiment: Experiment) -> list[str]
         PLACED: measured or (experiment.topology is not None and experiment.task in COSTS),
         EMULATED: experiment.launch.emulate and experiment.task in TRAINS,
     }
-    found = []
-    for word in words:
-        tasks, case = USED_BY.get(_group_of(word), (TASKS, ""))
-        if experiment.task == "plan" and experiment.plan.target == DEVICES and _group_of(word) not in OF_DEVICES:
-            found.append(word)
-            continue
-        if experiment.task not in tasks and not holds[case]:
-            found.append(word)
-    return found
+    devices = experiment.task == "plan" and experiment.plan.target == DEVICES
+
+    def is_idle(word: str) -> bool:
+        group = _group_of(word)
+        if devices and group not in OF_DEVICES:
+            return True
+        if experiment.topology is not None and key_of(word).startswith(OF_LINKS):
+            return True
+        tasks, case = USED_BY.get(group, (TASKS, ""))
+        return experiment.task not in tasks and not holds[case]
+
+    return [word for word in words if is_idle(word)]
 
 
 def notes(words: Sequence[str], experiment: Experiment) -> list[str]:

@@ -24,7 +24,10 @@ from pipezoo.results.sweep_table import number
 COST = (
     "seconds of `F`, `B`, `I`, `W` for one microbatch and stage, bytes that F keeps (`activation_bytes`), that I frees "
 )
-COST += "(`freed_by_input_grad`), that a stage sends (`output_bytes`); `p2p`: `latency`, `bandwidth`"
+COST += (
+    "(`freed_by_input_grad`), that a stage sends (`output_bytes`), of its gradients (`grad_bytes`); `p2p`: `latency`, "
+)
+COST += "`bandwidth`"
 PATH = "the chain of actions that made the last one end when it did: `num_actions`, `num_messages`, seconds by op, by "
 PATH += "rank and in messages; `legs`, rank by rank as it goes (the first and the last 12 of `num_legs`)"
 PLACEMENT = (

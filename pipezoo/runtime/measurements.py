@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from pipezoo.simulator.cost_entries import Floats
 from pipezoo.simulator.skip_messages import SkipMessage
 from pipezoo.simulator.timeline import Timeline
 from pipezoo.simulator.virtual_clock import MessageBytes, by_action
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Steps:
@@ -174,7 +177,15 @@ def measured_cost(pipeline: Pipeline, measured: list[Timeline], told: list[dict[
     output_bytes[-1] = 0.0
     if pipeline.emulated is not None:
         return replace(pipeline.emulated, activation_bytes=activation_bytes, freed_by_input_grad=frees)
-    return Cost(seconds, activation_bytes, frees, output_bytes, optimizer, p2p, skips=sizes.skips)
+    grad_bytes = np.array([_gradient_bytes(module) for module in pipeline.stages.modules])
+    amounts = (activation_bytes, frees, output_bytes, optimizer)
+    return Cost(seconds, *amounts, p2p, skips=sizes.skips, grad_bytes=grad_bytes)
+
+
+def _gradient_bytes(module: nn.Module) -> float:
+    """What the gradients of a stage have, all together: what replicas would add up."""
+    trained = (parameter for parameter in module.parameters() if parameter.requires_grad)
+    return float(sum(parameter.numel() * parameter.element_size() for parameter in trained))
 
 
 def peak_bytes(told: list[dict[str, Any]]) -> list[int]:

@@ -78,5 +78,8 @@ def test_the_prediction_from_its_own_costs_is_near_what_the_virtual_clock_shows(
     told = train(ranks).told
     p2p = P2P(latency=0.5)  # far longer than any action, so that noise does not matter
     placed = Virtual(latency=0.5).timelines(timelines(ranks), ranks.schedule, message_bytes(ranks))
-    predicted = simulate(ranks.schedule, measured_cost(ranks, placed, told, p2p))
+    cost = measured_cost(ranks, placed, told, p2p)
+    sizes = [sum(value.nbytes for value in module.parameters()) for module in ranks.stages.modules]
+    assert cost.grad_bytes.tolist() == sizes
+    predicted = simulate(ranks.schedule, cost)
     assert predicted.makespan == pytest.approx(placed[-1].makespan, rel=0.02)

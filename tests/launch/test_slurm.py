@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipezoo.cli.world import words_in_a_world
 from pipezoo.errors import ArgumentError
 from pipezoo.launch import Slurm
 from pipezoo.launch.slurm import SUBMITTED, in_its_job
@@ -91,3 +92,10 @@ def test_other_options_of_sbatch_are_handed_on() -> None:
 )
 def test_a_job_knows_that_it_is_the_run(environ: dict[str, str], inside: bool) -> None:
     assert in_its_job(environ) is inside
+
+
+def test_a_folder_submits_nothing_whatever_is_in_it() -> None:
+    of_folder = ["stages=2", "launch=slurm", "launch.setup=['rm x']", "launch.options=['--wrap=x']", "launch.threads=1"]
+    assert words_in_a_world(["steps=3"], of_folder) == (["steps=3"], ["stages=2", "launch.threads=1"])
+    typed = ["launch=slurm", "launch.setup=['module load x']"]
+    assert words_in_a_world(typed, of_folder) == (typed, ["stages=2", "launch.threads=1"])

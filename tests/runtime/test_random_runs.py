@@ -45,8 +45,8 @@ OTHERS = {
 
 
 def options(group: str) -> list[str]:
-    """What ``conf/`` has of a group."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    """What ``conf/`` has of a group, but for what would submit jobs where there is a cluster."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if path.stem != "slurm")
 
 
 def small(model: str) -> list[str]:

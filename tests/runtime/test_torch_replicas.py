@@ -80,16 +80,16 @@ def mlp() -> nn.Module:
 def test_a_checkpoint_of_shards_holds_whole_tensors(tmp_path: Path) -> None:
     """Written by shards, gone on from by replicas in turn: as if nobody had stopped."""
     every = {"optimizer": ("torch.optim.AdamW", {"lr": 0.01}), "recipe": Recipe(ema=0.9), "num_stages": 1}
-    shards = {"launch": Processes(), "launch_name": "processes", "mesh": Mesh(dp=3, dp_with="fsdp")}
-    in_turn = {"launch": Virtual(), "mesh": Mesh(dp=3), **every}
+    shards = {"launch": Processes(), "launch_name": "processes", "mesh": Mesh(dp=2, dp_with="fsdp")}
+    in_turn = {"launch": Virtual(), "mesh": Mesh(dp=2), **every}
     started = run(experiment(mlp, steps=2, checkpoint=CheckpointOptions(every=2), **shards, **every), tmp_path / "a")
-    assert started["verified"] == "close"
+    assert started["verified"] == "exact"
     resumed = run(experiment(mlp, steps=3, resume=str(tmp_path / "a"), **in_turn), tmp_path / "b")
     assert resumed["verified"] == "exact"
     whole = run(experiment(mlp, steps=3, **in_turn), tmp_path / "c")
-    assert resumed["losses"] == pytest.approx(whole["losses"][2:], rel=1e-6)
+    assert resumed["losses"] == whole["losses"][2:]
     assert read_result(tmp_path / "a")["mesh"] == {
-        "dp": 3,
+        "dp": 2,
         "tp": 1,
         "order": ["pp", "dp", "tp"],
         "dp_with": "fsdp",

@@ -4,7 +4,7 @@
     forward     inputs = x, h ──► outputs = y, h ──► a slot for each hop, or the other stage's own on the same rank
     backward    input_grads  ◄── grads = of y, of h ◄── each as it comes back
 
-The stage itself knows of flat tuples alone (``native.py``).
+The stage itself knows of flat tuples alone (``stage_slots.py``).
 """
 
 from __future__ import annotations

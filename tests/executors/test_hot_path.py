@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipezoo.executors import native as native_module
-from pipezoo.executors.native import StageSlots
+from pipezoo.executors import stage_slots
+from pipezoo.executors.stage_slots import StageSlots
 from pipezoo.launch.mesh import Place
 from pipezoo.runtime.action_timer import HostRecorder, NoRecorder
 from pipezoo.runtime.executor import RankExecutor
@@ -126,8 +126,8 @@ def test_each_backward_is_one_call_of_the_engine(
     pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    right = native_module.run_backward
-    monkeypatch.setattr(native_module, "run_backward", lambda *graph: calls.append(right(*graph)))
+    right = stage_slots.run_backward
+    monkeypatch.setattr(stage_slots, "run_backward", lambda *graph: calls.append(right(*graph)))
     Two(pipeline, 4, virtual=True).step()
     assert len(calls) == 2 * 4
 

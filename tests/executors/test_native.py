@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from pipezoo.executors import native as native_module
-from pipezoo.executors.native import StageSlots, native
+from pipezoo.executors import stage_slots
+from pipezoo.executors.native import native
+from pipezoo.executors.stage_slots import StageSlots
 from pipezoo.executors.torch_pipelining import TorchPipelining
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.lowering import lower
@@ -174,7 +176,7 @@ def take_the_gradient_of_the_step_before(slots: StageSlots, right: Callable[[int
 
 
 def read_a_buffer_that_was_used_again(slots: StageSlots, right: Callable[[int], None], mb: int) -> None:
-    values = native_module._taken(slots.inputs[mb])
+    values = stage_slots._taken(slots.inputs[mb])
     slots.inputs[mb] = tuple(value * (0.5 if slots.index == 1 and mb == 3 else 1.0) for value in values)
     right(mb)
 
@@ -201,7 +203,7 @@ def test_a_broken_executor_fails(
 def test_a_gradient_that_is_added_twice_fails(
     pipeline: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = native_module.weight_gradient
+    right = stage_slots.weight_gradient
 
     def twice(later: list[Any]) -> None:
         parameters = [parameter for piece in later for parameter in piece.parameters]
@@ -209,7 +211,7 @@ def test_a_gradient_that_is_added_twice_fails(
         for parameter in parameters:
             parameter.grad.mul_(2.0)
 
-    monkeypatch.setattr(native_module, "weight_gradient", twice)
+    monkeypatch.setattr(stage_slots, "weight_gradient", twice)
     made = train(pipeline(partial(Chain, Plain, 4), zb_h1(2, 4), cut_by_layers))
     assert made.verdict["verified"] == "failed"
 

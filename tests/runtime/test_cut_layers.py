@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from pipezoo.errors import VerificationError
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.experiment.tensor_plan import TensorPlan
+from pipezoo.launch import Processes
 from pipezoo.launch.mesh import Mesh
 from pipezoo.models import MultiMLP
 from pipezoo.models.gpt import CausalAttention
@@ -30,6 +31,8 @@ from pipezoo.schedules.one_f_one_b import one_f_one_b
 from pipezoo.schedules.zbv import zbv
 from pipezoo.splitters._addresses import write_addresses
 from pipezoo.verify.rounding import makes_rounding_large
+from tests.support.experiments import WIDTH as ROW
+from tests.support.experiments import ending, experiment
 from tests.support.pipelines import WIDTH, Trained, train
 
 Build = Callable[..., Pipeline]
@@ -90,6 +93,28 @@ ATTENDING = TensorPlan(
 def test_heads_packed_layers_and_shared_weights_are_cut_too(pipeline: Build) -> None:
     recipe = {"recipe": Recipe(clip=0.05, ema=0.9, accumulate=2), "steps": 4}
     check_close(train(cut(pipeline(attending, ONE, mesh=Mesh(tp=2), **recipe), ATTENDING)))
+
+
+class Dropping(nn.Module):
+    """Drops whole features, behind its rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.drop, self.down = nn.Linear(ROW, ROW), nn.Dropout(0.5), nn.Linear(ROW, ROW)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.down(self.up(x).relu()))
+
+
+def dropping() -> nn.Module:
+    return nn.Sequential(Dropping(), Dropping())
+
+
+def test_all_who_share_a_stage_draw_the_numbers_of_one_device(tmp_path: Path) -> None:
+    plan = TensorPlan(columns=("*.up",), rows=("*.down",))
+    beside = {"launch": Processes(), "launch_name": "processes", "mesh": Mesh(tp=2)}
+    asked = experiment(dropping, tensor_plan=plan, num_stages=1, **beside)
+    assert ending(asked, tmp_path) == (0, "close")
 
 
 @pytest.mark.parametrize(

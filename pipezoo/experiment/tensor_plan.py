@@ -36,8 +36,8 @@ class TensorPlan:
         columns: patterns of names of linear layers and embeddings whose outputs stay in parts.
         rows: of those that take parts, linear layers, or whose rows are shared, embeddings; outputs are whole.
         gathered: of linear layers in columns whose outputs are put together at once.
-        packed: by a number, patterns of those of ``columns`` and ``gathered`` that are so many layers in one, as
-            queries, keys and values are: each of these is cut.
+        packed: by a number, patterns of those of ``columns`` that are so many layers in one, as queries, keys and
+            values are: each of these is cut.
         heads: attributes of the model that ``mesh.tp`` has to divide: of attention, the numbers of heads.
 
     Raises:

@@ -85,8 +85,7 @@ def cuts_of_run(
         return None
     cuts = cuts_of(experiment.tensor_plan, stages.model, experiment.mesh.tp)
     inputs = inputs_of(stages.model, batch(0), getattr(torch, experiment.dtype))
-    try_cuts(cuts, stages.modules, first_rows(inputs, asked.rows), drawing)
-    return cuts
+    return try_cuts(cuts, stages.modules, first_rows(inputs, asked.rows), drawing)
 
 
 def check_replicas(pipeline: Pipeline, trial: Trial) -> None:

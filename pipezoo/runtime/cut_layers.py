@@ -7,10 +7,12 @@ Imports torch's DTensor, which takes its time: only where a stage is shared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard, distribute_module
@@ -19,7 +21,7 @@ from pipezoo.runtime.tensor_parallel import Cut, Cuts
 from pipezoo.runtime.whole import PACKED, cut_tensor
 
 
-def cut_stages(cuts: Cuts, stages: Iterable[nn.Module], device_mesh: DeviceMesh) -> None:
+def cut_stages(cuts: Cuts, stages: Sequence[nn.Module], device_mesh: DeviceMesh) -> None:
     """Have the layers of stages, which one process holds, keep its part of their parameters.
 
     Args:
@@ -29,6 +31,16 @@ def cut_stages(cuts: Cuts, stages: Iterable[nn.Module], device_mesh: DeviceMesh)
     for stage in stages:
         for module, cut in cuts.of_stage(stage):
             cut_layer(module, cut, device_mesh, known)
+    for parameter in dict.fromkeys(p for stage in stages for p in cuts.working_on_parts(stage)):
+        if parameter.requires_grad:
+            parameter.register_hook(partial(_added_up, device_mesh.get_group()))
+
+
+def _added_up(group: dist.ProcessGroup, gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient of a whole parameter, of which each process has that of its part."""
+    found = gradient.clone()
+    dist.all_reduce(found, group=group)
+    return found
 
 
 def cut_layer(module: nn.Module, cut: Cut, device_mesh: DeviceMesh, known: dict[nn.Parameter, nn.Parameter]) -> None:

@@ -52,15 +52,24 @@ class Cut:
 
 @dataclass(frozen=True)
 class Cuts:
-    """The cut of each layer that has one, by its address in the unsplit model, for ``size`` processes a stage."""
+    """The cut of each layer that has one, by its address in the unsplit model, for ``size`` processes a stage.
+
+    ``on_parts``: the names of parameters that are whole and work on parts, as a norm of heads does.
+    """
 
     size: int
     layers: Mapping[str, Cut]
+    on_parts: frozenset[str] = frozenset()
 
     def of_stage(self, stage: nn.Module) -> list[tuple[nn.Module, Cut]]:
         """The layers of a stage that are cut."""
         found = {id(module): (module, self.layers[at]) for at, module in addresses(stage) if at in self.layers}
         return list(found.values())
+
+    def working_on_parts(self, stage: nn.Module) -> list[nn.Parameter]:
+        """Those of :attr:`on_parts` that a stage holds."""
+        own = [(f"{at}.{name}", p) for at, module in addresses(stage) for name, p in module.named_parameters("", False)]
+        return [parameter for name, parameter in own if name.removeprefix(".") in self.on_parts]
 
 
 def cuts_of(plan: TensorPlan, model: nn.Module, size: int) -> Cuts:
@@ -128,8 +137,8 @@ def _check_packed(plan: TensorPlan, layers: Mapping[str, Cut]) -> None:
     for number, patterns in plan.packed.items():
         for pattern in patterns:
             fits = [cut for name, cut in layers.items() if fnmatchcase(name, pattern)]
-            if not fits or any(cut.dim for cut in fits):
-                why = "fits no layer in columns" if not fits else "rows are no layers in one"
+            if not fits or any(cut.kind != "columns" for cut in fits):
+                why = "fits no layer in columns" if not fits else "is not in columns, and so cut in any order"
                 raise ArgumentError(f"packed.{number}", pattern, why, "patterns of columns")
 
 

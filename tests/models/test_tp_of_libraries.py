@@ -42,7 +42,8 @@ def test_families_that_are_called_as_llama_is_can_be_cut(plan: TensorPlan, famil
     write_addresses(model)
     cuts = cuts_of(plan, model, 2)
     assert len(cuts.layers) == 2 + 7 * SIZES["depth"]
-    try_cuts(cuts, replay.split(model, 2, (IDS,)), (IDS,), None)
+    tried = try_cuts(cuts, replay.split(model, 2, (IDS,)), (IDS,), None)
+    assert len(tried.on_parts) == (2 * SIZES["depth"] if family == "qwen3" else 0)  # its norms of queries and of keys
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,14 @@ def test_what_the_plan_does_not_fit_is_one_line(
 ) -> None:
     with pytest.raises(ConfigError, match=line):
         cuts_of(plan, hf_causal_lm(family, **SIZES, config=config), 2)
+
+
+def test_keys_that_all_heads_share_are_refused_beside_queries_in_parts() -> None:
+    """Each process would have the gradient of its own heads for them, and nobody would say so."""
+    model = with_output(hf_causal_lm("llama", **SIZES, config={"num_key_value_heads": 1}), "logits")
+    write_addresses(model)
+    cuts = cuts_of(plan_of({"columns": ["*.q_proj"], "rows": ["*.o_proj"]}), model, 2)
+    with pytest.raises(
+        ConfigError, match=r"takes a whole value of \(2, 1, 4, 4\) beside parts, and its gradient would"
+    ):
+        try_cuts(cuts, replay.split(model, 2, (IDS,)), (IDS,), None)

@@ -25,6 +25,7 @@ from pipezoo.runtime import gradient_norm, whole
 from pipezoo.runtime.fault_injection import Drift
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.tensor_parallel import cuts_of
+from pipezoo.runtime.try_tensor_parallel import try_cuts
 from pipezoo.schedule.schedule import Schedule
 from pipezoo.schedules.interleaved_1f1b import interleaved_1f1b
 from pipezoo.schedules.one_f_one_b import one_f_one_b
@@ -33,7 +34,7 @@ from pipezoo.splitters._addresses import write_addresses
 from pipezoo.verify.rounding import makes_rounding_large
 from tests.support.experiments import WIDTH as ROW
 from tests.support.experiments import ending, experiment
-from tests.support.pipelines import WIDTH, Trained, train
+from tests.support.pipelines import ROWS, WIDTH, Trained, train
 
 Build = Callable[..., Pipeline]
 MLP = TensorPlan(columns=("layers.*.net1",), rows=("layers.*.net2",))
@@ -44,7 +45,8 @@ NOISE = 1e-6  # of float32, far below the tolerance
 def cut(pipeline: Pipeline, plan: TensorPlan) -> Pipeline:
     """With layers cut over the processes of a stage."""
     write_addresses(pipeline.stages.model)
-    return replace(pipeline, cuts=cuts_of(plan, pipeline.stages.model, pipeline.mesh.tp))
+    cuts = cuts_of(plan, pipeline.stages.model, pipeline.mesh.tp)
+    return replace(pipeline, cuts=try_cuts(cuts, pipeline.stages.modules, (torch.randn(ROWS, WIDTH),), None))
 
 
 def check_close(run: Trained) -> None:
@@ -67,18 +69,19 @@ def test_cut_stages_are_close_to_one_device(pipeline: Build, schedule: Schedule,
 
 
 class Attending(nn.Module):
-    """Packed layers, heads, a norm that is not cut, and a weight that two layers have."""
+    """Packed layers, heads, a norm that is not cut, a scale of parts, and a weight that two layers have."""
 
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.attention = nn.LayerNorm(WIDTH), CausalAttention(WIDTH, 4)
+        self.scale = nn.Parameter(torch.ones(1))
         self.up, self.down = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
         self.again = nn.Linear(WIDTH, WIDTH, bias=False)
         self.again.weight = self.down.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(self.norm(x).unsqueeze(1)).squeeze(1)
-        return x + self.down(F.gelu(self.up(x))) + self.again(self.up(x).sin())
+        return x + self.down(F.gelu(self.up(x) * self.scale)) + self.again(self.up(x).sin())
 
 
 def attending() -> nn.Module:
@@ -150,6 +153,14 @@ def test_a_norm_of_parts_moves_copies_apart(pipeline: Build, monkeypatch: pytest
         VerificationError, match=r"part 1 has another layers.0.net2.bias than part 0 after its first up"
     ):
         train(clipped)
+
+
+def test_gradients_of_parts_that_nobody_adds_up_move_copies_apart(pipeline: Build) -> None:
+    broken = cut(pipeline(attending, ONE, mesh=Mesh(tp=2)), ATTENDING)
+    assert broken.cuts is not None
+    assert broken.cuts.on_parts == {"0.scale"}
+    with pytest.raises(VerificationError, match=r"part 1 has another 0.scale than part 0 after its first update"):
+        train(replace(broken, cuts=replace(broken.cuts, on_parts=frozenset())))
 
 
 def test_a_part_that_drifts_is_found_by_the_verdict(pipeline: Build) -> None:

@@ -14,7 +14,7 @@ from pipezoo.errors import ConfigError
 from pipezoo.experiment.tensor_plan import plan_of
 from pipezoo.models import GPT, MultiMLP
 from pipezoo.runtime.draws import DRAWING, Drawing
-from pipezoo.runtime.tensor_parallel import Cut, cuts_of
+from pipezoo.runtime.tensor_parallel import Cut, Cuts, cuts_of
 from pipezoo.runtime.try_tensor_parallel import try_cuts
 from pipezoo.runtime.whole import reordered
 from pipezoo.splitters import modules
@@ -52,7 +52,8 @@ def test_layers_are_found_by_pattern():
         ),
         ({"columns": ["layers.0"]}, "layers.0 is a MLPModule, and only a layer can be cut; valid: nn.Linear, nn.Embed"),
         ({"rows": ["layers.*.net?"]}, "rows=layers.0.net1: is cut in columns as well"),
-        ({"packed": {2: ["*.net2"]}}, r"packed.2=\*.net2: rows are no layers in one"),
+        ({"packed": {2: ["*.net2"]}}, r"packed.2=\*.net2: is not in columns, and so cut in any order"),
+        ({"columns": ["*.net1"], "packed": {3: ["*.net1"]}, "gathered": ["*.net1"]}, "is cut in columns as well"),
         ({"packed": {2: ["net"]}}, "packed.2=net: fits no layer in columns"),
         ({"packed": {3: ["*.net1"]}}, "which mesh.tp=2 times 3 packed layers does not divide"),
         ({"heads": ["layers.0.heads"]}, "heads=layers.0.heads: MultiMLP has no such attribute"),
@@ -98,10 +99,10 @@ def test_rows_of_packed_layers_come_in_the_order_of_the_processes():
     assert torch.equal(reordered(mine, 2, 3), rows)
 
 
-def tried(plan_: Any, model: nn.Module, example: torch.Tensor, names: Any = None, drawing: Any = None) -> None:
+def tried(plan_: Any, model: nn.Module, example: torch.Tensor, names: Any = None, drawing: Any = None) -> Cuts:
     write_addresses(model)
     stages = modules.split(model, 2, (example,), names)
-    try_cuts(cuts_of(plan_, model, 2), stages, (example,), drawing)
+    return try_cuts(cuts_of(plan_, model, 2), stages, (example,), drawing)
 
 
 @pytest.mark.parametrize("name", ["gpt", "multi_mlp"])
@@ -152,3 +153,43 @@ def test_drawing_for_parts_is_refused_and_for_whole_values_is_not(between):
         return
     with pytest.raises(ConfigError, match=r"dropout behind 0.up draws for parts of the features"):
         tried(*given)
+
+
+class Scaling(nn.Module):
+    """A weight of one number works on parts, and on a whole value too where it is asked to."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.twice, self.up, self.down, self.scale = (
+            twice,
+            nn.Linear(8, 8),
+            nn.Linear(8, 8),
+            nn.Parameter(torch.ones(1)),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.down(self.up(x) * self.scale)
+        return y * self.scale if self.twice else y
+
+
+def test_a_whole_parameter_that_works_on_parts_is_known() -> None:
+    plan_ = plan_of({"columns": ["0.up"], "rows": ["0.down"]})
+    assert tried(plan_, nn.Sequential(Scaling(False), nn.Linear(8, 8)), ROWS).on_parts == {"0.scale"}
+    with pytest.raises(ConfigError, match=r"mesh.tp=2: 0.scale works on parts and on whole values, too"):
+        tried(plan_, nn.Sequential(Scaling(True), nn.Linear(8, 8)), ROWS)
+
+
+class Adding(nn.Module):
+    """Adds what one layer has in whole to what another has in parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.shift, self.down = nn.Linear(8, 8), nn.Linear(8, 1), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(x) + self.shift(x))
+
+
+def test_a_whole_value_that_learns_beside_parts_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"add behind 0.up takes a whole value of \(2, 1\) beside parts"):
+        tried(plan_of({"columns": ["0.up"], "rows": ["0.down"]}), nn.Sequential(Adding(), nn.Linear(8, 8)), ROWS)

@@ -170,7 +170,7 @@ def test_a_part_that_drifts_is_found_by_the_verdict(pipeline: Build) -> None:
 
 def test_a_copy_that_drifts_is_found_without_one(pipeline: Build) -> None:
     drifting = pipeline(attending, ONE, mesh=Mesh(tp=2), fault=Drift(rank=1, step=2, at="batch"), verify=False)
-    with pytest.raises(VerificationError, match=r"part 1 has another 0.norm.weight than part 0 after the last step"):
+    with pytest.raises(VerificationError, match=r"part 1 has another 0.scale than part 0 after the last step"):
         train(cut(drifting, ATTENDING))
 
 

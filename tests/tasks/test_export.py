@@ -159,5 +159,5 @@ def test_an_unknown_trainer_is_refused_with_those_there_are(cli):
     assert ended.code == 2
     assert ended.error_lines == [
         "error: export=torchtian: unknown export (did you mean torchtitan?); "
-        "valid: megatron, safetensors, state_dict, torch, torchtitan"
+        "valid: dcp, megatron, safetensors, state_dict, torch, torchtitan"
     ]

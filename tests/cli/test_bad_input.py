@@ -69,7 +69,7 @@ WITHOUT_A_MODEL = [
     ("-", "+launch.thread=1", "launch.thread=1: unknown key (did you mean threads?); valid: emulate, first_step_timeout, start_method, start_timeout, step_timeout, threads"),
     ("-", "memory=12MB", "memory=12MB: no such key; valid: plan.memory=12MB"),
     ("-", "d_hid=64", "d_hid=64: no such key; valid: data.d_hid=64, model.d_hid=64"),
-    ("19", "model.split=6", "model.split=6: unknown key (did you mean splits?); valid: d_hid, output, splits, weights"),
+    ("19", "model.split=6", "model.split=6: unknown key (did you mean splits?); valid: d_hid, output, splits, tp, weights"),
     ("19", "model.d_hid.x=6", "model.d_hid.x=6: model.d_hid has no keys of its own"),
     ("-", "model.splits", "model.splits: has no value; write model.splits=value"),
     ("-", "model.splits=[1", "model.splits=[1: cannot be read (no viable alternative at input '[1'); quote a value with special characters: 'key=\"a,b\"'"),

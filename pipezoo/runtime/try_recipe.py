@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -54,6 +55,7 @@ def check_recipe(experiment: Experiment, pipeline: Pipeline, model: nn.Module) -
         places_of(pipeline.recipe.groups, model)
     except ArgumentError as error:
         raise ConfigError(error.at(f"{GROUP}.{error.argument}"), error, error.why) from None
+    _check_takes_all(experiment, pipeline, model)
     for place in range(len(pipeline.recipe.groups)):
         _check_options(experiment, pipeline, place)
     _check_schedule(experiment, pipeline)
@@ -68,6 +70,28 @@ def check_averages(saved: Checkpoint, model: nn.Module) -> None:
         if parameter.requires_grad and (name not in averages or averages[name].shape != parameter.shape):
             what = tuple(averages[name].shape) if name in averages else "missing"
             raise ConfigError(f"resume={saved.path}: the average of {name} is {what}; valid: {tuple(parameter.shape)}")
+
+
+def _check_takes_all(experiment: Experiment, pipeline: Pipeline, model: nn.Module) -> None:
+    """One optimizer moves all that learns. What takes matrices alone, as Muon does, is told of what is none."""
+    learning = {name: nn.Parameter(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
+    others = [name for name, parameter in learning.items() if parameter.dim() != 2]
+    if not others or len(others) == len(learning) or _takes(pipeline, learning.values()):
+        return
+    if _takes(pipeline, [learning[name] for name in learning if name not in others]):
+        raise ConfigError(
+            f"optimizer={experiment.optimizer.choice}: takes matrices alone, and {others[0]} is "
+            f"{tuple(learning[others[0]].shape)}; valid: an optimizer of your own that moves the others by another "
+            "rule, as in docs/training-recipe.md"
+        )
+
+
+def _takes(pipeline: Pipeline, parameters: Iterable[nn.Parameter]) -> bool:
+    try:
+        pipeline.optimizer([*parameters])
+    except Exception:
+        return False
+    return True
 
 
 def _check_options(experiment: Experiment, pipeline: Pipeline, place: int) -> None:
@@ -105,6 +129,9 @@ def _check_schedule(experiment: Experiment, pipeline: Pipeline) -> None:
         )
     try:
         optimizer.step()
+    except Exception:  # of the optimizer, which is tried next
+        return
+    try:
         step = partial(schedule.step, 1.0) if asks_for_loss(schedule) else schedule.step  # type: ignore[arg-type]
         step()
         rates = schedule.get_last_lr()

@@ -224,6 +224,15 @@ class Asks(torch.optim.lr_scheduler.LRScheduler):
             "and there are none; valid: eval.every=100 as well",
         ),
         (
+            {"optimizer": "torch.optim.Muon", "recipe": Recipe()},
+            "optimizer=Muon: takes matrices alone, and 0.norm.weight is (16,); valid: an optimizer of your own that "
+            "moves the others by another rule, as in docs/training-recipe.md",
+        ),
+        (
+            {"optimizer": "torch.optim.LBFGS", "recipe": Recipe()},
+            "optimizer=LBFGS: LBFGS asks for a closure that computes the loss anew; valid: one whose step() needs none",
+        ),
+        (
             {"lr_schedule": (torch.optim.lr_scheduler.OneCycleLR, {"max_lr": 0.1, "total_steps": 3})},
             "lr_schedule=OneCycleLR: Tried to step 4 times. The specified number of total steps is 3",
         ),

@@ -1,7 +1,7 @@
 """``executor.compile=true``: each stage goes through ``torch.compile`` in its rank, and compiles in the first step.
 
-A compiled stage has one backward, of inputs and weights together. So an order that splits backwards is refused, and so
-is what a compiled graph would not do as the stage does it.
+A compiled stage has one backward, of inputs and weights together. An order that splits backwards runs it in I
+(``whole_backward.py``). What a compiled graph would not do as the stage does it is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from pipezoo.errors import ArgumentError
 from pipezoo.runtime.executor import RankProgram
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.torch_runtime import has_hook_after_accumulation
 from pipezoo.schedule.action import Op
 
 THREADS = "TORCHINDUCTOR_COMPILE_THREADS"  # more than one is a pool of processes, which would outlive a killed rank
@@ -30,15 +31,24 @@ def check_compiles(pipeline: Pipeline) -> None:
     """
     if pipeline.device == "cpu" and not (found := _compiler())[1]:
         raise _refused(f"needs a C++ compiler, and there is no {found[0]} (CXX names another)", "compile=false")
-    if any(pipeline.schedule.microbatches_in_order(stage, Op.I) for stage in range(pipeline.stages.num_stages)):
-        why = "the schedule splits backwards, and a compiled stage has one for inputs and weights together"
-        raise _refused(why, "a schedule of full backwards (1f1b, interleaved_1f1b, gpipe)")
+    if any(map(pipeline.defers_on, range(pipeline.stages.num_stages))):
+        raise _refused("weight_grad=deferred looks into layers, which are compiled away", "weight_grad=autograd")
+    for stage in range(pipeline.stages.num_stages):
+        hooked = [name for name, p in pipeline.stages.parameters(stage).items() if has_hook_after_accumulation(p)]
+        if hooked and splits_backwards(pipeline, stage):
+            why = f"the schedule splits backwards, and the hook after accumulation of {hooked[0]} would not run"
+            raise _refused(why, "a schedule of full backwards (1f1b, interleaved_1f1b, gpipe)")
     if pipeline.own_weight_gradient:
         raise _refused("weight_grad=module puts tensors down beside the graph that is compiled", "weight_grad=autograd")
     if pipeline.drawing is not None:
         name, kind = pipeline.drawing.modules[0]
         why = f"{name or kind} draws random numbers, and a compiled stage has a stream of its own"
         raise _refused(why, "dropout and noise off")
+
+
+def splits_backwards(pipeline: Pipeline, stage: int) -> bool:
+    """Whether the order has I and W of this stage."""
+    return bool(pipeline.schedule.microbatches_in_order(stage, Op.I))
 
 
 def _refused(why: str, valid: str) -> ArgumentError:
@@ -55,4 +65,5 @@ def compiled(program: RankProgram) -> RankProgram:
     """The same, its stages compiled when they first run."""
     os.environ.setdefault(THREADS, "1")
     compile_: Any = torch.compile
-    return replace(program, stages=[replace(stage, module=compile_(stage.module)) for stage in program.stages])
+    stages = [replace(stage, module=compile_(stage.module), whole_backward=True) for stage in program.stages]
+    return replace(program, stages=stages)

@@ -17,6 +17,7 @@ import torch
 
 from pipezoo.executors.deferred_weights import Deferred
 from pipezoo.executors.split_backward import input_gradient, weight_gradient
+from pipezoo.executors.whole_backward import WholeBackward
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.autograd_engine import run_backward
@@ -33,8 +34,9 @@ class StageSlots:
         self.input_learns = [like.requires_grad for like in stage.inputs]
         self.output_learns = [like.requires_grad for like in stage.outputs]
         self.deferred = Deferred.of(stage.module) if stage.defers else None
-        self.input_gradient_of = self.deferred.input_gradient if self.deferred else input_gradient
-        self.weight_gradient_of = self.deferred.weight_gradient if self.deferred else weight_gradient
+        halves = WholeBackward(stage.module) if stage.whole_backward else self.deferred
+        self.input_gradient_of = halves.input_gradient if halves else input_gradient
+        self.weight_gradient_of = halves.weight_gradient if halves else weight_gradient
         self.recorder: Recorder = NoRecorder()
         self.meter: ActivationMeter | None = None
         self.is_last = stage.index == program.num_stages - 1

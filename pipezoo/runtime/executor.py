@@ -32,6 +32,7 @@ class RankStage:
         weight_gradient: what W runs in place of autograd's (``compute_dW`` of the stage), or None.
         given: which inputs of the model it has from this rank's batch: the last ones of ``inputs``. Of the first stage,
             which has them all, none.
+        whole_backward: whether its backward cannot be cut, so that I runs all of it.
         defers: whether I keeps what the products of layers need, and W runs them.
     """
 
@@ -42,6 +43,7 @@ class RankStage:
     weight_gradient: Callable[[], None] | None = None
     defers: bool = False
     given: tuple[int, ...] = ()
+    whole_backward: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pipezoo.results.units import bytes_text, count
 from pipezoo.runtime.build import num_cores
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.tensor_parallel import Cuts
+from pipezoo.schedule.action import Op
 from pipezoo.tasks.terminal import PrintLine, silent
 from pipezoo.verify.verify import is_followed
 
@@ -48,6 +49,10 @@ def introduce(experiment: Experiment, pipeline: Pipeline, sizes: Sizes, print_li
         )
     if not pipeline.executor.keeps_bits:
         print_line("compile   in the first step, which alone is compared: an optimizer makes rounding large")
+        if any(pipeline.schedule.microbatches_in_order(stage, Op.I) for stage in range(sizes.num_stages)):
+            print_line(
+                "          I runs the whole backward of a stage, and W adds up what it put down: W fills no bubble"
+            )
     if pipeline.defers:
         print_line(f"weights   {_deferred(pipeline, experiment.schedule_name)}")
     emulated = "" if pipeline.emulated is None else f"cost={experiment.cost.choice}"

@@ -30,6 +30,14 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def is_helper(pid: int) -> bool:
+    """Whether it is the process by which Python cleans up after those that it has spawned."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
+
+
 def looked_at(pid: int) -> tuple[float, float] | None:
     """Private and proportional bytes of a process; None where it is gone."""
     try:
@@ -46,7 +54,7 @@ def peaks(command: list[str]) -> Iterator[tuple[float, float]]:
     found: dict[int, tuple[float, float]] = {}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
-            for pid in (process.pid, *children(process.pid)):
+            for pid in (process.pid, *(child for child in children(process.pid) if not is_helper(child))):
                 if (now := looked_at(pid)) is not None:
                     before = found.get(pid, (0.0, 0.0))
                     found[pid] = max(before[0], now[0]), max(before[1], now[1])

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipezoo import errors
 from pipezoo.errors import ConfigError, NoProgressError, PipezooError, RankError
@@ -27,7 +27,6 @@ from pipezoo.found_world import FoundWorld
 from pipezoo.schedule.action import Action
 from pipezoo.supervisor.clocks import Clock, measure
 from pipezoo.supervisor.line import Line
-from pipezoo.supervisor.remote_worker import RemoteWorker
 from pipezoo.supervisor.this_machine import (
     LOOPBACK,
     address_of,
@@ -37,7 +36,9 @@ from pipezoo.supervisor.this_machine import (
     installed_versions,
     network,
 )
-from pipezoo.supervisor.workers import Worker
+
+if TYPE_CHECKING:
+    from pipezoo.supervisor.workers import Worker
 
 FAREWELL = 5.0  # seconds in which the others take their leave
 TOKEN = 16  # bytes
@@ -247,6 +248,8 @@ class Host:
         self, names: Sequence[str], actions: Sequence[Sequence[Action]], files: Path, log: Path
     ) -> dict[str, Worker]:
         """The others as the supervisor watches them, by name. They start now."""
+        from pipezoo.supervisor.remote_worker import RemoteWorker
+
         found: dict[str, Worker] = {}
         for rank, guest in sorted(self.guests.items()):
             found[names[rank]] = RemoteWorker(

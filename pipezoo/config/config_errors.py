@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipezoo.errors import ConfigError
+from pipezoo.installed import conf_dir
 from pipezoo.results.renamed import new_key
 from pipezoo.validators import unknown
 
@@ -106,6 +107,10 @@ def _of_key(key: str, chain: Sequence[BaseException], words: Sequence[str]) -> s
     if not names:
         return f"{_typed(key, words)}: {holder} has no keys of its own"
     first = key.partition(".")[0]
+    of_root = "model" in names and first not in names  # a group of which nothing is chosen, or none at all
+    if of_root and first != key and (options := sorted((conf_dir() / first).glob("*.yaml"))):
+        chosen = ", ".join(f"{first}={option.stem}" for option in options)
+        return f"{_typed(key, words)}: no option of {first} is chosen; valid: {chosen}"
     if not holder and (inside := [group for group in names if last in (_node(parent, group) or ())]):
         typed = _typed(key, words).lstrip("+~")
         return f"{_typed(key, words)}: no such key; valid: {', '.join(f'{group}.{typed}' for group in inside)}"
@@ -113,7 +118,7 @@ def _of_key(key: str, chain: Sequence[BaseException], words: Sequence[str]) -> s
         return f"{_typed(key, words)}: {meant}"
     if not holder:
         names.append("experiment")
-    elif "model" in names and first not in names:  # the group itself is what is unknown
+    elif of_root:
         last = first
     return f"{_typed(key, words)}: {unknown('key', last, names)}"
 

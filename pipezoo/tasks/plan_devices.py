@@ -120,8 +120,9 @@ def _conclude(plans: DevicePlans, topology: Topology, print_line: PrintLine) -> 
     print_line(f"links     messages between stages: {told}; shards: {job.placement.shards}")
     print_line(f"          replicas: {job.placement.replicas}")
     grid = best.candidate.grid
+    with_ = f"mesh.dp_with={best.candidate.dp_with} " if grid.dp > 1 else ""
     print_line(
-        f"best      ranks={grid.pp} mesh.dp={grid.dp} mesh.tp={grid.tp} mesh.order=[{','.join(grid.order)}] "
+        f"best      ranks={grid.pp} mesh.dp={grid.dp} {with_}mesh.tp={grid.tp} mesh.order=[{','.join(grid.order)}] "
         f"schedule={best.candidate.schedule} microbatches={best.candidate.microbatches}"
     )
 

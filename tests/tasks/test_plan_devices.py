@@ -39,9 +39,8 @@ def test_the_folder_holds_the_table_and_the_order_of_the_winner(tmp_path):
     assert parts == pytest.approx(best["memory"])
     for words in ("70.6 B parameters", "TFLOP/s", "need more memory than there is", "the fullest", "messages between"):
         assert words in said
-    sizes = (
-        f"ranks={best['pp']} mesh.dp={best['dp']} mesh.tp={best['tp']} mesh.order=[{best['order'].replace(' ', ',')}]"
-    )
+    order = best["order"].replace(" ", ",")
+    sizes = f"ranks={best['pp']} mesh.dp={best['dp']} mesh.dp_with=fsdp mesh.tp={best['tp']} mesh.order=[{order}]"
     assert f"best      {sizes} schedule={best['schedule']} microbatches={best['num_microbatches']}" in said
 
 

@@ -91,7 +91,9 @@ def for_the_world(request: Request, host: Host) -> Request:
     experiment = build(resolved)
     says_itself = experiment.model.stages_told is not None or not experiment.schedule.takes("num_ranks")
     if values.get("ranks") is None and values.get("stages") is None and not says_itself:
-        values["ranks"] = max(1, host.found.size // experiment.mesh.size)
+        ranks = values["ranks"] = max(1, host.found.size // experiment.mesh.size)
+        told = f"derived   ranks={ranks}, for the {host.found.size} processes of {host.found.starter}"
+        request = replace(request, notes=(*request.notes, told))
     return replace(request, resolved=replace(resolved, values=values))
 
 

@@ -211,6 +211,13 @@ def test_replicas_of_a_pipeline_are_processes_of_the_world(world: Callable[..., 
     assert read_result(tmp_path / "run")["verified"] == "exact"
 
 
+def test_as_many_ranks_as_processes_where_nobody_says_how_many(world: Callable[..., StartedWorld]) -> None:
+    ended = world("model=gpt", "data.context=8", "model.width=16", "steps=1").wait()
+    assert _codes(ended) == [0, 0], ended[0].err
+    assert "derived   ranks=2, for the 2 processes of torchrun" in ended[0].out
+    assert "2 stages on 2 ranks" in ended[0].out
+
+
 def test_a_port_that_is_taken_is_named(world: Callable[..., StartedWorld]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

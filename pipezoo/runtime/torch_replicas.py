@@ -27,8 +27,10 @@ from torch.distributed.tensor import DTensor
 from pipezoo.runtime.mesh import gathered
 
 WRAPPERS: dict[str, Callable[..., Any]] = {
-    "replicate": lambda module, mesh: replicate(module, mesh=mesh),
-    "fsdp": lambda module, mesh: fully_shard(module, mesh=mesh, reshard_after_forward=False),
+    "replicate": lambda module, mesh, others: replicate(module, mesh=mesh, ignored_params=others),
+    "fsdp": lambda module, mesh, others: fully_shard(
+        module, mesh=mesh, reshard_after_forward=False, ignored_params=others
+    ),
 }
 
 
@@ -43,7 +45,7 @@ class Sharded:
     """
 
     def __init__(self, module: nn.Module, names: Mapping[str, str], how: str, mesh: DeviceMesh) -> None:
-        self.module: Any = WRAPPERS[how](module, mesh)
+        self.module: Any = WRAPPERS[how](module, mesh, _unlisted(module))
         wrapper: Any = fully_shard if how == "fsdp" else replicate
         self._state = wrapper.state(module)
         self._group, self._names = mesh.get_group(), names
@@ -151,3 +153,9 @@ class TorchReduction:
     def reshard(self, stage: int) -> None:
         if stage in self._stages:
             self._stages[stage].reshard()
+
+
+def _unlisted(module: nn.Module) -> set[nn.Parameter]:
+    """Parameters of the modules within that the stage does not list: ghosts of other stages', of one number."""
+    listed = set(module.parameters())
+    return {p for inner in module.modules() for p in inner.parameters(recurse=False)} - listed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +31,9 @@ from pipezoo.launch.processes import Processes
 from pipezoo.launch.slurm import Slurm
 from pipezoo.supervisor.world_host import Host, check_size, hosted
 
-JOINS, SUBMITS = "launch=world", "launch=slurm"
+JOINS = "launch=world"
+CHOOSE = ("launch", "launch@launch", "launch._target_")  # keys that say which launch it is
+ELSEWHERE = re.compile("world|slurm", re.IGNORECASE)
 OWN_KEYS = {f"launch.{field.name}" for field in fields(Slurm)} - {f"launch.{field.name}" for field in fields(Processes)}
 
 
@@ -44,7 +47,7 @@ def words_in_a_world(typed: Sequence[str], of_folder: Sequence[str]) -> tuple[li
     """
     host = hosted()
     if host is None:
-        return [*typed], [word for word in of_folder if word not in (JOINS, SUBMITS) and key_of(word) not in OWN_KEYS]
+        return [*typed], [word for word in of_folder if not _joins_or_submits(word)]
     options, overrides = parted(typed)
     if any(option in ("-m", "--multirun") for option in options) or "hydra.mode=MULTIRUN" in overrides:
         raise ConfigError(
@@ -57,6 +60,11 @@ def words_in_a_world(typed: Sequence[str], of_folder: Sequence[str]) -> tuple[li
     if "hydra.run.dir" not in typed_keys and finds_its_folder_again(host.found):
         joined.append(f"hydra.run.dir={slurm_folder(host.found)}")
     return joined, kept
+
+
+def _joins_or_submits(word: str) -> bool:
+    key = key_of(word)
+    return key in OWN_KEYS or (key in CHOOSE and ELSEWHERE.search(word.partition("=")[2]) is not None)
 
 
 def check_launch(experiment: Experiment, host: Host | None) -> None:

@@ -95,7 +95,10 @@ def test_a_job_knows_that_it_is_the_run(environ: dict[str, str], inside: bool) -
 
 
 def test_a_folder_submits_nothing_whatever_is_in_it() -> None:
-    of_folder = ["stages=2", "launch=slurm", "launch.setup=['rm x']", "launch.options=['--wrap=x']", "launch.threads=1"]
+    chosen = ["launch=slurm", "launch='slurm'", "++launch._target_=pipezoo.launch.Slurm", "launch@launch=slurm"]
+    shell = ["launch.setup=['rm x']", "++launch.setup=['rm x']", "launch.options=['--wrap=x']"]
+    of_folder = ["stages=2", *chosen, *shell, "launch.threads=1"]
+    assert words_in_a_world([], ["launch=virtual"]) == ([], ["launch=virtual"])
     assert words_in_a_world(["steps=3"], of_folder) == (["steps=3"], ["stages=2", "launch.threads=1"])
     typed = ["launch=slurm", "launch.setup=['module load x']"]
     assert words_in_a_world(typed, of_folder) == (typed, ["stages=2", "launch.threads=1"])

@@ -66,7 +66,8 @@ class Mesh:
         check_int("dp", self.dp, 1)
         check_int("tp", self.tp, 1)
         if not isinstance(self.order, (list, tuple)) or sorted(map(str, self.order)) != sorted(AXES):
-            raise ArgumentError("order", self.order, "must name each of pp, dp and tp once", "[pp,dp,tp], [dp,pp,tp]")
+            shown = list(self.order) if isinstance(self.order, tuple) else self.order
+            raise ArgumentError("order", shown, "must name each of pp, dp and tp once", "[pp,dp,tp], [dp,pp,tp]")
         object.__setattr__(self, "order", tuple(self.order))
         if self.dp_with in REFUSED:
             raise ArgumentError("dp_with", self.dp_with, REFUSED[self.dp_with], DP_WITH)

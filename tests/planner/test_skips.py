@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipezoo.planner.list_scheduling import ListPolicy, list_schedule
@@ -73,7 +73,7 @@ def test_a_search_that_knows_skips_finds_a_better_order_than_one_that_does_not()
     assert steps[0] < 0.97 * steps[1]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from(SCHEDULES), st.floats(0.5, 80.0))
 def test_so_it_is_for_other_orders_and_skips(seed, schedule, num_bytes):
     skips = (SkipMessage(0, schedule.num_stages - 1, num_bytes), SkipMessage(0, 2, num_bytes / 2))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipezoo.simulator.p2p import P2P
@@ -32,7 +32,7 @@ def test_nothing_takes_no_time():
     assert all_reduce_seconds(0.0, Group(16, 4, 4, 1), TOPOLOGY) == 0.0
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 512), st.integers(1, 8), st.floats(1, 1e9))
 def test_a_group_that_is_spread_thinner_is_never_faster(size, per_node, num_bytes):
     near, far = (Group(size, 2, count, 1) for count in (per_node + 1, per_node))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import permutations, product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipezoo.errors import ArgumentError
@@ -66,7 +66,7 @@ def test_two_stages_of_one_rank_use_no_link():
     assert dict(route.classes([0, 1, 1, 0])) == {"in node": 2}
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(1, 4), st.integers(1, 4), st.integers(1, 4), st.sampled_from([*permutations(AXES)]), st.integers(1, 5)
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipezoo.planner.devices.layer_time import Shard
@@ -52,7 +52,7 @@ def test_sums_over_shards_take_two_all_reduces_less_what_is_hidden():
     assert times[1] == pytest.approx((times[0] + times[2]) / 2)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 8), st.sampled_from([1, 2, 4, 8]), st.booleans())
 def test_more_rows_take_longer_and_rows_of_a_larger_microbatch_no_longer_each(rows, tp, sequence_parallel):
     shard = Shard(MODEL, CLUSTER, Group(tp, 1, tp, 0), sequence_parallel)

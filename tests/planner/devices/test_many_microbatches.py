@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipezoo.planner.devices.many_microbatches import step_and_peak
@@ -45,7 +45,7 @@ def test_many_microbatches_take_what_the_simulator_says(name, v, p, m, last):
 TIME = st.floats(0.1, 3.0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 @given(
     st.sampled_from(SIZES), st.integers(1, 5), st.integers(1, 24), TIME, TIME, TIME, TIME, TIME, st.floats(0.001, 0.5)
 )

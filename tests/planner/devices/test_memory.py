@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipezoo.errors import ArgumentError
@@ -39,7 +39,7 @@ def test_precisions_and_optimizers_are_choices_of_the_command_line():
         assert set(known) <= {file.stem for file in (conf_dir() / group).glob("*.yaml")}
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.floats(1, 1e12), st.integers(1, 64), st.sampled_from([*PRECISIONS]), st.sampled_from([*OPTIMIZERS]))
 def test_more_replicas_never_hold_more_and_more_parameters_never_less(count, shards, precision, optimizer):
     states = States(precision, optimizer)

@@ -14,7 +14,7 @@ OURS = {
     Stage: {"_begin", "_sendable", "drawing", "drawing_again", "saving"},
     TorchSchedule: set(),
 }  # methods that are no override
-OUR_STATE = {"recorder", "meter", "draws", "_wants_gradient", "_losses"}
+OUR_STATE = {"recorder", "meter", "draws", "targets", "_wants_gradient", "_losses"}
 
 
 def methods(one: type) -> set[str]:

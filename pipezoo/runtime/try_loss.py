@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from pipezoo.skips import WithSkips
 
 MOST = 2**24  # elements of outputs that are tried
 SAME = 1e-3  # relative
+BROADCAST = "Using a target size"  # how torch's losses begin to warn that they compare each row with all others
 
 
 def check_counts(loss: nn.Module, last: StagePlan, target: Any, num_microbatches: int) -> None:
@@ -83,7 +85,9 @@ def loss_of(last: Ran, target: Any, loss: LossFunction) -> torch.Tensor:
     if is_one and isinstance(target, torch.Tensor):
         _check_shapes(outputs[0], target)
     try:
-        value = loss(returned, target)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", BROADCAST)
+            value = loss(returned, target)
     except Exception as error:
         if not isinstance(returned, (torch.Tensor, tuple)):
             kind = type(returned).__name__

@@ -26,6 +26,7 @@ from pipezoo.runtime.pipeline import Pipeline
 from tests.support.experiments import WIDTH, ending, experiment
 
 SPLIT = "pipezoo.schedules.zb_h1.zb_h1"
+REPLAY = "pipezoo.splitters.replay.split"
 
 
 class Chain(nn.Sequential):
@@ -149,6 +150,16 @@ class Quiet(Chain):
         super().__init__(QUIET[kind])
 
 
+class Column(Chain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).sum(dim=1)
+
+
+class OwnLoss(Chain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).square().mean()
+
+
 class ComplexLoss(nn.Module):
     reduction = "mean"
 
@@ -178,6 +189,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "sparse": ({"model": Sparse}, "stage 0: the gradient of chain.1.table.weight is sparse"),
     "lazy": ({"model": Lazy}, "1.weight has no shape before the first forward"),
     "complex loss": ({"model": Chain, "loss": ComplexLoss}, "the loss is a complex number"),
+    "broadcast": (
+        {"model": Column, "split": REPLAY},
+        "the loss fails on output (4,), target (4, 8): UserWarning: Using a target",
+    ),
+    "its own loss": (
+        {"model": OwnLoss, "split": REPLAY},
+        "the model returns one number, as one does that computes its loss; valid: loss=model",
+    ),
     "lbfgs": ({"model": Chain, "optimizer": "torch.optim.LBFGS"}, "optimizer=LBFGS: LBFGS asks for a closure"),
     "differentiable": ({"model": Chain, "optimizer": Differentiable}, "optimizer=Differentiable: RuntimeError"),
     "target": ({"model": Chain, "data": (without_target, {"d_hid": WIDTH})}, "the target is int"),

@@ -103,7 +103,7 @@ def test_an_objective_that_no_result_has_is_refused(tmp_path):
     ended = Command(tmp_path, ("simulate", "ranks=2", "objective=step_second.median")).start().wait()
     assert ended.code == 2
     assert ended.err.startswith(
-        "error: objective=step_second.median: unknown key of result.json (did you mean step_seconds?); valid: batch_size, "
+        "error: objective=step_second.median: unknown key of result.json (did you mean step_seconds?); valid: attempts, "
     )
 
 

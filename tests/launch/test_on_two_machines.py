@@ -82,7 +82,7 @@ def test_a_machine_that_loses_its_cable_ends_by_itself(machines: TwoMachines, tm
 
     result = read_result(tmp_path / "work" / "run")
     assert result["exit_code"] in (4, 124), err
-    assert result["error"].startswith("rank 1 on nodeb does not answer any more")
+    assert "rank 1 on nodeb" in result["error"]  # its line is gone, or it is the one that is not heard of
     assert code == 1  # torchrun's own, whatever the run's is
     assert gone["nodea"] < STEP_TIMEOUT + 5.0, gone
     assert gone["nodeb"] < STEP_TIMEOUT + 10.0, gone

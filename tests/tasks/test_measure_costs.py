@@ -118,7 +118,12 @@ def test_measuring_leaves_generators_and_modes_as_they_were(model, tmp_path):
     np.random.seed(6)
     before = state_of_the_process()
 
-    assert costs_of(run, tmp_path, str)(2, 1, 4).num_stages == 2
+    try:
+        assert costs_of(run, tmp_path, str)(2, 1, 4).num_stages == 2
+    except ConfigError as error:
+        if "which is not installed" not in str(error):
+            raise
+        pytest.skip(str(error))
 
     assert state_of_the_process() == before
 

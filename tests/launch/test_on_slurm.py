@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,8 @@ def test_a_job_that_is_requeued_goes_on_in_its_folder(
     (number,) = on_slurm.jobs()
     on_slurm.run("scontrol", "requeue", number)
     on_slurm.wait_until(lambda: on_slurm.job(number)["Reason"] == "BeginTime")
+    on_slurm.wait_until(lambda: on_slurm.run("sinfo", "-h", "-o", "%t %D").split() == ["idle", "2"])
+    time.sleep(1.0)  # a node may still be clearing away the first attempt, and then ends the second one at once
     on_slurm.run("scontrol", "update", f"JobId={number}", "StartTime=now")  # else it waits for two minutes
     ended = command.wait(120.0)
 

@@ -46,14 +46,18 @@ class TwoTowers(nn.Module):
         return self.head(self.c(decoded + self.b(encoded).relu()).relu())
 
 
-class Autocast(nn.Module):
-    """bfloat16 inside of forward, float32 outside."""
+class _Layers(nn.Module):
+    """What the next two are made of."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, WIDTH)
         self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(DEPTH))
         self.head = nn.Linear(WIDTH, VOCABULARY)
+
+
+class Autocast(_Layers):
+    """bfloat16 inside of forward, float32 outside."""
 
     def forward(self, input_ids: Tensor) -> Any:
         with torch.autocast("cpu", torch.bfloat16):
@@ -63,14 +67,8 @@ class Autocast(nn.Module):
             return self.head(x).float()
 
 
-class FunctionalDropout(nn.Module):
+class FunctionalDropout(_Layers):
     """Values are dropped by a function that no module announces."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(DEPTH))
-        self.head = nn.Linear(WIDTH, VOCABULARY)
 
     def forward(self, input_ids: Tensor) -> Any:
         x = self.embedding(input_ids)

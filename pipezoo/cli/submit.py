@@ -26,7 +26,7 @@ from pipezoo.cli.slurm_job import Printed, State, state_of, wait_for
 from pipezoo.cli.submitted import become
 from pipezoo.config.overrides import key_of, literal, parted
 from pipezoo.errors import ArgumentError, ConfigError, OutputError, PipezooError, RankError
-from pipezoo.experiment.derive import derive, resolve
+from pipezoo.experiment.derive import known_ranks
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch.slurm import Slurm
 from pipezoo.results.run_dir import RESULT
@@ -96,16 +96,14 @@ def _check(request: Request, experiment: Experiment, launch: Slurm) -> None:
 
 def _tasks(experiment: Experiment, launch: Slurm) -> tuple[int, int]:
     """The tasks of each node, and the processes of the pipeline. Raises ConfigError."""
-    asked = derive(experiment)
-    known = experiment.num_ranks is not None or asked.num_stages is not None
-    if not known:  # until the model is split
+    ranks = known_ranks(experiment)
+    if ranks is None:  # until the model is split
         if launch.nodes > 1 and launch.tasks_per_node is None:
             raise ConfigError(
                 "launch.tasks_per_node=null: nobody knows the ranks before the job; valid: ranks=2, stages=2"
             )
         tasks = launch.tasks_per_node or 1
         return tasks, tasks * launch.nodes
-    ranks = experiment.num_ranks or resolve(experiment, asked, asked.num_stages or 0).num_ranks
     processes = ranks * experiment.mesh.size
     try:
         return launch.tasks_for(processes), processes

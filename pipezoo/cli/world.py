@@ -24,7 +24,7 @@ from pipezoo.config.overrides import key_of, parted
 from pipezoo.config.resolve import ResolvedConfig, build, check_components
 from pipezoo.errors import ConfigError, PipezooError, RankError
 from pipezoo.experiment.allowlist import Allowlist
-from pipezoo.experiment.derive import derive, resolve
+from pipezoo.experiment.derive import known_ranks
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.found_world import FoundWorld
 from pipezoo.launch.processes import Processes
@@ -83,11 +83,9 @@ def check_launch(experiment: Experiment, host: Host | None) -> None:
             f"launch={experiment.launch_name}: {starter} has started {size} processes, each of which would run all of "
             f"it; valid: launch=world, or this command without {starter}"
         )
-    asked = derive(experiment)
-    if asked.num_stages is None and experiment.num_ranks is None:
-        return  # known once the model is split
-    ranks = experiment.num_ranks or resolve(experiment, asked, asked.num_stages or 0).num_ranks
-    check_size(ranks, experiment.mesh.size, size, starter)
+    ranks = known_ranks(experiment)
+    if ranks is not None:  # else it is known once the model is split
+        check_size(ranks, experiment.mesh.size, size, starter)
 
 
 def for_the_world(request: Request, host: Host) -> Request:

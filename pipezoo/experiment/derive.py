@@ -129,6 +129,14 @@ def _microbatches(experiment: Experiment, num_stages: int | None) -> tuple[int, 
     return count, source
 
 
+def known_ranks(experiment: Experiment) -> int | None:
+    """The ranks of one pipeline, where they are known before the model is split. Raises ConfigError."""
+    asked = derive(experiment)  # it refuses numbers that contradict each other, however many are given
+    if experiment.num_ranks is not None or asked.num_stages is None:
+        return experiment.num_ranks
+    return resolve(experiment, asked, asked.num_stages).num_ranks
+
+
 def resolve(experiment: Experiment, asked: Asked, num_stages: int) -> Sizes:
     """All numbers and the schedule of a pipeline of ``num_stages`` stages, the number that the splitter made.
 

@@ -14,23 +14,12 @@ from torch.nn import functional as F
 
 from pipezoo.data.batch import Batch, generator
 from pipezoo.experiment.evaluation import EvalOptions
-from pipezoo.launch import Processes
 from pipezoo.launch.this_process import ThisProcess
 from pipezoo.runtime.judged import Judged
 from pipezoo.runtime.shares import Shares
-from tests.support.experiments import ending, experiment, run
+from tests.support.experiments import HOW, PROCESSES, ending, experiment, run
 
 VOCAB, LENGTH, WIDTH, SORTS = 16, 6, 8, 3
-PROCESSES = {"launch": Processes(), "launch_name": "processes"}
-HOW: dict[str, dict[str, Any]] = {
-    "1f1b on two processes": {**PROCESSES, "num_stages": 2},
-    "zbv on two processes": {**PROCESSES, "schedule": "pipezoo.schedules.zbv.zbv"},
-    "by hand": {
-        "schedule": ("pipezoo.schedules.from_csv.from_csv", {"file": "conf/schedule/v_shape.csv"}),
-        "num_microbatches": 2,
-    },
-    "virtual": {},
-}
 
 
 @dataclass

@@ -13,23 +13,12 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from pipezoo.experiment.evaluation import EvalOptions
 from pipezoo.experiment.experiment import CheckpointOptions
 from pipezoo.experiment.python_component import PythonComponent
-from pipezoo.launch import Processes
 from pipezoo.launch.this_process import ThisProcess
 from pipezoo.runtime.optimizing import Optimized
 from pipezoo.runtime.update import Update
-from tests.support.experiments import WIDTH, ending, experiment, run
+from tests.support.experiments import HOW, WIDTH, ending, experiment, run
 
 PLATEAU = {"patience": 0, "threshold": 1.0, "factor": 0.5}  # nothing is ever better: the rate is halved each time
-PROCESSES = {"launch": Processes(), "launch_name": "processes"}
-HOW = {
-    "1f1b on two processes": {**PROCESSES, "num_stages": 2},
-    "zbv on two processes": {**PROCESSES, "schedule": "pipezoo.schedules.zbv.zbv"},
-    "by hand": {
-        "schedule": ("pipezoo.schedules.from_csv.from_csv", {"file": "conf/schedule/v_shape.csv"}),
-        "num_microbatches": 2,
-    },
-    "virtual": {},
-}
 
 
 class Chain(torch.nn.Sequential):

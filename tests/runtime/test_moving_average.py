@@ -15,23 +15,11 @@ from pipezoo.experiment.evaluation import EvalOptions
 from pipezoo.experiment.experiment import CheckpointOptions
 from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import Recipe
-from pipezoo.launch import Processes
 from pipezoo.launch.this_process import ThisProcess
 from pipezoo.runtime.checkpoint import complete, read
 from pipezoo.runtime.moving_average import MovingAverage
 from pipezoo.runtime.safetensors_file import read_safetensors
-from tests.support.experiments import WIDTH, component, ending, experiment, run
-
-PROCESSES = {"launch": Processes(), "launch_name": "processes"}
-HOW = {
-    "1f1b on two processes": {**PROCESSES, "num_stages": 2},
-    "zbv on two processes": {**PROCESSES, "schedule": "pipezoo.schedules.zbv.zbv"},
-    "by hand": {
-        "schedule": ("pipezoo.schedules.from_csv.from_csv", {"file": "conf/schedule/v_shape.csv"}),
-        "num_microbatches": 2,
-    },
-    "virtual": {},
-}
+from tests.support.experiments import HOW, WIDTH, component, ending, experiment, run
 
 
 class Normed(nn.Sequential):

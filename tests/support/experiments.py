@@ -10,7 +10,7 @@ from pipezoo.errors import PipezooError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.launch import Virtual
+from pipezoo.launch import Processes, Virtual
 from pipezoo.results.run_dir import write_json
 from pipezoo.tasks import train
 
@@ -26,6 +26,17 @@ GIVEN = {
     "export": ("spec",),
     "tracker": ("folder", "config"),
     "cost": ("num_stages", "stages_per_rank"),
+}
+
+PROCESSES: dict[str, Any] = {"launch": Processes(), "launch_name": "processes"}
+HOW: dict[str, dict[str, Any]] = {  # the runs in which a part of the recipe is held against one device
+    "1f1b on two processes": {**PROCESSES, "num_stages": 2},
+    "zbv on two processes": {**PROCESSES, "schedule": "pipezoo.schedules.zbv.zbv"},
+    "by hand": {
+        "schedule": ("pipezoo.schedules.from_csv.from_csv", {"file": "conf/schedule/v_shape.csv"}),
+        "num_microbatches": 2,
+    },
+    "virtual": {},
 }
 
 

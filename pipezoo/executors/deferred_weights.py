@@ -15,29 +15,18 @@ or with a layer that cannot put anything down: its input learns nothing or is no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn import functional as F
 
+from pipezoo.executors.fused_weights import add_product, is_plain
+from pipezoo.executors.layers import FUNCTIONS, has_hooks, have_layers_call
 from pipezoo.executors.split_backward import input_gradient, weight_gradient
 from pipezoo.runtime.autograd_engine import gradients_of
 
 MADE = "halves_of_backward"  # an attribute of the modules of a stage
-LAYERS: dict[type[nn.Module], Callable[..., torch.Tensor]] = {
-    nn.Linear: F.linear,
-    nn.Conv1d: F.conv1d,
-    nn.Conv2d: F.conv2d,
-    nn.Conv3d: F.conv3d,
-}
-TRACED: dict[Any, Callable[..., torch.Tensor]] = {
-    torch.ops.aten.linear.default: F.linear,
-    torch.ops.aten.conv1d.default: F.conv1d,
-    torch.ops.aten.conv2d.default: F.conv2d,
-    torch.ops.aten.conv3d.default: F.conv3d,
-}
 
 
 class Deferred:
@@ -57,11 +46,11 @@ class Deferred:
 
     def __init__(self, module: nn.Module) -> None:
         self._put_down: list[PutDown] = []
-        weights = {id(weight) for weight in have_layers_call(module, self._layer)}
+        weights = {id(weight) for weight in have_layers_call(module, self._layer, FUNCTIONS)}
         for layer in module.modules():
             vars(layer)[MADE] = self
         self._learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self._splits = any(_hooked(p) or (p.dim() > 1 and id(p) not in weights) for p in self._learning)
+        self._splits = any(has_hooks(p) or (p.dim() > 1 and id(p) not in weights) for p in self._learning)
 
     def _layer(
         self,
@@ -74,7 +63,7 @@ class Deferred:
         learns = weight.requires_grad, bias is not None and bias.requires_grad
         if not any(learns) or not torch.is_grad_enabled():
             return function(x, weight, bias, *shape)
-        if not _is_plain(x, weight, shape) or _hooked(weight) or (bias is not None and _hooked(bias)):
+        if not _can_put_down(x, weight, shape) or has_hooks(weight) or (bias is not None and has_hooks(bias)):
             self._splits = True
             return function(x, weight, bias, *shape)
         layer = Layer(function, weight, bias, shape, self._put_down)
@@ -113,8 +102,7 @@ class Deferred:
                 rest += _summed(put_down)
             else:
                 for layer, x, dy in put_down:
-                    for parameter, gradient in layer.products(x, dy):
-                        _add(parameter, gradient)
+                    layer.add(x, dy)
             for parameter, gradient in rest:
                 _add(parameter, gradient)
 
@@ -145,6 +133,15 @@ class Layer(NamedTuple):
         if db is not None and bias is not None and of_bias:
             yield bias, db
 
+    def add(self, x: torch.Tensor, dy: torch.Tensor) -> None:
+        """Add them to ``.grad``."""
+        if self.function is F.linear and self.weight.requires_grad and add_product(self.weight, dy, x):
+            if self.bias is not None and self.bias.requires_grad:
+                _add(self.bias, dy.sum(0))
+            return
+        for parameter, gradient in self.products(x, dy):
+            _add(parameter, gradient)
+
 
 PutDown = tuple[Layer, torch.Tensor, torch.Tensor]  # a layer, its input, and the gradient of its output
 
@@ -165,18 +162,9 @@ def _add(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
         before.add_(gradient)
 
 
-def _is_plain(x: torch.Tensor, weight: torch.Tensor, shape: tuple[Any, ...]) -> bool:
-    """Whether autograd's products are those below."""
-    return (
-        x.requires_grad
-        and x.dim() > 1
-        and x.dtype == weight.dtype
-        and x.is_contiguous()
-        and weight.is_contiguous()
-        and isinstance(weight, nn.Parameter)
-        and not (shape and any(isinstance(value, str) for value in shape))
-        and not torch.is_autocast_enabled(x.device.type)
-    )
+def _can_put_down(x: torch.Tensor, weight: torch.Tensor, shape: tuple[Any, ...]) -> bool:
+    """Whether autograd's products are those above."""
+    return x.requires_grad and is_plain(x, weight) and not any(isinstance(value, str) for value in shape)
 
 
 class _Linear(torch.autograd.Function):
@@ -239,40 +227,3 @@ def _convolution_backward(
         which,
     )
     return (result[0][0] if one and result[0] is not None else result[0], *result[1:])
-
-
-def have_layers_call(module: nn.Module, call: Callable[..., torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Have each layer of a stage run ``call(function, x, weight, bias, ...)``; gives their weights."""
-    for layer in module.modules():
-        for graph_module in (layer, getattr(layer, "graph_module", None)):
-            if isinstance(graph := getattr(graph_module, "graph", None), fx.Graph):
-                _have_nodes_call(graph, call)
-                if isinstance(graph_module, fx.GraphModule):
-                    graph_module.recompile()
-        if type(layer) in LAYERS and getattr(layer, "padding_mode", "zeros") == "zeros":
-            layer.forward = partial(_call_of_layer, layer, LAYERS[type(layer)], call)
-            yield layer.weight  # type: ignore[misc]
-        elif isinstance(getattr(layer, "graph", None), fx.Graph):
-            yield from (weight for weight in layer.parameters(recurse=False) if weight.dim() > 1)
-
-
-def _call_of_layer(
-    layer: Any, function: Callable[..., torch.Tensor], call: Callable[..., torch.Tensor], x: torch.Tensor
-) -> torch.Tensor:
-    names = () if function is F.linear else ("stride", "padding", "dilation", "groups")
-    return call(function, x, layer.weight, layer.bias, *(getattr(layer, name) for name in names))
-
-
-def _have_nodes_call(graph: fx.Graph, call: Callable[..., torch.Tensor]) -> None:
-    for node in graph.nodes:
-        if node.op == "call_function" and node.target in TRACED and not node.kwargs:
-            function = TRACED[node.target]
-
-            def traced(*args: Any, function: Callable[..., torch.Tensor] = function, **kwargs: Any) -> torch.Tensor:
-                return call(function, *args, **kwargs)
-
-            node.target = traced
-
-
-def _hooked(parameter: torch.Tensor) -> bool:
-    return bool(getattr(parameter, "_backward_hooks", None) or getattr(parameter, "_post_accumulate_grad_hooks", None))

@@ -16,12 +16,14 @@ from typing import Any
 import torch
 
 from pipezoo.executors.deferred_weights import Deferred
+from pipezoo.executors.fused_weights import FusedWeights
 from pipezoo.executors.split_backward import input_gradient, weight_gradient
 from pipezoo.executors.whole_backward import WholeBackward
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.autograd_engine import run_backward
 from pipezoo.runtime.executor import RankProgram, RankStage
+from pipezoo.runtime.replicas import Reduction
 from pipezoo.runtime.transport import Receive, Send
 from pipezoo.schedule.action import Op
 
@@ -34,6 +36,8 @@ class StageSlots:
         self.input_learns = [like.requires_grad for like in stage.inputs]
         self.output_learns = [like.requires_grad for like in stage.outputs]
         self.deferred = Deferred.of(stage.module) if stage.defers else None
+        self.fused = FusedWeights.of(stage.module, program.num_microbatches) if _fuses(stage, program) else None
+        self.run_backward = run_backward if self.fused is None else self.fused.backward
         halves = WholeBackward(stage.module) if stage.whole_backward else self.deferred
         self.input_gradient_of = halves.input_gradient if halves else input_gradient
         self.weight_gradient_of = halves.weight_gradient if halves else weight_gradient
@@ -74,6 +78,8 @@ class StageSlots:
         self.recorder.end(self.index, Op.F, mb, began)
 
     def _compute(self, received: list[torch.Tensor], mb: int) -> None:
+        if self.fused is not None:
+            self.fused.begin_forward()
         result = self.stage.module(*received)
         outputs = result if isinstance(result, tuple) else (result,)
         if self.is_last:
@@ -83,6 +89,8 @@ class StageSlots:
         else:
             self.ends[mb] = [out for out, learns in zip(outputs, self.output_learns, strict=True) if learns]
             (self.outputs if self.after is None else self.after.inputs)[mb] = outputs
+        if self.fused is not None:
+            self.fused.end_forward(self.ends[mb])
 
     def call(self, op: Op, mb: int) -> Callable[[], None]:
         """What an action does, as a call without arguments."""
@@ -107,7 +115,7 @@ class StageSlots:
             found, later = self.deferred.input_gradient(ends, grads, leaves)
             self.deferred.weight_gradient(later)
         elif ends:
-            run_backward(ends, grads)
+            self.run_backward(ends, grads)
         if self.stage.weight_gradient is not None:
             self.stage.weight_gradient()
         self._hand_back([leaf.grad for leaf in leaves] if found is None else found, leaves, mb)
@@ -171,6 +179,14 @@ class ForwardSlots(StageSlots):
     def forward(self, mb: int) -> None:
         super().forward(mb)
         self.leaves[mb] = self.ends[mb] = self.grads[mb] = None
+
+
+def _fuses(stage: RankStage, program: RankProgram) -> bool:
+    """Whether all its backwards are whole, and nobody else has a hand in its gradients."""
+    ops = {action.op for action in program.actions if action.stage == stage.index}
+    others = stage.weight_gradient is not None or stage.whole_backward or stage.defers
+    own = program.reduction is None or isinstance(program.reduction, Reduction)
+    return Op.B in ops and not {Op.I, Op.W} & ops and not others and own
 
 
 def _taken(slot: Any) -> Any:

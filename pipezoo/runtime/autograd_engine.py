@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 _engine: Any = getattr(torch.autograd.Variable, "_execution_engine", None)
 
@@ -30,6 +31,12 @@ def gradients_of(
         tuple(ends), given, False, False, tuple(inputs), allow_unreachable=True, accumulate_grad=False
     )
     return found
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode derivatives change what runs now: they know torch's own nodes alone."""
+    functional: Any = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return bool(functional and functional()) or getattr(forward_ad, "_current_level", -1) >= 0
 
 
 run_backward = _run if _engine is not None else torch.autograd.backward

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipezoo.config.compose import compose, load
 from pipezoo.experiment.allowlist import Allowlist
-from pipezoo.supervisor.processes import keep_freed_memory
+from pipezoo.supervisor.heap import keep_freed_memory
 
 WARM = 5
 

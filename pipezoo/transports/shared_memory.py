@@ -27,6 +27,8 @@ from pipezoo.runtime.transport import Lane, Receive, Send, Tensors, check_form
 from pipezoo.schedule.action import Action, Op
 
 SPINS = 100  # tries of a semaphore, about 30 us, before a rank that has a core to itself goes to sleep
+MORE_SPINS = 4000  # the same where the last wait was a short one: to sleep and to be woken costs both ranks more
+SHORT = 1e-3  # seconds
 ALIGNMENT = 64  # bytes: a cache line
 SENDS = {Op.SEND_F: 1, Op.SEND_B: -1}  # to the stage so much further, where the action names no other
 Way = tuple[int, int]  # from which stage to which
@@ -131,26 +133,29 @@ class SharedMemoryEndpoint:
     def receiver(self, lane: Lane) -> Receive:
         slots, take = self._memory.slots(lane), self._memory.counters[lane.source, lane.target].acquire
         numbers = [self._memory.number(lane, mb) for mb in range(len(slots[0]))]
-        per_step, tries, source = self._memory.per_step(lane), range(self._memory.spins), lane.source
-        count = self._arrived
+        per_step, few, source = self._memory.per_step(lane), self._memory.spins, lane.source
+        count, tries, more = self._arrived, few, MORE_SPINS if few else 0
         count.setdefault(source, 0)
 
-        def receive(microbatch: int) -> Callable[[], Tensors]:
-            slot, wanted = slots[self._step % 2][microbatch], self._step * per_step + numbers[microbatch]
-
+        def arrival(microbatch: int, number: int) -> Callable[[], Tensors]:
             def arrived() -> Tensors:
-                while count[source] < wanted:
-                    for _ in tries:
+                nonlocal tries
+                step = self._step
+                while count[source] < step * per_step + number:
+                    began = time.perf_counter()
+                    for _ in range(tries):
                         if take(False):
                             break
                     else:
                         take()
+                        tries = more if time.perf_counter() - began < SHORT else few
                     count[source] += 1
-                return slot
+                return slots[step % 2][microbatch]
 
             return arrived
 
-        return receive
+        arrivals = [arrival(microbatch, number) for microbatch, number in enumerate(numbers)]
+        return arrivals.__getitem__
 
     def begin_step(self) -> None:
         self._step += 1

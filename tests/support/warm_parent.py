@@ -10,6 +10,7 @@ signals. Processes that lose their parent become the keeper's, whatever session 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -34,7 +35,7 @@ def serve(path: str) -> None:
 
     die_with_parent(os.getppid())
     warm_up()
-    signal.signal(signal.SIGCHLD, lambda number, frame: children())  # buries keepers
+    signal.signal(signal.SIGCHLD, lambda number, frame: bury())  # keepers
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
@@ -78,16 +79,27 @@ def tell(lines: Any, value: Any) -> None:
     lines.flush()
 
 
-def children() -> dict[str, str]:
-    """The command lines of this process's living children, by process id; those that have ended are buried."""
+def bury() -> bool:
+    """Take note of children that have ended; whether there are others."""
     try:
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
     except ChildProcessError:
+        return False
+    return True
+
+
+def children() -> dict[str, str]:
+    """The command lines of this process's living children, by process id; those that have ended are buried."""
+    if not bury():
         return {}
     own = f"/proc/self/task/{os.getpid()}/children"
     pids = Path(own).read_text().split() if os.path.exists(own) else ["0"]
-    return {pid: Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in pids if pid != "0"}
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it may end while we look
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    return found
 
 
 def become(request: dict[str, Any]) -> None:

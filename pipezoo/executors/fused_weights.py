@@ -163,14 +163,16 @@ def is_plain(x: torch.Tensor, weight: torch.Tensor) -> bool:
 def _keeps_bits(rows: int, out: int, into: int, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether a product of this shape that is added at once has the bits of one that is made first.
 
-    The numbers it is tried with are no random ones: nothing else may draw others for it.
+    It takes as much memory as a gradient and a product, which a backward would take. The numbers it is tried with are
+    no random ones: nothing else may draw others for it.
     """
     with torch.no_grad():
-        numbers = torch.arange(max(rows * max(out, into), out * into), dtype=torch.float64, device=device)
-        dy = numbers[: rows * out].mul(0.7).sin().to(dtype).view(rows, out)
-        x = numbers[: rows * into].mul(1.3).cos().to(dtype).view(rows, into)
-        before = numbers[: out * into].mul(2.9).sin().to(dtype).view(out, into)
-        return torch.equal(before + dy.t().mm(x), before.clone().addmm_(dy.t(), x))
+        dy, x, added = (
+            torch.arange(height * width, dtype=dtype, device=device).mul_(step).sin_().view(height, width)
+            for height, width, step in ((rows, out, 0.7), (rows, into, 1.3), (out, into, 2.9))
+        )
+        made = dy.t().mm(x).add_(added)
+        return torch.equal(made, added.addmm_(dy.t(), x))
 
 
 def used_elsewhere(ends: Iterable[torch.Tensor]) -> set[int]:

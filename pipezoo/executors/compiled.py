@@ -16,8 +16,8 @@ import torch
 
 from pipezoo.errors import ArgumentError
 from pipezoo.runtime.executor import RankProgram
+from pipezoo.runtime.hooks import has_hook_after_accumulation
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.torch_runtime import has_hook_after_accumulation
 from pipezoo.schedule.action import Op
 
 THREADS = "TORCHINDUCTOR_COMPILE_THREADS"  # more than one is a pool of processes, which would outlive a killed rank

@@ -22,9 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipezoo.executors.fused_weights import add_product, is_plain
-from pipezoo.executors.layers import FUNCTIONS, has_hooks, have_layers_call
+from pipezoo.executors.layers import FUNCTIONS, have_layers_call
 from pipezoo.executors.split_backward import input_gradient, weight_gradient
 from pipezoo.runtime.autograd_engine import gradients_of
+from pipezoo.runtime.hooks import has_hooks
 
 MADE = "halves_of_backward"  # an attribute of the modules of a stage
 

@@ -24,8 +24,9 @@ from torch import nn
 from torch.autograd.graph import Node
 from torch.nn import functional as F
 
-from pipezoo.executors.layers import has_hooks, have_layers_call
+from pipezoo.executors.layers import have_layers_call
 from pipezoo.runtime.autograd_engine import is_transformed, run_backward
+from pipezoo.runtime.hooks import has_hooks
 
 LARGE = 2**17  # values of a weight, from which on a call of Python more is made up for
 MADE = "fused_weights"  # an attribute of the modules of a stage

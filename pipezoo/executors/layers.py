@@ -63,8 +63,3 @@ def _have_nodes_call(graph: fx.Graph, call: Function, functions: Collection[Func
                 return call(function, *args, **kwargs)
 
             node.target = traced
-
-
-def has_hooks(parameter: torch.Tensor) -> bool:
-    """Whether something is told of its gradient, or changes it."""
-    return bool(getattr(parameter, "_backward_hooks", None) or getattr(parameter, "_post_accumulate_grad_hooks", None))

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
+from pipezoo.runtime.autograd_engine import gradients_of, run_backward
+
 Tensors = tuple[torch.Tensor, ...]
 
 
@@ -48,18 +50,18 @@ def input_gradient(
     graph = _Graph(ends, [get_gradient_edge(tensor).node for tensor in inputs])
     pieces = graph.pieces()
     if pieces is None:  # a parameter at several nodes
-        found = torch.autograd.grad(outputs, inputs, arrived, retain_graph=True, allow_unused=True) if inputs else ()
+        found = gradients_of(inputs, outputs, arrived, keeps_graph=True)
         return list(found), [Later(ends, arrived, graph.parameters())]
     own = {end: gradient for end, gradient in zip(ends, arrived, strict=True) if graph.is_beside(end)}
     kept = [edge for piece in pieces for edge in piece.edges if edge not in own]
     wanted: list[Any] = [*inputs, *kept]
-    found = torch.autograd.grad(outputs, wanted, arrived, retain_graph=True, allow_unused=True) if wanted else ()
+    found = gradients_of(wanted, outputs, arrived, keeps_graph=True)
     reached = dict(zip(kept, found[len(inputs) :], strict=True)) | own  # one of these may lead to another
     later = []
     for piece in pieces:
         known = [(edge, reached[edge]) for edge in piece.edges if reached[edge] is not None]
         if known:
-            later.append(Later([e for e, _ in known], [g for _, g in known], piece.parameters))
+            later.append(Later([e for e, _ in known], [g for _, g in known], piece.parameters))  # type: ignore[misc]
     return list(found[: len(inputs)]), later
 
 
@@ -67,7 +69,7 @@ def weight_gradient(later: list[Later]) -> None:
     """W: add the rest of a backward to ``.grad`` of the parameters, and let go of its graph."""
     while later:
         piece = later.pop(0)
-        torch.autograd.backward(piece.edges, piece.gradients, inputs=piece.parameters)
+        run_backward(piece.edges, piece.gradients, piece.parameters)
 
 
 def beside_every_input(outputs: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

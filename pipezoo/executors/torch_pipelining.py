@@ -10,8 +10,9 @@ from pipezoo.executors.split_backward import beside_every_input
 from pipezoo.runtime.action_timer import NoRecorder, Recorder
 from pipezoo.runtime.activation_memory import ActivationMeter
 from pipezoo.runtime.executor import RankProgram, Tensors
+from pipezoo.runtime.hooks import has_hook_after_accumulation
 from pipezoo.runtime.pipeline import Pipeline
-from pipezoo.runtime.torch_runtime import Stage, TorchSchedule, has_hook_after_accumulation
+from pipezoo.runtime.torch_runtime import Stage, TorchSchedule
 from pipezoo.runtime.transport import Transport
 from pipezoo.transports.distributed import Distributed
 

@@ -19,8 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.recipe import Recipe
+from pipezoo.no_compiler import no_compiler
 from pipezoo.runtime.checkpoint import Checkpoint
-from pipezoo.runtime.no_compiler import no_compiler
 from pipezoo.runtime.optimizer_state import (
     CannotRestoreError,
     began,

@@ -142,11 +142,6 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone(memory_format=torch.contiguous_format) if tensor._is_view() else tensor.contiguous()
 
 
-def has_hook_after_accumulation(parameter: nn.Parameter) -> bool:
-    """Whether something was registered with ``register_post_accumulate_grad_hook``."""
-    return bool(getattr(parameter, "_post_accumulate_grad_hooks", None))
-
-
 class NotifyingList(list[_Action]):
     """A list that calls ``note(i)`` before its ``i``-th element is handed out, so that others see where a rank is."""
 

@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from pipezoo.errors import ArgumentError, first_line
+from pipezoo.no_compiler import no_compiler
 from pipezoo.runtime.autocast import Autocast
-from pipezoo.runtime.autograd_engine import run_backward
-from pipezoo.runtime.no_compiler import no_compiler
+from pipezoo.runtime.autograd_engine import gradients_of, run_backward
 from pipezoo.runtime.optimizing import Named, Optimized, Optimizing
 from pipezoo.runtime.randomness import generators, generators_moved_since, leaving_no_trace
 from pipezoo.runtime.stages import LossFunction
@@ -224,10 +224,10 @@ def _split(
     """I, then W."""
     found: Sequence[torch.Tensor | None] = []
     if leaves:
-        found = torch.autograd.grad(ends, leaves, grads, retain_graph=True, allow_unused=True)
+        found = gradients_of(leaves, ends, grads, keeps_graph=True)
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if learning:
-        torch.autograd.backward(ends, grads, inputs=learning)
+        run_backward(ends, grads, learning)
     return found
 
 

@@ -15,6 +15,7 @@ from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.experiment.python_component import PythonComponent
 from pipezoo.experiment.recipe import GROUP
+from pipezoo.no_compiler import no_compiler
 from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.optimizing import asks_for_loss
 from pipezoo.runtime.parameter_groups import places_of
@@ -45,6 +46,7 @@ def updates_of(experiment: Experiment) -> int | None:
     return experiment.num_updates if typed is None else typed
 
 
+@no_compiler()
 def check_recipe(experiment: Experiment, pipeline: Pipeline, model: nn.Module) -> None:
     """Refuse groups that fit nothing, options that are none, and a schedule that cannot be stepped.
 

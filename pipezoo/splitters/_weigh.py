@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipezoo.errors import ArgumentError
+from pipezoo.no_compiler import no_compiler
 from pipezoo.splitters._trees import map_tensors, tensors_in
 from pipezoo.validators import check_int
 
@@ -33,7 +34,7 @@ def num_parameters(piece: nn.Module) -> float:
 def flops_of(run: Callable[[], Any]) -> tuple[float, Any]:
     """The floating-point operations of matrix products and convolutions in one run, and what it returns."""
     counter = FlopCounterMode(display=False)
-    with counter:
+    with no_compiler(), counter:
         result = run()
     return float(counter.get_total_flops()), result
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pipezoo.runtime.no_compiler import no_compiler
+from pipezoo.no_compiler import no_compiler
 from pipezoo.runtime.optimizer_state import began, names_of
 from pipezoo.runtime.optimizing import Optimized, asks_for_loss
 from pipezoo.runtime.pipeline import Pipeline

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 PROGRAM = """
 import sys, torch
-from pipezoo.runtime.no_compiler import no_compiler
+from pipezoo.no_compiler import no_compiler
 
 NAME = "torch._dynamo"
 weight = torch.nn.Parameter(torch.ones(2))
@@ -37,3 +40,28 @@ def test_the_compiler_is_imported_by_who_asks_for_more_of_it_alone() -> None:
     assert remembered == "{}"
     assert asked == "False True True"
     assert kept == "True"
+
+
+WITHOUT = """
+import runpy, sys
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name in {names!r}:
+            raise RuntimeError(f"imported {{name}}")
+
+sys.meta_path.insert(0, Refused())
+sys.argv = ["pipezoo", *{words!r}]
+runpy.run_module("pipezoo", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("word", ["split=modules", "split=replay", "schedule=zb_h1", "verify=false"])
+def test_a_run_needs_neither_torchs_compiler_nor_its_pipelining(tmp_path: Path, word: str) -> None:
+    """They take as long to import as all the rest, in the parent and in what it forks."""
+    names = ("torch._dynamo", "torch.distributed.pipelining", "torch.distributed.tensor", "sympy")
+    words = ["model=multi_mlp", "stages=2", "steps=2", "optimizer=adamw", "split=modules", word]
+    words = [one for one in words if one == word or one.partition("=")[0] != word.partition("=")[0]]
+    code = WITHOUT.format(names=names, words=words)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -77,7 +77,7 @@ def show(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return value if value and not _reads_as_other(value) else repr(value)
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return f"[{','.join(map(show, value))}]"
     return str(value)
 

@@ -15,6 +15,7 @@ CASES = [
     (ArgumentError("splits", None, "none", ">= 1"), "splits=None: none; valid: >= 1", "splits=null: none; valid: >= 1"),
     (ArgumentError("on", True, "no"), "on=True: no", "on=true: no"),
     (ArgumentError("d", "6", "is text"), "d='6': is text", "d='6': is text"),
+    (ArgumentError("dp", (2, 4), "no"), "dp=(2, 4): no", "dp=[2,4]: no"),
     (ArgumentError("file", FILE, "is\ntwo\tlines"), "file=a b.csv: is two lines", "file=a b.csv: is two lines"),
     (ArgumentError("stages[2].F", MISSING, "is missing"), "stages[2].F: is missing", "stages[2].F: is missing"),
     (ArgumentError("latency", -1, "no").inside("p2p"), "p2p.latency=-1: no", "p2p.latency=-1: no"),

@@ -65,6 +65,10 @@ def candidates(options: DeviceOptions, gpus_per_node: int, excluded: Excluded) -
     model = options.model
     for grid in _grids(options, gpus_per_node, excluded):
         shapes = [*_shapes(options, grid)]
+        if not shapes:
+            schedules, numbers = ", ".join(options.schedules), " or ".join(map(str, options.stages_per_rank))
+            excluded.add("schedule", f"{schedules}: not on pp={grid.pp} with {numbers} stages a rank")
+            continue
         for rows in options.rows:
             microbatches, rest = divmod(options.global_batch, grid.dp * rows)
             if rest:

@@ -8,7 +8,7 @@ What is found is what playing every candidate would find.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from pipezoo.errors import ArgumentError
@@ -20,6 +20,7 @@ from pipezoo.results.units import amount
 from pipezoo.topology.topology import Topology
 
 MOST_DEVICES = 2**20  # looked at for a model that fits nowhere
+NEIGHBOURS = 256  # numbers of devices on either side of one that has no grid
 REASONS = {  # in words, and the key to turn
     "batch": "global_batch",
     "layers": "transformer.layers",
@@ -28,6 +29,7 @@ REASONS = {  # in words, and the key to turn
     "dp": "dp",
     "schedule": "schedules",
 }
+DIVIDES = ("batch", "layers", "devices")  # reasons that other numbers of devices would not have
 
 
 @dataclass
@@ -82,9 +84,8 @@ def make_device_plans(
         raise ArgumentError("topology.device", None, "a plan needs flops, memory, memory_bandwidth and efficiency")
     topology.check_room(options.devices)
     plans = DevicePlans([], options, topology)
-    jobs = [*_jobs(plans)]
     best: dict[tuple[int, int, int], Outcome] = {}
-    for job in sorted(jobs, key=lambda one: one.bound):
+    for job in sorted(_jobs(plans), key=lambda one: one.bound):
         grid = job.candidate.grid
         size = (grid.pp, grid.dp, grid.tp)
         known = best.get(size)
@@ -106,10 +107,9 @@ def _least(best: dict[tuple[int, int, int], Outcome]) -> float:
     return min(outcome.step for outcome in best.values())
 
 
-def _jobs(plans: DevicePlans) -> list[Job]:
+def _jobs(plans: DevicePlans) -> Iterator[Job]:
     """The candidates that may fit."""
     options, topology = plans.options, plans.topology
-    jobs = []
     for candidate in candidates(options, topology.gpus_per_node, plans.excluded):
         plans.num_candidates += 1
         job = Job(candidate, options, topology)
@@ -119,8 +119,7 @@ def _jobs(plans: DevicePlans) -> list[Job]:
             plans.excluded.add("schedule", f"{candidate.schedule}: {error}")
             continue
         if _fits(least, job, plans):
-            jobs.append(job)
-    return jobs
+            yield job
 
 
 def _played(job: Job, plans: DevicePlans) -> Outcome | None:
@@ -144,13 +143,10 @@ def _fits(memory: RankMemory, job: Job, plans: DevicePlans) -> bool:
 
 def _nothing(plans: DevicePlans) -> ArgumentError:
     """Which term is in the way, and what would do."""
-    options, counts = plans.options, plans.excluded.counts
+    options = plans.options
     least = _least_of(plans.too_large)
     if least is None:
-        reason = counts.most_common(1)[0][0] if counts else "schedule"
-        key = REASONS[reason]
-        value = options.transformer[key.partition(".")[2]] if "." in key else getattr(options, key)
-        return ArgumentError(key, value, plans.excluded.examples.get(reason, "no schedule has these sizes"))
+        return _no_grid(plans)
     memory, grid = least.memory, least.candidate.grid
     term, size = next(iter(memory.parts().items()))
     why = (
@@ -160,6 +156,31 @@ def _nothing(plans: DevicePlans) -> ArgumentError:
     enough = f"plan.memory={int(memory.total / (1 - options.reserve) / 1e9) + 1}GB"
     more = _devices_that_would_do(plans)
     return ArgumentError("memory", options.memory, why, enough if more is None else f"{enough}, plan.devices={more}")
+
+
+def _no_grid(plans: DevicePlans) -> ArgumentError:
+    """Every reason, under the key of the only one, or of the devices where another number of them would do."""
+    options, excluded = plans.options, plans.excluded
+    reasons = [reason for reason, _ in excluded.counts.most_common()] or ["schedule"]
+    examples = [excluded.examples.get(reason, "no schedule has these sizes") for reason in reasons]
+    valid = [number for number in _nearest_devices(plans) if number is not None]
+    only = len(reasons) == 1 or (not valid and reasons[0] not in DIVIDES)
+    key = REASONS[reasons[0]] if only else "devices"
+    value = options.transformer[key.partition(".")[2]] if "." in key else getattr(options, key)
+    why = examples[0]
+    if len(reasons) > 1:
+        why = f"no grid of {options.devices} processes fits, for instance: {'; '.join(examples)}"
+    before = "" if key == "devices" else "plan.devices="
+    return ArgumentError(key, value, why, [f"{before}{number}" for number in valid] or None)
+
+
+def _nearest_devices(plans: DevicePlans) -> tuple[int | None, int | None]:
+    """The nearest numbers of devices, fewer and more, on which something fits; None where none was found."""
+    devices, nodes = plans.options.devices, plans.topology.nodes
+    most = devices + NEIGHBOURS if nodes is None else nodes * plans.topology.gpus_per_node
+    fewer = range(devices - 1, max(0, devices - NEIGHBOURS - 1), -1)
+    more = range(devices + 1, min(most, devices + NEIGHBOURS) + 1)
+    return _first_that_does(plans, fewer), _first_that_does(plans, more)
 
 
 def _least_of(too_large: list[tuple[float, Job]]) -> Outcome | None:
@@ -179,15 +200,19 @@ def _least_of(too_large: list[tuple[float, Job]]) -> Outcome | None:
 
 def _devices_that_would_do(plans: DevicePlans) -> int | None:
     """The smallest doubling of the devices on which something fits, with as many rows; None where none was found."""
-    devices, options = plans.options.devices * 2, plans.options
-    while devices <= min(MOST_DEVICES, 64 * options.devices):
+    devices, doublings = plans.options.devices, range(1, MOST_DEVICES.bit_length())
+    most = min(MOST_DEVICES, 64 * devices)
+    return _first_that_does(plans, [devices << k for k in doublings if devices << k <= most])
+
+
+def _first_that_does(plans: DevicePlans, numbers: Iterable[int]) -> int | None:
+    """The first of these numbers of devices on which something fits, however many nodes that takes."""
+    for devices in numbers:
         try:
-            asked = replace(options, devices=devices)
-            other = DevicePlans([], asked, replace(plans.topology, nodes=None))
+            asked = replace(plans.options, devices=devices)
         except ArgumentError:
-            return None
-        for job in _jobs(other):
-            if _played(job, other) is not None:
-                return devices
-        devices *= 2
+            continue
+        other = DevicePlans([], asked, replace(plans.topology, nodes=None))
+        if any(_played(job, other) is not None for job in _jobs(other)):
+            return devices
     return None

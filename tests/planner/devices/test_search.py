@@ -117,6 +117,27 @@ def test_where_nothing_goes_up_the_key_at_fault_is_named(changed, message):
     assert str(error.value).startswith(message)
 
 
+def test_where_no_grid_fits_every_reason_is_given_and_the_nearest_devices_that_do():
+    with pytest.raises(ArgumentError) as error:
+        make_device_plans(options(devices=11), CLUSTER)
+    assert str(error.value) == (
+        "devices=11: no grid of 11 processes fits, for instance: global_batch=32 is not divisible by dp=11 x 1 rows; "
+        "11 devices are not divisible by pp=1 x tp=2; valid: 10, 16"
+    )
+    for devices in (10, 16):
+        assert make_device_plans(options(devices=devices), CLUSTER).ranked
+
+
+def test_no_more_devices_are_proposed_than_the_topology_has():
+    with pytest.raises(ArgumentError, match=r"valid: 10$"):
+        make_device_plans(options(devices=11), replace(CLUSTER, nodes=3))
+
+
+def test_a_list_that_no_number_of_devices_suits_is_the_key():
+    with pytest.raises(ArgumentError, match=r"^dp=\(3,\): no grid of 16 processes fits"):
+        make_device_plans(options(dp=(3,)), CLUSTER)
+
+
 def test_a_topology_without_devices_is_refused():
     with pytest.raises(ArgumentError, match="a plan needs flops, memory"):
         make_device_plans(options(), replace(CLUSTER, device=None))

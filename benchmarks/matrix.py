@@ -89,11 +89,13 @@ def composed(words: tuple[str, ...]) -> ResolvedConfig:
 def run_here(words: Sequence[str], folder: Path) -> dict[str, Any]:
     """Run the task of these words in this process; what would stand in its ``result.json`` about its end.
 
-    The words but for the schedule and the executor are composed once, these by themselves.
+    The words but for the schedule and the executor are composed once, these by themselves. Where no number of stages is
+    given, a model may take it from the schedule, and all are composed together.
     """
     folder.mkdir(parents=True)
     write_json(folder / RESULT, {})
-    chosen = dict(word.split("=") for word in words if word.startswith(("schedule=", "executor=")))
+    apart = ("schedule=", "executor=") if any(word.startswith("stages=") for word in words) else ()
+    chosen = dict(word.split("=") for word in words if word.startswith(apart))
     try:
         base = composed(tuple(word for word in words if word.partition("=")[0] not in chosen))
         nodes = {key: composed((f"{key}={name}",)).values[key] for key, name in chosen.items()}

@@ -5,6 +5,7 @@ All of them on real processes, and by every splitter: ``python -m benchmarks.mat
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,33 @@ import pytest
 from benchmarks.matrix import CUTS, ROWS, run_cell, run_here, words_of
 from benchmarks.matrix_page import SCHEDULES, Cell, count, is_verified, table
 from pipezoo.experiment.registry import conf_dir
+from tests.support.warm_up import warm_up
 
 FILES = sorted((conf_dir() / "model").glob("*.yaml"))
 MODELS = [path.stem for path in FILES if "Needs the extra" not in path.read_text()]  # tests/models has the others
 ORDERS = sorted(path.stem for path in (conf_dir() / "schedule").glob("*.yaml") if path.stem != "csv")
-SMALL = {"d_hid": 16, "width": 8, "context": 8}
+SMALL = {"d_hid": 16, "width": 8, "context": 8, "depth": 2}
 
 
 def small(model: str) -> list[str]:
     """The words that make a model small: those of SMALL that its YAML has."""
     text = (conf_dir() / "model" / f"{model}.yaml").read_text(encoding="utf-8")
     images = ["data.size=8"] if "data: images" in text else []
-    return [f"model.{key}={value}" for key, value in SMALL.items() if f"\n{key}: " in text] + images
+    return [f"model.{key}={value}" for key, value in SMALL.items() if re.search(rf"\n{key}: \d", text)] + images
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    warm_up()  # once, and not in each process
 
 
 def train(folder: Path, *words: str) -> dict:
+    """A run in this process, its ranks in others where they are to be."""
+    return run_here(["steps=2", *words], folder / "run")
+
+
+def command(folder: Path, *words: str) -> dict:
+    """A run as a sweep has it: a process of its own, a page, files."""
     return run_cell(["steps=2", *words], folder)
 
 
@@ -47,9 +60,9 @@ REAL = {(MANY[number % len(MANY)], order) for number, order in enumerate(ORDERS)
 
 @pytest.mark.parametrize(("model", "schedule"), PAIRS)
 def test_every_model_is_exact_on_every_schedule(tmp_path: Path, model: str, schedule: str) -> None:
-    launch = "processes" if (model, schedule) in REAL else "virtual"
+    run, launch = (command, "processes") if (model, schedule) in REAL else (train, "virtual")
     words = (f"model={model}", *small(model), f"schedule={schedule}", f"launch={launch}")
-    result = train(tmp_path, *words, *ranks(schedule, 2))
+    result = run(tmp_path, *words, *ranks(schedule, 2))
     assert result["verified"] == "exact", result
 
 

@@ -21,6 +21,7 @@ from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.stages import Tensors
 from pipezoo.runtime.try_out import Trial
 from pipezoo.splitters._copies import copies
+from pipezoo.splitters._dry_run import seed
 
 STEPS = 2  # before the checkpoint, and after it
 Named = dict[str, nn.Parameter]
@@ -48,7 +49,7 @@ def check_saving(optimizing: Optimizing, held: Named, trial: Trial) -> None:
             twin.restore(Checkpoint(Path(), STEPS, {}, {}, [optimizer.capture()], []))
             for number in range(STEPS):
                 for stepped, named in ((optimizer, ours), (twin, theirs)):
-                    torch.manual_seed(number)
+                    seed(number)
                     step_with(stepped, named, gradients)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -21,6 +21,7 @@ from pipezoo.runtime.randomness import leaving_no_trace
 from pipezoo.runtime.try_forward import Ran
 from pipezoo.runtime.wiring import StagePlan
 from pipezoo.skips import WithSkips
+from pipezoo.splitters._dry_run import seed
 
 MOST = 2**24  # elements of outputs that are tried
 SAME = 1e-3  # relative
@@ -52,9 +53,9 @@ def check_counts(loss: nn.Module, last: StagePlan, target: Any, num_microbatches
         try:
             output = torch.randn(outputs[0].shape, generator=torch.Generator().manual_seed(0)).to(outputs[0].dtype)
             for part in torch.tensor_split(target, num_microbatches)[:tried]:
-                torch.manual_seed(0)  # for a loss that draws, the same numbers twice
+                seed(0)  # for a loss that draws, the same numbers twice
                 summed = float(total(output, part))
-                torch.manual_seed(0)
+                seed(0)
                 mean = float(loss(output, part))
                 counts.append(0.0 if not summed and math.isnan(mean) else summed / mean)
         except Exception:  # it knows no sum, or no outputs but its model's

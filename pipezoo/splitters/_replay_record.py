@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from pipezoo.errors import ArgumentError, ConfigError, first_line
 from pipezoo.splitters._copies import copies
-from pipezoo.splitters._dry_run import state_kept
+from pipezoo.splitters._dry_run import seed, state_kept
 from pipezoo.splitters._replay_gate import Gate
 from pipezoo.splitters._trees import Shape, build, flatten, map_tensors, tensors_in
 from pipezoo.splitters._weigh import flops_of, num_parameters, seconds_of
@@ -108,7 +108,7 @@ def record(model: nn.Module, atoms: Sequence[str], example: tuple[Tensor, ...], 
     gated = copies([twin], [*twin.parameters(), *twin.buffers()], gates)[0]
     before = {name: buffer._version for name, buffer in twin.named_buffers()}
     with _all_learn(model), state_kept(_devices(example)), torch.enable_grad():
-        torch.manual_seed(0)
+        seed(0)
         state = torch.get_rng_state()
         try:
             output = gated(*(recorder.given(index, tensor) for index, tensor in enumerate(example)))

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.splitters._dry_run import seed
 from pipezoo.verify.compare import compare
 from pipezoo.verify.one_device_step import Values
 from pipezoo.verify.reference import batch_on
@@ -95,7 +96,7 @@ def _reduction(loss: nn.Module, output: torch.Tensor, target: torch.Tensor) -> t
 def _value(loss: nn.Module, output: torch.Tensor, target: torch.Tensor) -> float:
     """With the same random numbers each time."""
     with torch.no_grad(), torch.random.fork_rng(devices=[output.device] if output.is_cuda else []):
-        torch.manual_seed(0)
+        seed(0)
         return float(loss(output, target))
 
 

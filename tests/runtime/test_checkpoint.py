@@ -77,7 +77,7 @@ def test_none_are_written_unless_asked(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("step", [1, 3])  # and 2 below
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path, whole: Path, step: int) -> None:
     source = whole / "run" / "checkpoints" / f"step-{step:08d}"
     resumed = command(tmp_path, "stages=2", *EVERY, f"resume={source}", "verify=true").wait()
@@ -94,11 +94,9 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path, whole
     "words",
     [
         "stages=4",
-        "stages=2 schedule=gpipe",
+        "stages=2 schedule=gpipe split=annotated",
         "stages=4 schedule=interleaved_zero_bubble ranks=2",
-        "stages=4 schedule=zbv",
-        "stages=2 split=annotated",
-        "stages=4 launch=virtual",
+        "stages=4 schedule=zbv launch=virtual",
     ],
 )
 def test_it_goes_on_with_other_stages_schedules_and_splitters(tmp_path: Path, whole: Path, words: str) -> None:
@@ -203,7 +201,7 @@ def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint_only(tmp_path: 
     assert same(last(again), last(whole))
 
 
-@pytest.mark.parametrize("after", [0.0, 0.01, 0.03])
+@pytest.mark.parametrize("after", [0.0, 0.02])
 def test_a_killed_command_goes_on_from_what_is_there(tmp_path: Path, whole: Path, after: float) -> None:
     run = command(tmp_path, "stages=2", *EVERY)
     until = time.time() + 30.0

@@ -42,9 +42,19 @@ def losses(result: dict[str, Any]) -> list[float]:
     return [told["loss"] for told in result["evaluations"]]
 
 
+@pytest.fixture(scope="module")
+def of_the_model(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """Runs that evaluate the model itself, by their number of microbatches: in every order they are one device's."""
+    folder = tmp_path_factory.mktemp("model")
+    return {count: run(asked("model", num_microbatches=count), folder / str(count)) for count in (2, 4)}
+
+
 @pytest.mark.parametrize("how", HOW)
-def test_averages_are_evaluated_with_one_devices_bits_and_change_nothing(how: str, tmp_path: Path) -> None:
-    found, model = (run(asked(weights, **HOW[how]), tmp_path / weights) for weights in ("ema", "model"))
+def test_averages_are_evaluated_with_one_devices_bits_and_change_nothing(
+    how: str, tmp_path: Path, of_the_model: dict[int, dict[str, Any]]
+) -> None:
+    found = run(asked("ema", **HOW[how]), tmp_path)
+    model = of_the_model[HOW[how].get("num_microbatches", 4)]
     assert found["verified"] == model["verified"] == "exact"
     assert found["losses"] == model["losses"]
     assert losses(found)[0] == losses(model)[0]  # the first average is a copy

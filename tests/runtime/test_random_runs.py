@@ -18,7 +18,7 @@ from pipezoo.config.resolve import conf_dir
 from pipezoo.results.run_dir import read_result
 from tests.support.command import Command
 
-NUM_RUNS = int(os.environ.get("PIPEZOO_RANDOM_RUNS", "25"))
+NUM_RUNS = int(os.environ.get("PIPEZOO_RANDOM_RUNS", "12"))
 SEED = int(os.environ.get("PIPEZOO_RANDOM_SEED", "20"))
 SMALL = {"d_hid": 16, "width": 16, "context": 8, "heads": 2}
 GROUPS = ("model", "split", "optimizer", "loss", "launch", "executor")  # options of conf/, each now and then

@@ -37,9 +37,9 @@ def works(model, split, num_stages):
     return model not in MARKS_ITSELF
 
 
-CELLS = [(model, split, n) for model in MODELS for split in SPLITS for n in (2, 3, 4, 8)]
+CELLS = [(model, split, n) for model in MODELS for split in SPLITS for n in (2, 3, 5)]
 FITTING = [cell for cell in CELLS if works(*cell)]
-OTHERS = [cell for cell in CELLS if not works(*cell) and (cell[0] == "model_with_param_alias" or cell[2] in (2, 8))]
+OTHERS = [cell for cell in CELLS if not works(*cell) and (cell[0] == "model_with_param_alias" or cell[2] in (2, 5))]
 
 
 def build(model, num_stages):

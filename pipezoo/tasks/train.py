@@ -93,7 +93,8 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
                 f"          spawned, each builds its stages anew and maps their weights{f': {why}' if why else ''}"
             )
 
-        shown = _shown(experiment, _describe(experiment, pipeline, sizes))
+        described = _describe(experiment, pipeline, sizes)
+        shown = _shown(experiment, described)
         tell = partial(_about_trackers, print_line)
         trackers = stack.enter_context(tracking(experiment.trackers, folder, shown, tell))
         steps, told = _train(experiment, pipeline, sizes, folder, method, print_line, trackers)
@@ -117,7 +118,7 @@ def run(experiment: Experiment, folder: Path, print_line: PrintLine) -> dict[str
         status = "failed" if fields.get("verified") == "failed" else "ok"
         if pipeline.evaluation is not None:
             fields |= _evaluated(pipeline, pipeline.evaluation, steps, print_line)
-        result = replace(_describe(experiment, pipeline, sizes), **fields, export=exported or None, status=status)
+        result = replace(described, **fields, export=exported or None, status=status)
         write_json(folder / RESULT, result.to_dict())
         conclude(result.to_dict(), print_line, pipeline.num_processes)
         if trackers is not None:

@@ -10,6 +10,7 @@ import pytest
 import pipezoo
 from pipezoo.results import provenance as module
 from pipezoo.results.provenance import provenance
+from pipezoo.results.run_dir import read_result
 
 ME = ("-c", "user.name=a", "-c", "user.email=a@b.example")
 
@@ -88,3 +89,12 @@ def test_gpus_are_read_from_the_driver_without_starting_cuda(tmp_path: Path, mon
     assert provenance()["gpus"] == ["NVIDIA H100"]
     monkeypatch.setattr(module, "GPUS", tmp_path / "none")
     assert provenance()["gpus"] == []
+
+
+def test_a_run_tells_the_commit_of_its_beginning(tmp_path, monkeypatch):
+    from tests.support.experiments import experiment, run
+
+    commits = iter(("begun", "changed while it ran"))
+    monkeypatch.setattr("pipezoo.tasks.train.provenance", lambda: {"git": {"commit": next(commits), "dirty": False}})
+    run(experiment(("pipezoo.models.mlp.MultiMLP", {"d_hid": 8, "n_layers": 2})), tmp_path)
+    assert read_result(tmp_path)["git"]["commit"] == "begun"

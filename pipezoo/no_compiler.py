@@ -1,7 +1,7 @@
 """Optimizers without torch's compiler: each of them imports it to tell it to keep out, which takes as long as torch.
 
     torch.optim   import torch._dynamo      answered here, while an optimizer is made or steps:
-                  disable(function)         the function itself
+                  disable(function)         the function itself, where it is torch's own
                   graph_break()             nothing
                   anything else             the compiler after all, imported now
 
@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -29,9 +29,11 @@ class _AtRest(ModuleType):
         super().__init__(NAME)
         self.told: list[Any] = []  # the functions that it was to keep out of; torch remembers its answer on them
 
-    def disable(self, function: Callable[..., Any], *options: Any, **named: Any) -> Callable[..., Any]:
-        self.told.append(function)
-        return function
+    def disable(self, fn: Any = None, *options: Any, **named: Any) -> Any:
+        if not (isinstance(fn, FunctionType) and fn.__module__.partition(".")[0] == "torch"):
+            return self.__getattr__("disable")(fn, *options, **named)
+        self.told.append(fn)
+        return fn
 
     @staticmethod
     def graph_break(*options: Any, **named: Any) -> None:

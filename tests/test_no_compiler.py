@@ -42,6 +42,28 @@ def test_the_compiler_is_imported_by_who_asks_for_more_of_it_alone() -> None:
     assert kept == "True"
 
 
+ASKED = """
+import sys, torch
+from pipezoo.no_compiler import no_compiler
+
+def other():
+    return 2
+
+with no_compiler():
+    @torch.compiler.disable()
+    def brackets():
+        return 1
+    def kept():
+        return torch.compiler.disable(other) is not other
+    print(brackets(), kept(), torch.compiler.disable(torch.nn.Identity()).training, "sympy" in sys.modules)
+"""
+
+
+def test_the_compiler_itself_keeps_out_of_what_others_ask_it_to() -> None:
+    ended = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, check=True)
+    assert ended.stdout == "1 True True True\n"
+
+
 WITHOUT = """
 import runpy, sys
 

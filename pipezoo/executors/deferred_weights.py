@@ -173,7 +173,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, layer: Layer) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.layer = layer
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight, bias).data  # no view, which nobody could change in place
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
@@ -189,7 +189,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, layer: Layer) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.layer = layer
-        return layer.function(x, weight, bias, *layer.shape)
+        return layer.function(x, weight, bias, *layer.shape).data
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]

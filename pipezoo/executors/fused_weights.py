@@ -7,30 +7,35 @@ A whole backward does so, and W of ``deferred_weights.py``. The first microbatch
 leaves its product to autograd.
 
 The bits stay those of autograd, or it is not done: a product over more rows than BLAS takes at once adds in another
-order. So each shape is tried before its first use. Left to autograd are a weight that a forward uses twice, or outside
-of its layer, whose shares are added up first; one with hooks; and what is recomputed under reentrant checkpointing.
+order. So each shape is tried before its first use. After each forward its graph is walked: a weight to which a second
+way leads (a layer used twice, a penalty) has its shares added up first, by autograd. So does what the walk does not
+reach, as another graph inside of a node, and a weight with hooks.
 
 Megatron-LM calls this gradient accumulation fusion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.graph import Node
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn import functional as F
 
 from pipezoo.executors.layers import have_layers_call
-from pipezoo.runtime.autograd_engine import is_transformed, run_backward
+from pipezoo.runtime.autograd_engine import is_transformed
 from pipezoo.runtime.hooks import has_hooks
 
 LARGE = 2**17  # values of a weight, from which on a call of Python more is made up for
 MADE = "fused_weights"  # an attribute of the modules of a stage
 NAME = "_FusedLinearBackward"  # of its nodes in the graph
+WEIGHT = 1  # its place among what such a node leads to
 
 
 class FusedWeights:
@@ -38,90 +43,60 @@ class FusedWeights:
 
     Args:
         module: the stage. Its layers run their part of the backward here from now on.
-        looks: how many graphs are looked at for other uses of their weights.
     """
 
     @classmethod
-    def of(cls, module: nn.Module, looks: int) -> FusedWeights | None:
+    def of(cls, module: nn.Module) -> FusedWeights | None:
         """Those of this stage, which a rank may wire for several shapes of batches; None where it has none."""
         for layer in module.modules():
             if (made := vars(layer).get(MADE)) is not None:
                 return made  # type: ignore[no-any-return]
         large = any(parameter.dim() == 2 and parameter.numel() >= LARGE for parameter in module.parameters())
-        return cls(module, looks) if large else None
+        return cls(module) if large else None
 
-    def __init__(self, module: nn.Module, looks: int) -> None:
-        for _ in have_layers_call(module, self._layer, [F.linear]):
+    def __init__(self, module: nn.Module) -> None:
+        for _ in have_layers_call(module, _fused, [F.linear]):
             pass
         for layer in module.modules():
             vars(layer)[MADE] = self
-        self._looks, self._in_forward, self._adds = looks, False, False
-        self._used: set[int] = set()
-        self._left: set[int] = set()  # weights whose gradient is autograd's to add
 
-    def begin_forward(self) -> None:
-        """A microbatch comes."""
-        self._used.clear()
-        self._in_forward = True
+    def allow(self, ends: Iterable[torch.Tensor]) -> None:
+        """A forward is through: let those layers of its graph add their products that alone lead to their weights."""
+        for node in only_ways_to_weights(ends):
+            node.adds = True  # type: ignore[attr-defined]
 
-    def end_forward(self, ends: Iterable[torch.Tensor]) -> None:
-        """It is through. The first graphs are looked at: which weights are used outside of their layer?"""
-        self._in_forward = False
-        if self._looks:
-            self._looks -= 1
-            self._left |= used_elsewhere(ends)
 
-    def backward(self, ends: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> None:
-        """As ``run_backward``. Only here are gradients added: a forward may ask autograd for some of its own."""
-        self._adds = True
-        try:
-            run_backward(ends, gradients)
-        finally:
-            self._adds = False
-
-    def adds_for(self, weight: torch.Tensor) -> bool:
-        """Whether the product of this weight goes to its ``.grad`` now."""
-        return self._adds and id(weight) not in self._left
-
-    def _layer(
-        self,
-        function: Callable[..., torch.Tensor],
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        if (
-            not torch.is_grad_enabled()
-            or not weight.requires_grad
-            or not is_plain(x, weight)
-            or has_hooks(weight)
-            or not fits(weight, x.numel() // x.shape[-1])
-        ):
-            return function(x, weight, bias)
-        if self._in_forward:
-            (self._left if id(weight) in self._used else self._used).add(id(weight))
-        stage = self if self._in_forward else None
-        output: torch.Tensor = _FusedLinear.apply(x, weight, bias, stage)  # type: ignore[no-untyped-call]
-        return output
+def _fused(
+    function: Callable[..., torch.Tensor], x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    if (
+        not torch.is_grad_enabled()
+        or not weight.requires_grad
+        or not is_plain(x, weight)
+        or not fits(weight, x.numel() // x.shape[-1])
+    ):
+        return function(x, weight, bias)
+    output: torch.Tensor = _FusedLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return output
 
 
 class _FusedLinear(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stage: FusedWeights | None
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stage = stage
-        return F.linear(x, weight, bias)
+        ctx.adds = False
+        return F.linear(x, weight, bias).data  # no view, which nobody could change in place
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        of_input, _, of_bias, _ = ctx.needs_input_grad
+        of_input, _, of_bias = ctx.needs_input_grad
         rows, flat = (dy, x) if dy.dim() == 2 else (dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1]))
-        adds = ctx.stage is not None and ctx.stage.adds_for(weight) and add_product(weight, rows, flat)
+        adds = ctx.adds and not has_hooks(weight) and add_product(weight, rows, flat)
         dx = rows.mm(weight).view(x.shape) if of_input else None
-        return dx, None if adds else rows.t().mm(flat), rows.sum(0) if of_bias else None, None
+        return dx, None if adds else rows.t().mm(flat), rows.sum(0) if of_bias else None
 
 
 def add_product(weight: torch.Tensor, dy: torch.Tensor, x: torch.Tensor) -> bool:
@@ -176,20 +151,39 @@ def _keeps_bits(rows: int, out: int, into: int, dtype: torch.dtype, device: torc
         return torch.equal(made, added.addmm_(dy.t(), x))
 
 
-def used_elsewhere(ends: Iterable[torch.Tensor]) -> set[int]:
-    """The ``id`` of every leaf that a node leads to which is none of this file's."""
-    found: set[int] = set()
-    waiting: list[Node] = [end.grad_fn for end in ends if end.grad_fn is not None]
-    seen: set[Node] = set()
+def only_ways_to_weights(ends: Iterable[torch.Tensor]) -> list[Node]:
+    """The nodes of this file in a graph to whose weights nothing else in it leads, and that nobody has a hand in."""
+    return [node for node, uses, held in _ways_to_weights(ends) if uses == 1 and held == _held_by_the_walk()]
+
+
+def _ways_to_weights(ends: Iterable[torch.Tensor]) -> list[tuple[Node, int, int]]:
+    """Each node of this file, the ways to its weight, and the references to the node that adds to its ``.grad``."""
+    uses, ours = _walk(ends)
+    return [(node, uses[leaf], sys.getrefcount(leaf)) for node in ours for leaf, _ in [node.next_functions[WEIGHT]]]  # type: ignore[index, misc]
+
+
+def _walk(ends: Iterable[torch.Tensor]) -> tuple[dict[Node, int], list[Node]]:
+    """How many ways lead to each node of a graph, and which are of this file."""
+    waiting = [get_gradient_edge(end).node for end in ends if end.requires_grad]
+    uses = dict(Counter(waiting))
+    ours: list[Node] = []
     while waiting:
         node = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
         for child, _ in node.next_functions:
             if child is None:
                 continue
-            if hasattr(child, "variable") and node.name() != NAME:
-                found.add(id(child.variable))
-            waiting.append(child)
-    return found
+            if child in uses:
+                uses[child] += 1
+            else:
+                uses[child] = 1
+                waiting.append(child)
+        if isinstance(node, BackwardCFunction) and node.name() == NAME:
+            ours.append(node)
+    return uses, ours
+
+
+@cache
+def _held_by_the_walk() -> int:
+    """One more reference, and somebody keeps the node: hooks on it are not to be seen, and live as long as it does."""
+    output = _FusedLinear.apply(torch.ones(1, 1), nn.Parameter(torch.ones(1, 1)), None)  # type: ignore[no-untyped-call]
+    return _ways_to_weights([output])[0][2]

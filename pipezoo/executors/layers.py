@@ -5,6 +5,7 @@ A layer's own ``forward`` is put in place of its class's, so hooks of modules ru
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
@@ -42,16 +43,24 @@ def have_layers_call(module: nn.Module, call: Function, functions: Collection[Fu
                 if isinstance(graph_module, fx.GraphModule):
                     graph_module.recompile()
         function = LAYERS.get(type(layer))
-        if function is not None and function in functions and getattr(layer, "padding_mode", "zeros") == "zeros":
+        if function is not None and function in functions and runs_its_class(layer):
             layer.forward = partial(_call_of_layer, layer, function, call)
             yield layer.weight  # type: ignore[misc]
         elif isinstance(getattr(layer, "graph", None), fx.Graph):
             yield from (weight for weight in layer.parameters(recurse=False) if weight.dim() > 1)
 
 
-def _call_of_layer(layer: Any, function: Function, call: Function, x: torch.Tensor) -> torch.Tensor:
+def runs_its_class(layer: nn.Module) -> bool:
+    """Whether a layer does what its class in torch does: nobody gave it, or its class, a forward of their own."""
+    own = {"forward", "_conv_forward"} & vars(layer).keys()
+    code = getattr(type(layer).forward, "__code__", None)
+    torchs = code is not None and code.co_filename == inspect.getfile(type(layer))
+    return not own and torchs and getattr(layer, "padding_mode", "zeros") == "zeros"
+
+
+def _call_of_layer(layer: Any, function: Function, call: Function, input: torch.Tensor) -> torch.Tensor:
     names = () if function is F.linear else ("stride", "padding", "dilation", "groups")
-    return call(function, x, layer.weight, layer.bias, *(getattr(layer, name) for name in names))
+    return call(function, input, layer.weight, layer.bias, *(getattr(layer, name) for name in names))
 
 
 def _have_nodes_call(graph: fx.Graph, call: Function, functions: Collection[Function]) -> None:

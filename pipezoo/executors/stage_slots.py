@@ -36,8 +36,7 @@ class StageSlots:
         self.input_learns = [like.requires_grad for like in stage.inputs]
         self.output_learns = [like.requires_grad for like in stage.outputs]
         self.deferred = Deferred.of(stage.module) if stage.defers else None
-        self.fused = FusedWeights.of(stage.module, program.num_microbatches) if _fuses(stage, program) else None
-        self.run_backward = run_backward if self.fused is None else self.fused.backward
+        self.fused = FusedWeights.of(stage.module) if _fuses(stage, program) else None
         halves = WholeBackward(stage.module) if stage.whole_backward else self.deferred
         self.input_gradient_of = halves.input_gradient if halves else input_gradient
         self.weight_gradient_of = halves.weight_gradient if halves else weight_gradient
@@ -78,8 +77,6 @@ class StageSlots:
         self.recorder.end(self.index, Op.F, mb, began)
 
     def _compute(self, received: list[torch.Tensor], mb: int) -> None:
-        if self.fused is not None:
-            self.fused.begin_forward()
         result = self.stage.module(*received)
         outputs = result if isinstance(result, tuple) else (result,)
         if self.is_last:
@@ -90,7 +87,7 @@ class StageSlots:
             self.ends[mb] = [out for out, learns in zip(outputs, self.output_learns, strict=True) if learns]
             (self.outputs if self.after is None else self.after.inputs)[mb] = outputs
         if self.fused is not None:
-            self.fused.end_forward(self.ends[mb])
+            self.fused.allow(self.ends[mb])
 
     def call(self, op: Op, mb: int) -> Callable[[], None]:
         """What an action does, as a call without arguments."""
@@ -115,7 +112,7 @@ class StageSlots:
             found, later = self.deferred.input_gradient(ends, grads, leaves)
             self.deferred.weight_gradient(later)
         elif ends:
-            self.run_backward(ends, grads)
+            run_backward(ends, grads)
         if self.stage.weight_gradient is not None:
             self.stage.weight_gradient()
         self._hand_back([leaf.grad for leaf in leaves] if found is None else found, leaves, mb)

@@ -56,6 +56,94 @@ class Outside(nn.Module):
         return self.last(x + self.table(torch.arange(len(x))).reshape(x.shape))
 
 
+class OutsideLater(nn.Module):
+    """Takes a weight from its layer in the last microbatches alone: by one way more, or by as many as ever."""
+
+    def __init__(self, penalty: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.forwards, self.penalty = nn.Linear(SIDE, SIDE), nn.Linear(SIDE, SIDE), 0, penalty
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.forwards += 1
+        late = self.forwards > MICROBATCHES + 1
+        if not self.penalty:
+            weight = self.first.weight if late else self.second.weight
+            return F.linear(self.first(x).tanh(), weight)
+        x = x if x.requires_grad else x.clone().requires_grad_()
+        y = self.second(self.first(x).tanh())
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=late, retain_graph=True)
+        return y + slope.square()
+
+
+class ByName(nn.Module):
+    """Layers called as torch's may be, and one with a forward of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(SIDE, SIDE), nn.Linear(SIDE, SIDE)
+        self.second.forward = lambda x: F.linear(x, self.second.weight.tanh())  # type: ignore[method-assign]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(input=x).tanh())
+
+
+class InPlace(nn.Module):
+    """Changes what a layer returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(SIDE, SIDE), nn.Linear(SIDE, SIDE)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu_(self.first(torch.stack([x, x.cos()], 1)))
+        x = self.second(x[:, None])
+        x[..., :4].mul_(2)
+        return x.sum((1, 2))
+
+
+class HookedNode(nn.Module):
+    """As some do who reduce gradients: hooks on what adds to ``.grad``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.node = nn.Linear(SIDE, SIDE), None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.node is None:
+            self.node: Any = torch.autograd.graph.get_gradient_edge(self.layer.weight).node
+            self.node.register_prehook(lambda grads: tuple(grad * 0.5 for grad in grads))
+        out: torch.Tensor = self.layer(x)
+        return out
+
+
+class Inner(torch.autograd.Function):
+    """A graph inside of a node, as reversible layers have."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: nn.Module, count: int) -> torch.Tensor:  # type: ignore[override]
+        with torch.enable_grad():
+            ctx.x = x.detach().requires_grad_()
+            ctx.y, ctx.layer = layer(ctx.x), layer
+        found: torch.Tensor = ctx.y.detach()
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        of_input, of_weight = torch.autograd.grad(ctx.y, [ctx.x, ctx.layer.weight], dy)
+        ctx.layer.weight.grad = of_weight if ctx.layer.weight.grad is None else ctx.layer.weight.grad + 2 * of_weight
+        return of_input, None, None
+
+
+class GraphInside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.layer = nn.Linear(SIDE, SIDE), nn.Linear(SIDE, SIDE)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = Inner.apply(self.first(x), self.layer, 1)  # type: ignore[no-untyped-call]
+        return found
+
+
 class Sequences(nn.Module):
     """Three dimensions, and rows that are not contiguous."""
 
@@ -156,6 +244,12 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "reused": Reused,
     "reused later": lambda: Reused(late=True),
     "outside": Outside,
+    "outside later, twice": lambda: OutsideLater(penalty=False),
+    "outside later, in a penalty": lambda: OutsideLater(penalty=True),
+    "called by name": ByName,
+    "changed in place": InPlace,
+    "hooks on a node": HookedNode,
+    "a graph inside": GraphInside,
     "sequences": Sequences,
     "hooked": Hooked,
     "frozen": Frozen,
@@ -173,20 +267,18 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
 def fused_step(module: nn.Module, fused: FusedWeights | None, batches: list[Any], learns: bool) -> list[torch.Tensor]:
     """One forward and backward a microbatch, the forwards one ahead; the gradients of what arrived."""
     ahead: list[Any] = []
-    leaves, backward = [], run_backward if fused is None else fused.backward
+    leaves = []
     for x, dy in batches:
         leaf = x.clone().requires_grad_(learns)
-        if fused is not None:
-            fused.begin_forward()
         output = module(leaf)
         if fused is not None:
-            fused.end_forward([output])
+            fused.allow([output])
         leaves.append(leaf)
         ahead.append((output, dy))
         if len(ahead) > 1:
             output, dy = ahead.pop(0)
-            backward((output,), (dy,))
-    backward((ahead[0][0],), (ahead[0][1],))
+            run_backward((output,), (dy,))
+    run_backward((ahead[0][0],), (ahead[0][1],))
     return [leaf.grad for leaf in leaves]
 
 
@@ -201,7 +293,7 @@ def test_the_bits_are_those_of_autograd(kind: str, learns: bool) -> None:
     ours = KINDS[kind]()
     ours.load_state_dict(plain.state_dict())
     dtype = next(ours.parameters()).dtype
-    fused = FusedWeights.of(ours, MICROBATCHES)
+    fused = FusedWeights.of(ours)
     for _ in range(2):  # updates
         batches = [[torch.randn(ROWS, SIDE, dtype=dtype) for _ in range(2)] for _ in range(MICROBATCHES)]
         for module in (plain, ours):
@@ -218,19 +310,19 @@ def test_a_large_layer_is_added_without_a_tensor_of_its_own(monkeypatch: pytest.
     added = []
     monkeypatch.setattr(fused_weights, "add_product", lambda *given: added.append(given) or add_product(*given))
     module = nn.Sequential(nn.Linear(SIDE, SIDE), nn.Linear(SIDE, 4), nn.Linear(4, SIDE))
-    fused = FusedWeights.of(module, MICROBATCHES)
+    fused = FusedWeights.of(module)
     batches = [[torch.randn(ROWS, SIDE) for _ in range(2)] for _ in range(MICROBATCHES)]
     fused_step(module, fused, batches, True)
     assert [weight is module[0].weight for weight, _, _ in added] == [True] * MICROBATCHES  # the first finds nothing
 
 
 def test_a_stage_without_large_layers_is_left_alone() -> None:
-    assert FusedWeights.of(nn.Sequential(nn.Linear(8, 8), nn.Conv2d(64, 64, 8)), MICROBATCHES) is None
+    assert FusedWeights.of(nn.Sequential(nn.Linear(8, 8), nn.Conv2d(64, 64, 8))) is None
 
 
 def test_a_stage_that_is_wired_for_several_shapes_is_changed_once() -> None:
     module = layers()
-    assert FusedWeights.of(nn.Sequential(module), 1) is FusedWeights.of(module, 1)
+    assert FusedWeights.of(nn.Sequential(module)) is FusedWeights.of(module)
 
 
 def test_a_product_over_more_rows_than_blas_takes_at_once_is_tried_first() -> None:
@@ -280,7 +372,7 @@ def test_a_broken_product_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_what_nobody_may_touch_is_copied_with_its_model() -> None:
     """The layers of a copied stage run their own weights."""
     module = layers()
-    FusedWeights.of(module, 1)
+    FusedWeights.of(module)
     twin = copy.deepcopy(module)
     with torch.no_grad():
         twin[0].weight.zero_()

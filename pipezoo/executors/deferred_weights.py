@@ -15,6 +15,7 @@ or with a layer that cannot put anything down: its input learns nothing or is no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ class Deferred:
         return cls(module)
 
     def __init__(self, module: nn.Module) -> None:
-        self._put_down: list[PutDown] = []
+        self._put_down = Heap()
         weights = {id(weight) for weight in have_layers_call(module, self._layer, FUNCTIONS)}
         for layer in module.modules():
             vars(layer)[MADE] = self
@@ -81,9 +82,11 @@ class Deferred:
         """I: the gradients of ``inputs``, and what is left for :meth:`weight_gradient`; as of ``split_backward``."""
         self._put_down.clear()
         if self._splits:
-            found, later = input_gradient(outputs, gradients, inputs)
+            with self._put_down.taking():
+                found, later = input_gradient(outputs, gradients, inputs)
             return found, [later, self._taken(), []]
-        both: Sequence[torch.Tensor | None] = gradients_of([*inputs, *self._learning], outputs, gradients)
+        with self._put_down.taking():
+            both: Sequence[torch.Tensor | None] = gradients_of([*inputs, *self._learning], outputs, gradients)
         rest = [(p, g.clone()) for p, g in zip(self._learning, both[len(inputs) :], strict=True) if g is not None]
         return list(both[: len(inputs)]), [[], self._taken(), rest]
 
@@ -96,7 +99,8 @@ class Deferred:
         """W: add the rest of a backward to ``.grad`` of the parameters."""
         pieces, put_down, rest = later
         later.clear()
-        weight_gradient(pieces)  # which runs the layers that no input leads to
+        with self._put_down.taking():
+            weight_gradient(pieces)  # which runs the layers that no input leads to
         put_down += self._taken()
         with torch.no_grad():
             if len({id(layer.weight) for layer, *_ in put_down}) < len(put_down):
@@ -115,7 +119,7 @@ class Layer(NamedTuple):
     weight: torch.Tensor
     bias: torch.Tensor | None
     shape: tuple[Any, ...]
-    put_down: list[PutDown]
+    put_down: Heap
 
     def products(self, x: torch.Tensor, dy: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The gradients of its parameters."""
@@ -142,6 +146,20 @@ class Layer(NamedTuple):
             return
         for parameter, gradient in self.products(x, dy):
             _add(parameter, gradient)
+
+
+class Heap(list["PutDown"]):
+    """What was put down. It takes in I and W alone: a forward may ask autograd for gradients of its own."""
+
+    takes = False
+
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        self.takes = True
+        try:
+            yield
+        finally:
+            self.takes = False
 
 
 PutDown = tuple[Layer, torch.Tensor, torch.Tensor]  # a layer, its input, and the gradient of its output
@@ -200,10 +218,23 @@ class _Convolution(torch.autograd.Function):
 
 
 def _put_down(ctx: Any, x: torch.Tensor, dy: torch.Tensor) -> None:
-    """Once for each node, though W may walk the graph a second time."""
-    if (layer := ctx.layer) is not None:
+    """Once for each node, though W may walk the graph a second time.
+
+    Raises:
+        RuntimeError: what autograd would do with its gradient besides to add it cannot be done later.
+    """
+    ctx.of = layer = ctx.layer or ctx.of
+    if torch.is_grad_enabled():
+        raise _refused("a forward learns from a gradient that it asks for")
+    if has_hooks(layer.weight):
+        raise _refused("a hook came to a weight after its layer had run")
+    if ctx.layer is not None and layer.put_down.takes:
         layer.put_down.append((layer, x, dy))
-        ctx.of, ctx.layer = layer, None
+        ctx.layer = None
+
+
+def _refused(why: str) -> RuntimeError:
+    return RuntimeError(f"weight_grad=deferred: {why}; valid: weight_grad=autograd")
 
 
 def _convolution_backward(

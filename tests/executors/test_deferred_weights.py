@@ -121,6 +121,36 @@ class Recomputed(nn.Module):
         return checkpoint(self.layers, x, use_reentrant=False) + x
 
 
+class Called(nn.Module):
+    """By name, with a forward of its own, and with a change in place of what comes back in three dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.rows = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.convolution = nn.Conv1d(WIDTH, WIDTH, 1)
+        self.second.forward = lambda x: F.linear(x, self.second.weight.tanh())  # type: ignore[method-assign]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(self.first(input=x))
+        x = F.relu_(self.rows(torch.stack([x, x.cos()], 1))).sum(1)
+        out: torch.Tensor = self.convolution(input=x.t()).tanh_().t()
+        return out
+
+
+class Asking(nn.Module):
+    """A forward that asks for a gradient, and may learn from it."""
+
+    def __init__(self, learns: bool = False) -> None:
+        super().__init__()
+        self.layers, self.learns = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH)), learns
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layers(x)
+        (slope,) = torch.autograd.grad(y.square().sum(), x, retain_graph=True, create_graph=self.learns)
+        out: torch.Tensor = y * slope
+        return out
+
+
 KINDS: dict[str, Callable[[], nn.Module]] = {
     "layers": lambda: nn.Sequential(nn.Linear(WIDTH, 3), nn.ReLU(inplace=True), nn.Linear(3, WIDTH, bias=False)),
     "norms": lambda: nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.PReLU()),
@@ -131,6 +161,8 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "hooked": Hooked,
     "beside": Beside,
     "recomputed": Recomputed,
+    "called": Called,
+    "asking": Asking,
 }
 
 
@@ -158,6 +190,21 @@ def test_both_halves_give_the_bits_of_a_whole_backward(kind: str) -> None:
     for name, gradient in expected.items():
         assert (gradient is None) == (got[name] is None), name
         assert gradient is None or torch.equal(gradient, got[name]), name
+
+
+def test_a_forward_that_learns_from_a_gradient_is_refused() -> None:
+    module, x = Asking(learns=True), torch.randn(4, WIDTH, requires_grad=True)
+    Deferred(module)
+    with pytest.raises(RuntimeError, match=r"learns from a gradient that it asks for; valid: weight_grad=autograd"):
+        module(x)
+
+
+def test_a_hook_that_comes_after_its_layer_is_refused() -> None:
+    module, x = nn.Linear(WIDTH, WIDTH), torch.randn(4, WIDTH, requires_grad=True)
+    deferred, output = Deferred(module), module(x)
+    module.weight.register_hook(lambda grad: grad)
+    with pytest.raises(RuntimeError, match="a hook came to a weight after its layer had run"):
+        deferred.input_gradient([output], [torch.ones_like(output)], [x])
 
 
 def test_a_weight_that_a_forward_also_takes_from_its_layer_is_right_within_rounding() -> None:

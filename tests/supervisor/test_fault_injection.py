@@ -4,36 +4,62 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterator
 
 import pytest
 
 from pipezoo.errors import ConfigError
 from pipezoo.results.run_dir import read_metrics
 from pipezoo.runtime.fault_injection import Fault, Kill
-from tests.supervisor.fault_rows import DEADLINE, FAST, ROWS, Row, seconds_after
-from tests.support.command import command
+from tests.supervisor.fault_rows import DEADLINE, FAST, ROWS, seconds_after
+from tests.support.command import Ahead, Command, command
 
-LOADED = 2.0  # how much longer things may take where the tests share the machine
+LOADED = 6.0  # how much longer things may take where the tests share the machine, and these run three at a time
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what.replace(" ", "-"))
-def test_a_run_ends_as_it_must_when_a_rank(tmp_path: Path, row: Row, ranks: int) -> None:
-    ended = command(tmp_path, *row.typed(ranks)).wait()
-    ended.gone_after(0.5)
+BY_NAME = {row.what: row for row in ROWS}
+BOTH = ("raises in a backward", "is killed by SIGKILL", "is halted (SIGSTOP)", "waits for ever")
+RUNS = [  # every row on two ranks or on four, each way to end on both
+    *((row.what, 4 if number % 2 else 2) for number, row in enumerate(ROWS)),
+    *((what, 2 if ROWS.index(BY_NAME[what]) % 2 else 4) for what in BOTH),
+]
+MESSAGES = ("executor.transport=distributed", "executor=torch")  # other ways than the default, shared memory
+OF_A_PEER = [(what, messages) for messages in MESSAGES for what in (*BOTH, "never joins the others")]
+
+
+@pytest.fixture(scope="module")
+def ahead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ahead]:
+    """The runs of this file."""
+
+    def start(folder: str, *words: str) -> Callable[[], Command]:
+        return lambda: command(tmp_path_factory.mktemp(folder), *words)
+
+    runs: dict[Hashable, Callable[[], Command]] = {
+        (what, ranks): start("run", *BY_NAME[what].typed(ranks)) for what, ranks in RUNS
+    }
+    runs |= {(what, messages): start("run", *BY_NAME[what].typed(2), messages) for what, messages in OF_A_PEER}
+    runs |= {name: start(name, *words) for name, words in LOGGED.items()}
+    ahead = Ahead(runs)
+    yield ahead
+    ahead.end()
+
+
+@pytest.mark.parametrize(("what", "ranks"), RUNS)
+def test_a_run_ends_as_it_must_when_a_rank(ahead: Ahead, what: str, ranks: int) -> None:
+    row, ended = BY_NAME[what], ahead.ended((what, ranks))
+    folder = ended.folder / "run"
     assert ended.code == row.code, ended.err
     assert len(ended.err.splitlines()) == (1 if row.code else 0), ended.err
     assert re.search(row.line.format(last=ranks - 1), ended.err.strip()), ended.err
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
     assert result["status"] == ("failed" if row.code else "ok")
-    assert not (tmp_path / "run" / ".scratch").exists()
+    assert not (folder / ".scratch").exists()
     if not row.code:
         return
     assert (seconds_after(ended) or 0.0) < (DEADLINE + 2.0 if row.hangs else FAST) + LOADED
     assert result["exit_code"] == row.code
-    assert result["losses"] == [line["loss"] for line in read_metrics(tmp_path / "run")]
-    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+    assert result["losses"] == [line["loss"] for line in read_metrics(folder)]
+    failure = json.loads((folder / "failure.json").read_text())
     assert failure["error"] in ended.err
     assert [process["name"] for process in failure["processes"]] == [f"rank {rank}" for rank in range(ranks)]
     if "starts with other" not in row.line:
@@ -42,41 +68,35 @@ def test_a_run_ends_as_it_must_when_a_rank(tmp_path: Path, row: Row, ranks: int)
         )  # type: ignore[index]
 
 
-MESSAGES = ("executor.transport=distributed", "executor=torch")  # other ways than the default, shared memory
-ENDS_OF_A_PEER = {
-    "raises in a backward",
-    "is killed by SIGKILL",
-    "is halted (SIGSTOP)",
-    "waits for ever",
-    "never joins the others",
-}
-OF_A_PEER = [row for row in ROWS if row.what in ENDS_OF_A_PEER]
-
-
-@pytest.mark.parametrize("messages", MESSAGES)
-@pytest.mark.parametrize("row", OF_A_PEER, ids=lambda row: row.what.replace(" ", "-"))
-def test_it_ends_alike_whatever_carries_messages(tmp_path: Path, row: Row, messages: str) -> None:
-    ended = command(tmp_path, *row.typed(2), messages).wait()
-    ended.gone_after(0.5)
+@pytest.mark.parametrize(("what", "messages"), OF_A_PEER)
+def test_it_ends_alike_whatever_carries_messages(ahead: Ahead, what: str, messages: str) -> None:
+    row, ended = BY_NAME[what], ahead.ended((what, messages))
     assert (ended.code, len(ended.err.splitlines())) == (row.code, 1), ended.err
     assert re.search(row.line.format(last=1), ended.err.strip()), ended.err
     assert (seconds_after(ended) or 0.0) < (DEADLINE + 2.0 if row.hangs else FAST) + LOADED
 
 
-def test_the_log_has_the_traceback_the_follow_up_errors_and_the_stacks(tmp_path: Path) -> None:
-    command(tmp_path, "stages=4", "fault=raise", "fault.rank=2", "fault.at=2B1").wait()
-    log = (tmp_path / "run" / "ranks.log").read_text()
+LOGGED = {
+    "raises": ("stages=4", "fault=raise", "fault.rank=2", "fault.at=2B1"),
+    "hangs": ("stages=2", "fault=hang", "fault.at=0B1", "fault.step=1", "launch.step_timeout=0.5"),
+    "dies": ("stages=2", "fault=kill", "fault.rank=1", "fault.at=1F2", "fault.step=1"),
+}
+
+
+def test_the_log_has_the_traceback_of_what_failed(ahead: Ahead) -> None:
+    log = (ahead.ended("raises").folder / "run" / "ranks.log").read_text()
     assert "----- rank 2, step 0: failed\nTraceback" in log
     assert "RuntimeError: this error was asked for by fault=raise" in log
-    command(tmp_path / "again", "stages=2", "fault=hang", "fault.at=0B1", "launch.first_step_timeout=1").wait()
-    log = (tmp_path / "again" / "run" / "ranks.log").read_text()
-    assert "----- rank 0, stage 0, step 0, at 0B1: where it stands" in log
+
+
+def test_the_log_has_the_stacks_of_who_does_not_move(ahead: Ahead) -> None:
+    log = (ahead.ended("hangs").folder / "run" / "ranks.log").read_text()
+    assert "----- rank 0, stage 0, step 1, at 0B1: where it stands" in log
     assert re.search(r'rank 0.*where it stands\n.*File ".*fault_injection.py", line \d+ in inject', log, re.DOTALL)
 
 
-def test_the_last_actions_of_every_rank_are_kept(tmp_path: Path) -> None:
-    command(tmp_path, "stages=2", "fault=kill", "fault.rank=1", "fault.at=1F2", "fault.step=1").wait()
-    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+def test_the_last_actions_of_every_rank_are_kept(ahead: Ahead) -> None:
+    failure = json.loads((ahead.ended("dies").folder / "run" / "failure.json").read_text())
     assert failure["processes"][1]["last_actions"][-3:] == ["1B1", "1SEND_B1", "1F2"]
     assert failure["processes"][1]["last_actions"][0] == "1RECV_F0"
     assert failure["processes"][1]["state"] == "was killed by SIGKILL (out of memory?)"

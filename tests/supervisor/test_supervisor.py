@@ -89,7 +89,7 @@ def test_nobody_outlives_a_killed_parent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nobody_outlives_a_killed_sweep(tmp_path: Path, number: int) -> None:
     sweep = Command(
-        tmp_path, ("-m", *SMALL[:-2], *LONG[1:], "verify=false", "hydra.sweep.dir=sweep", "stages=2,3")
+        tmp_path, ("-m", *SMALL[:-2], *LONG[1:], "verify=false", "hydra.sweep.dir=sweep", "stages=2")
     ).start()
     until = time.time() + 30.0
     while len(read_metrics(tmp_path / "sweep" / "0")) < 2:
@@ -104,22 +104,28 @@ def test_nobody_outlives_a_killed_sweep(tmp_path: Path, number: int) -> None:
 
 def test_a_run_that_was_halted_as_a_whole_goes_on(tmp_path: Path) -> None:
     run = running(tmp_path, f"launch.step_timeout={DEADLINE}", f"launch.first_step_timeout={DEADLINE}")
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        os.killpg(run.pid, number)
-        time.sleep(3 * DEADLINE if number == signal.SIGSTOP else 0.5)
+    os.killpg(run.pid, signal.SIGSTOP)
+    time.sleep(2 * DEADLINE)
     done = len(read_metrics(tmp_path / "run"))
-    time.sleep(0.5)
-    assert len(read_metrics(tmp_path / "run")) > done
+    os.killpg(run.pid, signal.SIGCONT)
+    until = time.time() + 30.0
+    while len(read_metrics(tmp_path / "run")) < done + 50:
+        assert time.time() < until, run.err
+        time.sleep(0.02)
     os.kill(run.pid, signal.SIGINT)
     run.wait()
 
 
 def test_interrupted_while_torch_is_imported_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
     words = [sys.executable, "-m", "pipezoo", "stages=2", "hydra.run.dir=run"]
-    for delay in (1.0, 2.0):
-        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        time.sleep(delay)
+    delays, began = (1.0, 2.0), time.monotonic()
+    started = [
+        subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) for _ in delays
+    ]
+    for process, delay in zip(started, delays, strict=True):
+        time.sleep(max(0.0, began + delay - time.monotonic()))
         process.send_signal(signal.SIGINT)
+    for process in started:
         _, err = process.communicate(timeout=30.0)
         assert process.returncode == 130
         assert err.splitlines()[0].startswith("interrupted")
@@ -272,7 +278,7 @@ def test_a_process_whose_child_holds_the_line_is_found_dead(tmp_path: Path) -> N
 
 def test_progress_resets_the_deadline(tmp_path: Path) -> None:
     def slow(channel: WorkerChannel) -> str:
-        for action in range(8):
+        for action in range(6):
             channel.note(action)
             time.sleep(0.2)
         return "done"
@@ -310,7 +316,7 @@ def test_a_full_disk_under_the_metrics_ends_with_exit_code_6(tmp_path: Path) -> 
     run = running(tmp_path)
     import resource
 
-    resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
+    resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (1 << 12, 1 << 12))
     assert run.wait().code == 6
     assert run.err == f"error: {tmp_path / 'run' / 'metrics.jsonl'}: cannot be written: File too large\n"
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes().endswith(b"}\n")
@@ -324,54 +330,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_ranks_start(tmp_pat
     assert ended.err == "error: hydra.run.dir=/proc/sys/pipezoo: cannot be made: No such file or directory\n"
 
 
-# Jobs of a sweep --------------------------------------------------------------------------------------------------
-
-WILD = '''
-import os, signal, sys
-from pipezoo.models import MultiMLP
-
-class Wild(MultiMLP):
-    """Does to its process what a user's model may do."""
-
-    def __init__(self, d_hid: int = 16, act: str = "nothing") -> None:
-        acts = {
-            "exit": lambda: sys.exit(0),
-            "leave": lambda: os._exit(0),
-            "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
-            "raise": lambda: 1 / 0,
-            "nothing": lambda: None,
-        }
-        acts[act]()
-        super().__init__(d_hid, 2)
-'''
-YAML = "_target_: wild.Wild\nd_hid: 16\nact: nothing\n"
-
-
-def test_what_a_job_does_to_its_process_neither_stops_nor_hides_the_others(tmp_path: Path) -> None:
-    (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "wild.yaml").write_text(YAML)
-    (tmp_path / "wild.py").write_text(WILD)
-    words = ("-m", "--config-dir", "conf", "model=wild", "split=modules", "stages=2", "steps=2", "verify=false")
-    acts = ("exit", "nothing", "leave", "die", "raise", "nothing")
-    sweep = Command(tmp_path, (*words, "hydra.sweep.dir=sweep", "model.act=" + ",".join(acts[:5]), "seed=0")).start()
-    assert sweep.wait().code == 4
-    sweep.gone_after(0.5)
-    results = [read_result(tmp_path / "sweep" / str(number)) for number in range(5)]
-    assert [result["status"] for result in results] == ["failed", "ok", "failed", "failed", "failed"]
-    assert [result.get("exit_code") for result in results] == [2, None, 1, 4, 2]
-    assert "sys.exit(0)" in results[0]["error"]
-    assert results[2]["error"] == "the run left with exit code 0 before its end"
-    assert results[3]["error"] == "the run was killed by SIGKILL"
-    table = (tmp_path / "sweep" / "sweep.csv").read_text().splitlines()
-    assert len(table) == 6
-
-
-def test_the_folder_of_a_job_cannot_leave_the_sweeps(tmp_path: Path) -> None:
-    words = ("-m", *SMALL, "stages=2", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=../elsewhere", "seed=0,1")
-    sweep = Command(tmp_path, words).start().wait()
-    assert sweep.code == 2
-    assert "error: hydra.sweep.subdir=../elsewhere: leads out of the sweep's folder" in sweep.err
-    assert not (tmp_path / "elsewhere").exists(), sweep.out
+# What a terminal and a folder go through ----------------------------------------------------------------------------
 
 
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,17 +61,26 @@ class Command:
     def wait(self, seconds: float = 60.0) -> Command:
         """Until it has ended. Kills all of it and fails after ``seconds``."""
         until = time.time() + seconds
-        while self.code is None and time.time() < until:
+        while not self.over() and time.time() < until:
+            time.sleep(0.005)
+        if self.code is None:
+            self.kill()
+            raise AssertionError(f"still running after {seconds:g} s: {' '.join(self.words)}\n{self.err}")
+        return self
+
+    def over(self) -> bool:
+        """Whether it has ended; notes how, and when this was first asked after it."""
+        if self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.code, self.ended = os.waitstatus_to_exitcode(status), time.time()
-            time.sleep(0.005)
-        if self.code is None:
-            for pid in self.processes():
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            raise AssertionError(f"still running after {seconds:g} s: {' '.join(self.words)}\n{self.err}")
-        return self
+        return self.code is not None
+
+    def kill(self) -> None:
+        """All of it."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
     def processes(self) -> list[int]:
         """Those of its session that are alive: its ranks are, whoever their parent is by now."""
@@ -118,3 +128,31 @@ class Script(Command):
 def command(folder: Path, *words: str) -> Command:
     """``python -m pipezoo words...`` on a small model, its run in ``folder/run``."""
     return Command(folder, (*SMALL, "hydra.run.dir=run", *words)).start()
+
+
+class Ahead:
+    """Commands that begin before their turn: ``wide`` of them at once, since most of their time is waiting."""
+
+    def __init__(self, starts: dict[Hashable, Callable[[], Command]], wide: int = 3) -> None:
+        self._starts, self._wide = starts, wide
+        self._running: dict[Hashable, Command] = {}
+
+    def ended(self, which: Hashable, seconds: float = 60.0) -> Command:
+        """That one, and all of it: fails after ``seconds``, or if something outlives one of them by half a second."""
+        warm_up()
+        until = time.time() + seconds
+        names = [*self._starts]
+        for name in names[names.index(which) :][: self._wide]:
+            if name not in self._running:
+                self._running[name] = self._starts[name]()
+        while self._running[which].code is None and time.time() < until:
+            for command in self._running.values():
+                if command.code is None and command.over():
+                    command.gone_after(0.5)
+            time.sleep(0.005)
+        return self._running[which].wait(0.0)
+
+    def end(self) -> None:
+        for command in self._running.values():
+            if command.code is None:
+                command.kill()

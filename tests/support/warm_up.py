@@ -8,7 +8,9 @@ import weakref
 from functools import cache
 
 WARM = (
-    "numpy.ma",
+    "multiprocessing.popen_fork",
+    "multiprocessing.sharedctypes",
+    "numpy.ma",  # of numpy.setdiff1d
     "pipezoo.cli.hydra_app",
     "pipezoo.cli.hydra_command",
     "pipezoo.cli.main",
@@ -30,6 +32,7 @@ WARM = (
     "pipezoo.report.__main__",
     "pipezoo.report.choices",
     "pipezoo.report.html",
+    "pipezoo.report.sweep_page",
     "pipezoo.schedules.one_f_one_b",
     "pipezoo.splitters.modules",
     "pipezoo.splitters.replay",
@@ -52,6 +55,7 @@ def warm_up() -> None:
     import torch
 
     from pipezoo.config.compose import compose
+    from pipezoo.foreign_import import declare_operators
     from pipezoo.models import ExampleCode, MultiMLP
     from pipezoo.report.template import compile_templates
     from pipezoo.schedules import ZOO
@@ -59,6 +63,7 @@ def warm_up() -> None:
 
     compose(["model=multi_mlp"])
     compile_templates()
+    declare_operators()
     ZOO.names()
     with torch.random.fork_rng(devices=[]):
         marked.split(ExampleCode(4, 2), 2, (torch.zeros(2, 4),))

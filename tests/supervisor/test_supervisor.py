@@ -21,7 +21,6 @@ from pipezoo.results.run_dir import read_metrics, read_result
 from pipezoo.runtime.start_method import start_method
 from pipezoo.supervisor.supervisor import Handlers, Limits, launch
 from pipezoo.supervisor.worker_channel import SupervisorChannel, WorkerChannel
-from tests.conftest import CommandLine
 from tests.supervisor.fault_rows import DEADLINE
 from tests.support.command import SMALL, Command, command
 
@@ -52,7 +51,7 @@ def test_one_signal_ends_a_run_in_good_order(tmp_path: Path, number: int, code: 
     run.wait()
     run.gone_after(0.5)
     assert run.code == code
-    assert run.ended - sent < 2.0
+    assert run.ended - sent < 5.0
     assert run.err == f"{line}; what was reached is in {tmp_path / 'run'}\n"
     result = read_result(tmp_path / "run")
     assert result["status"] == "interrupted"
@@ -132,43 +131,18 @@ def test_interrupted_while_torch_is_imported_is_one_line(tmp_path: Path, environ
         assert len(err.splitlines()) == 1
 
 
-# Several at once --------------------------------------------------------------------------------------------------
-
-
-def test_three_runs_at_once_do_not_see_each_other(tmp_path: Path) -> None:
-    words = ("hydra.run.dir=outputs/${run_token:}", "stages=2", "verify=true")
-    runs = [command(tmp_path, *words, f"seed={seed}") for seed in range(3)]
-    assert [run.wait().code for run in runs] == [0, 0, 0]
-    results = [read_result(path.parent) for path in tmp_path.glob("outputs/*/result.json")]
-    assert len(results) == 3
-    assert {result["seed"] for result in results} == {0, 1, 2}
-    assert {result["verified"] for result in results} == {"exact"}
-
-
-def test_the_second_run_in_one_folder_is_refused(tmp_path: Path) -> None:
-    assert command(tmp_path, "stages=2").wait().code == 0
-    before = (tmp_path / "run" / "result.json").read_bytes()
-    again = command(tmp_path, "stages=2").wait()
-    assert again.code == 6
-    assert again.err.splitlines()[-1] == (
-        f"error: hydra.run.dir={tmp_path / 'run'}: already holds a run; choose a folder without result.json"
-    )
-    assert (tmp_path / "run" / "result.json").read_bytes() == before
+# Folders and start methods ------------------------------------------------------------------------------------------
 
 
 def test_a_name_with_special_characters_is_a_folder_like_others(tmp_path: Path) -> None:
-    run = command(tmp_path, "stages=2", "hydra.run.dir='a b#c?d%20e'").wait()
+    run = command(tmp_path, "stages=1", "steps=1", "hydra.run.dir='a b#c?d%20e'").wait()
     assert run.code == 0, run.err
     assert read_result(tmp_path / "a b#c?d%20e")["status"] == "ok"
 
 
-# Spawned ranks ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
-def test_spawned_ranks_compute_the_same(tmp_path: Path, cli: CommandLine) -> None:
-    words = ("model=multi_mlp", "model.d_hid=16", "split=modules", "stages=2", "steps=3")
-    ended = cli(*words, "launch.start_method=spawn", "hydra.run.dir=run")
+def test_spawned_ranks_compute_the_same(tmp_path: Path) -> None:
+    ended = command(tmp_path, "stages=2", "steps=2", "verify=true", "launch.start_method=spawn").wait(100.0)
     assert ended.code == 0, ended.err
     assert "spawned, each builds its stages anew and maps their weights\n" in ended.out
     assert read_result(tmp_path / "run")["verified"] == "exact"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from pipezoo.cli.main import respell
 from pipezoo.config.compose import trusted_by
 from pipezoo.config.overrides import config_dirs
 from pipezoo.experiment.allowlist import Allowlist
+from tests.support.command import Command
 
 SMALL = ("model=multi_mlp", "model.d_hid=8", "steps=2")
 SMALLEST = (*SMALL, "stages=1", "verify=false")  # one rank, compared with nothing
@@ -80,17 +82,19 @@ def test_the_version_is_ours(cli):
     assert (ended.code, ended.out, ended.err) == (0, f"pipezoo {pipezoo.__version__}\n", "")
 
 
-def test_what_was_registered_to_run_at_exit_runs_and_the_command_ends_at_once(environment, tmp_path):
-    """Trackers, profilers and coverage write what they have there."""
-    (tmp_path / "sitecustomize.py").write_text("import atexit; atexit.register(print, 'at exit', flush=True)")
-    search = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
-    command = [sys.executable, "-m", "pipezoo", *SMALLEST, "hydra.run.dir=here"]
-    ended = subprocess.run(
-        command, cwd=tmp_path, env={**environment, "PYTHONPATH": search}, capture_output=True, text=True
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines().count("at exit") == 1  # of the command, and of no rank
-    assert ended.stdout.splitlines()[-1] == "at exit"
+class Registers(Command):
+    """Has something to run at exit, as trackers, profilers and coverage have."""
+
+    def _main(self) -> None:
+        atexit.register(print, "at exit", flush=True)
+        super()._main()
+
+
+def test_what_was_registered_to_run_at_exit_runs_once_and_last(tmp_path):
+    ended = Registers(tmp_path, (*SMALLEST, "hydra.run.dir=here")).start().wait()
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines().count("at exit") == 1  # of the command, and of no rank
+    assert ended.out.splitlines()[-1] == "at exit"
 
 
 def test_a_second_sweep_in_a_process_does_not_see_the_first(tmp_path, monkeypatch):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from pipezoo.cli.outcome import ending, record
 from pipezoo.errors import OutputError
 from pipezoo.results.run_dir import MetricsFile, claim, read_metrics, read_result
 from pipezoo.validators import regular_file
-from tests.support.command import Command, command
+from tests.support.command import SMALL, Command, command
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", ".scratch", "ranks.log", "failure.json", "checkpoints"])
@@ -78,14 +77,22 @@ def test_what_the_system_does_not_give_is_one_line(number, code):
     assert (ended, line.startswith("error: "), os.strerror(number) in line) == (code, True, True)
 
 
-def test_a_system_without_free_descriptors_is_one_line(environment, tmp_path, no_process_left):
-    words = "model=multi_mlp model.d_hid=8 stages=2 steps=1 verify=false hydra.run.dir=here"
-    shell = f"ulimit -n 12; {sys.executable} -m pipezoo {words}"
-    ended = subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 4
-    assert ended.stderr.splitlines()[-1].startswith("error: rank ")
-    assert ended.stderr.splitlines()[-1].endswith(" could not be started: Too many open files")
-    assert "Traceback" not in ended.stderr
+class Poor(Command):
+    """Has twelve descriptors."""
+
+    def _main(self) -> None:
+        os.closerange(3, 1024)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))
+        super()._main()
+
+
+def test_a_system_without_free_descriptors_is_one_line(tmp_path):
+    ended = Poor(tmp_path, (*SMALL, "stages=2", "hydra.run.dir=here")).start().wait()
+    ended.gone_after(0.5)
+    assert ended.code == 4
+    assert ended.err.splitlines()[-1].startswith("error: rank ")
+    assert ended.err.splitlines()[-1].endswith(" could not be started: Too many open files")
+    assert "Traceback" not in ended.err
 
 
 def test_fifos_and_devices_are_no_files(tmp_path):
@@ -115,7 +122,7 @@ def test_a_fifo_that_a_key_names_is_refused(tmp_path, words):
 
 
 def test_a_job_of_a_sweep_that_is_halted_is_given_up_and_the_others_run(tmp_path):
-    words = ("-m", "seed=0,1", "steps=300", "launch.step_timeout=2", "hydra.sweep.dir=sweep")
+    words = ("-m", "seed=0,1", "steps=300", "launch.step_timeout=1", "hydra.sweep.dir=sweep")
     run = command(tmp_path, *words)
     _until(lambda: (tmp_path / "sweep" / "0" / "metrics.jsonl").exists())
     job = json.loads((tmp_path / "sweep" / "0" / "result.json").read_text())["pid"]
@@ -124,7 +131,7 @@ def test_a_job_of_a_sweep_that_is_halted_is_given_up_and_the_others_run(tmp_path
     os.kill(children[0], signal.SIGSTOP)
     _until(lambda: read_result(tmp_path / "sweep" / "0").get("exit_code") is not None, 40)
     assert read_result(tmp_path / "sweep" / "0")["error"] == (
-        "nobody moved for launch.step_timeout=2 s: the run's process is stopped"
+        "nobody moved for launch.step_timeout=1 s: the run's process is stopped"
     )
     run.wait()
     assert run.code == 124

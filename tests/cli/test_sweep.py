@@ -41,12 +41,12 @@ class Net(nn.Sequential):
         assert self[0].weight.dtype == torch.float32
 """
 ENDS = {
-    "fine": (0, "ok", None),
     "raises": (2, "failed", "model=mine: RuntimeError: it cannot be built (their_net.py:10; debug=true shows the traceback)"),
     "exits": (2, "failed", "something in this run called sys.exit(0) before its end"),
     "leaves": (1, "failed", "the run left with exit code 0 before its end"),
     "killed": (4, "failed", "the run was killed by SIGKILL"),
     "leaks": (2, "failed", "model.kind=leaks: it changed the process"),
+    "fine": (0, "ok", None),  # behind all of them
 }  # fmt: skip
 WORDS = ("model=mine", "data.d_hid=4", "split=modules", "stages=1", "steps=2", "verify=false", "--config-dir", "theirs")
 
@@ -65,37 +65,17 @@ def result_of(folder: Path) -> dict:
 
 
 def test_what_a_job_does_to_its_process_neither_stops_nor_hides_the_others(cli, theirs):
-    kinds = ["fine", "raises", "exits", "leaves", "killed", "leaks", "fine"]
-    ended = cli("-m", *WORDS, f"model.kind={','.join(dict.fromkeys(kinds))}", "seed=0,1", "hydra.sweep.dir=sweep")
+    ended = cli("-m", *WORDS, f"model.kind={','.join(ENDS)}", "hydra.sweep.dir=sweep")
     assert ended.code == 4
     assert "Traceback" not in ended.err
-    jobs = [(kind, seed) for kind in ENDS for seed in (0, 1)]
-    for number, (kind, seed) in enumerate(jobs):
-        code, status, error = ENDS[kind]
+    for number, (kind, (code, status, error)) in enumerate(ENDS.items()):
         result = result_of(theirs / "sweep" / str(number))
         assert (result.get("exit_code", 0), result["status"], result.get("error")) == (code, status, error)
         assert f"[{number}] " in ended.out
         overrides = (theirs / "sweep" / str(number) / ".hydra" / "overrides.yaml").read_text()
         assert f"- model.kind={kind}\n" in overrides
-        assert f"- seed={seed}\n" in overrides
     rows = list(csv.DictReader((theirs / "sweep" / "sweep.csv").open()))
-    assert [(row["model.kind"], row["seed"]) for row in rows] == [(kind, str(seed)) for kind, seed in jobs]
-    assert [row["status"] for row in rows] == [ENDS[kind][1] for kind, _ in jobs]
-
-
-def test_a_sweep_without_a_failure_ends_with_0_and_one_table(cli, tmp_path):
-    words = ("model=multi_mlp", "model.d_hid=8", "steps=2", "stages=1,2", "schedule=gpipe,1f1b")
-    ended = cli("-m", *words, "hydra.sweep.dir=sweep")
-    assert (ended.code, ended.err) == (0, "")
-    rows = list(csv.DictReader((tmp_path / "sweep" / "sweep.csv").open()))
-    assert [(row["stages"], row["schedule"]) for row in rows] == [
-        ("1", "gpipe"),
-        ("1", "1f1b"),
-        ("2", "gpipe"),
-        ("2", "1f1b"),
-    ]
-    assert {row["verified"] for row in rows} == {"exact"}
-    assert ended.out.count("samples/s") == 1
+    assert [(row["model.kind"], row["status"]) for row in rows] == [(kind, ENDS[kind][1]) for kind in ENDS]
 
 
 def test_a_value_that_no_job_can_have_fails_that_job_alone(cli, tmp_path):
@@ -166,9 +146,9 @@ def wait_for(file: Path) -> None:
 )
 def test_other_launchers_run_the_jobs_too(cli, theirs, plugin, words):
     pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"needs {plugin}")
-    ended = cli("-m", *WORDS, "model.kind=fine,killed,raises", *words, "hydra.sweep.dir=sweep")
+    ended = cli("-m", *WORDS, "model.kind=fine,killed", *words, "hydra.sweep.dir=sweep")
     assert ended.code == 4
-    assert [result_of(theirs / "sweep" / str(number))["status"] for number in range(3)] == ["ok", "failed", "failed"]
+    assert [result_of(theirs / "sweep" / str(number))["status"] for number in range(2)] == ["ok", "failed"]
     assert (theirs / "sweep" / "sweep.csv").is_file()
 
 

@@ -24,7 +24,7 @@ def statuses(folder: Path) -> list[str]:
         return [row["status"] for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("words", [("ranks=4,4",), ("ranks=2", "schedule=gpipe,1f1b,gpipe,gpipe"), ("ranks=2,2,2", "seed=1,1")])  # fmt: skip
+@pytest.mark.parametrize("words", [("ranks=2,2,2",), ("ranks=2", "schedule=gpipe,1f1b,gpipe")])  # fmt: skip
 def test_a_job_may_come_twice(tmp_path, words):
     ended = sweep(tmp_path, *SIMULATE, *words)
     assert ended.code == 0, ended.err
@@ -32,7 +32,7 @@ def test_a_job_may_come_twice(tmp_path, words):
 
 
 def test_what_a_glob_finds_and_does_not_fit_is_said_and_is_no_failure(tmp_path):
-    ended = sweep(tmp_path, *SIMULATE, "schedule=glob(*,exclude=[h*,z*,v_*,i*,g*,d*,l*])", "ranks=4")
+    ended = sweep(tmp_path, *SIMULATE, "schedule=glob([csv,early*,gpipe])", "ranks=4")
     assert ended.code == 0, ended.err
     assert "schedule=csv ranks=4  does not apply (schedule.file: is missing; give it a value)" in ended.out
     assert "does not apply (ranks=4: schedule.file=" in ended.out

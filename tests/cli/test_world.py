@@ -54,8 +54,8 @@ def _silent(ended: list[Ended]) -> bool:
 
 
 def test_torchrun_makes_one_run(tmp_path: Path, environment: dict[str, str], no_process_left: None) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    words = ["model=multi_mlp", "model.d_hid=16", "stages=4", "steps=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["model=multi_mlp", "model.d_hid=16", "stages=2", "steps=2"]
     ended = subprocess.run(
         [*torchrun, "-m", "pipezoo", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110
     )
@@ -63,9 +63,9 @@ def test_torchrun_makes_one_run(tmp_path: Path, environment: dict[str, str], no_
     folders = [path.parent for path in tmp_path.glob("outputs/*/*/result.json")]
     assert len(folders) == 1
     result = read_result(folders[0])
-    assert (result["verified"], result["launch"], result["num_ranks"]) == ("exact", "world", 4)
+    assert (result["verified"], result["launch"], result["num_ranks"]) == ("exact", "world", 2)
     assert ended.stdout.count("verified  exact") == 1
-    assert "4 processes of torchrun's world over gloo" in ended.stdout
+    assert "2 processes of torchrun's world over gloo" in ended.stdout
     assert [line["step"] for line in read_metrics(folders[0])] == [0, 1]
 
 

@@ -93,7 +93,7 @@ def test_a_job_whose_run_never_began_says_what_slurm_says(on_slurm: Slurm, cli: 
 
 @pytest.mark.timeout(180)
 def test_srun_leaves_with_the_code_of_the_run(on_slurm: Slurm, environment: dict[str, str], tmp_path: Path) -> None:
-    hangs = ("fault=hang", "fault.rank=1", "fault.step=1", "launch.step_timeout=2", "hydra.run.dir=run")
+    hangs = ("fault=hang", "fault.rank=1", "fault.step=1", "launch.step_timeout=1", "hydra.run.dir=run")
     command = ["srun", "-N2", "-n2", sys.executable, "-m", "pipezoo", *SMALL, *hangs]
 
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150)
@@ -101,7 +101,7 @@ def test_srun_leaves_with_the_code_of_the_run(on_slurm: Slurm, environment: dict
     assert ended.returncode == 124, ended.stderr  # not the 143 of a task that was stopped
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert errors[0].startswith("error: nobody moved for launch.step_timeout=2 s: rank 1 on n2 does not move")
+    assert errors[0].startswith("error: nobody moved for launch.step_timeout=1 s: rank 1 on n2 does not move")
     on_slurm.wait_until(lambda: not on_slurm.jobs(), 20.0)
 
 

@@ -13,7 +13,7 @@ from pipezoo.results.run_dir import METRICS, read_result
 from tests.support.two_machines import PORT, Machine, TwoMachines
 
 SMALL = ("model=multi_mlp", "model.d_hid=16", "split=modules", "stages=2", "microbatches=2", "hydra.run.dir=run")
-STEP_TIMEOUT = 4.0
+STEP_TIMEOUT = 2.0
 DEADLINES = (f"launch.step_timeout={STEP_TIMEOUT:g}", "launch.first_step_timeout=60")
 
 

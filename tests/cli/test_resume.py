@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from pipezoo.cli.request import Request
 from pipezoo.cli.resume import NOTE, SweepRefused, asked_folder, begin, done_already, resumed
 from pipezoo.config.resolve import ResolvedConfig
 from pipezoo.errors import ConfigError
-from tests.support.command import Command
 from tests.support.command_line import Warm
 
 NET = """
@@ -59,13 +59,13 @@ def sweep_words(*words: str) -> list[str]:
     return ["-m", *WORDS, *words, *THEIRS, "hydra.sweep.dir=sweep"]
 
 
-def cut_short(sweep: Warm | Command, folder: Path, number: int) -> None:
+def cut_short(sweep: Warm | subprocess.Popen[bytes], folder: Path, number: int) -> None:
     """Send a sweep a signal in the middle of run 1; run 0 is done."""
     until = time.monotonic() + 90
     while not ((folder / "began-1").exists() and status_of(folder / "sweep" / "0") == "ok"):
         assert time.monotonic() < until
         time.sleep(0.02)
-    os.kill(sweep.pid, number)
+    sweep.send_signal(number)
 
 
 def rows_of(folder: Path) -> list[tuple[str, str, str]]:
@@ -101,17 +101,17 @@ def test_a_sweep_goes_on_where_a_signal_stopped_it(cli, start, theirs, number, c
     assert (theirs / "sweep" / "1" / ".hydra" / "overrides.yaml").read_text().count("sweep.resume") == 0
 
 
-def test_with_another_launcher_too(theirs):
+def test_with_another_launcher_too(cli, environment, theirs, no_process_left):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs hydra-joblib-launcher")
-    sweep = Command(theirs, (*sweep_words(*JOBLIB),)).start()
+    command = [sys.executable, "-m", "pipezoo", *sweep_words(*JOBLIB)]
+    sweep = subprocess.Popen(command, cwd=theirs, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     cut_short(sweep, theirs, signal.SIGINT)
-    assert sweep.wait().code in (130, 1)
-    again, until = ("sweep.resume=sweep", *THEIRS, *JOBLIB), time.monotonic() + 30
-    while (ended := Command(theirs, again).start().wait()).code == 2 and time.monotonic() < until:
+    sweep.communicate(timeout=60)
+    assert sweep.returncode in (130, 1)
+    until = time.monotonic() + 30
+    while (ended := cli("sweep.resume=sweep", *THEIRS, *JOBLIB)).code == 2 and time.monotonic() < until:
         assert "still runs in another process" in ended.err  # joblib's worker finishes what it has begun
     assert ended.code == 0, ended.err
-    for command in (sweep, ended):
-        command.gone_after(5.0)
     assert [status for *_, status in rows_of(theirs / "sweep")] == ["ok", "ok", "ok"]
     assert [(theirs / f"began-{name}").read_text().count("once") for name in "02"] == [1, 1]
 

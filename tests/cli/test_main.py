@@ -74,7 +74,7 @@ def test_help_names_every_group_and_every_key(cold_cli):
     assert ended.err == ""
     for word in ("model: ", "schedule: ", "zbv", "example_code", "microbatches: null  # ", "dtype: float32  # "):
         assert word in ended.out
-    assert ended.seconds < 5.0
+    assert ended.seconds < 10.0
 
 
 def test_the_version_is_ours(cli):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pipezoo.cli.main
-from tests.support.warm_up import warm_up
+from tests.support.warm_up import wait_for_no_disk, warm_up
 
 SMALL = ("model=multi_mlp", "model.d_hid=16", "split=modules", "microbatches=4", "steps=4", "verify=false")
 
@@ -44,6 +44,7 @@ class Command:
 
     def _run(self) -> None:
         os.setsid()
+        wait_for_no_disk()
         os.chdir(self.folder)
         for number, name in ((0, os.devnull), (1, "out"), (2, "err")):
             file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.warm_up import warm_up
+from tests.support.warm_up import wait_for_no_disk, warm_up
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE = 0.5  # seconds that what a command started has to end after it
@@ -105,6 +105,7 @@ def children() -> dict[str, str]:
 def become(request: dict[str, Any]) -> None:
     """Run ``python -m MODULE WORDS`` in this process, as a new interpreter would."""
     os.setsid()
+    wait_for_no_disk()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])

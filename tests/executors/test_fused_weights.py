@@ -19,7 +19,7 @@ from pipezoo.executors.fused_weights import LARGE, FusedWeights, add_product, fi
 from pipezoo.runtime.autograd_engine import run_backward
 from tests.support.experiments import PROCESSES, ending, experiment
 
-SIDE = 512  # 512 * 512 values are more than LARGE
+SIDE = 512  # 512 * 512 values are LARGE
 ROWS, MICROBATCHES = 4, 3
 
 

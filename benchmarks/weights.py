@@ -55,9 +55,9 @@ def _step(words: list[str]) -> Callable[[], object]:
     """One step of the executor, without the optimizer."""
     import torch
 
+    from pipezoo.runtime.assemble import rank_stage
     from pipezoo.runtime.build import build_pipeline
     from pipezoo.runtime.executor import RankProgram
-    from pipezoo.runtime.member import rank_stage
     from pipezoo.runtime.microbatching import scaled
     from pipezoo.runtime.transport import NoMessages
 

@@ -16,11 +16,12 @@ from pipezoo.errors import VerificationError
 from pipezoo.launch.mesh import Place
 from pipezoo.runtime.action_timer import NoRecorder, Recorder, Spans
 from pipezoo.runtime.activation_memory import ActivationMeter
+from pipezoo.runtime.assemble import assemble
 from pipezoo.runtime.evaluation import NUMBER, Evaluation, evaluate, told_to_all
 from pipezoo.runtime.fault_injection import FaultInjector
 from pipezoo.runtime.feed import Source, made, opened
 from pipezoo.runtime.judged import judged_by, tensors_in
-from pipezoo.runtime.member import Member, assemble, meter_of
+from pipezoo.runtime.member import Member, meter_of
 from pipezoo.runtime.mesh import gathered, groups_of
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profiler

@@ -20,8 +20,8 @@ from pipezoo.executors import stage_slots
 from pipezoo.executors.stage_slots import StageSlots
 from pipezoo.launch.mesh import Place
 from pipezoo.runtime.action_timer import HostRecorder, NoRecorder
+from pipezoo.runtime.assemble import assemble
 from pipezoo.runtime.executor import RankExecutor
-from pipezoo.runtime.member import assemble
 from pipezoo.runtime.mesh import Groups
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.schedule.lowering import lower

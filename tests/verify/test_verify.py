@@ -14,7 +14,7 @@ from torch import nn
 
 from pipezoo.errors import VerificationError
 from pipezoo.models import ModelWithParamAlias, MultiMLP, MultiMLPWithDw
-from pipezoo.runtime import member as member_module
+from pipezoo.runtime import assemble as assemble_module
 from pipezoo.runtime import rank as rank_module
 from pipezoo.runtime.microbatching import ScaledLoss
 from pipezoo.runtime.pipeline import Pipeline
@@ -174,7 +174,7 @@ def scale_twice(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline
         def __call__(self, output: Any, target: torch.Tensor) -> torch.Tensor:
             return super().__call__(output, target) / 3
 
-    monkeypatch.setattr(member_module, "scaled", Twice)
+    monkeypatch.setattr(assemble_module, "scaled", Twice)
     return pipeline
 
 
@@ -197,14 +197,14 @@ def in_a_rank() -> bool:
 
 
 def freeze_the_last_stage(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    right = member_module.rank_stage
+    right = assemble_module.rank_stage
 
     def frozen(pipeline: Pipeline, index: int, *rest: Any) -> Any:
         if index == 1:
             pipeline.stages.modules[1].requires_grad_(False)
         return right(pipeline, index, *rest)
 
-    monkeypatch.setattr(member_module, "rank_stage", frozen)
+    monkeypatch.setattr(assemble_module, "rank_stage", frozen)
     return pipeline
 
 
@@ -221,14 +221,14 @@ def shift_the_targets(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pi
 
 
 def ignore_the_last_gradient(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    right = member_module.leave_values
+    right = assemble_module.leave_values
 
     def lossy(pipeline: Pipeline, holding: Any, rank: int, when: str, writes: bool) -> None:
         if rank == 1 and when == "first":
             next(iter(pipeline.stages.parameters(1).values())).grad = None
         right(pipeline, holding, rank, when, writes)
 
-    monkeypatch.setattr(member_module, "leave_values", lossy)
+    monkeypatch.setattr(assemble_module, "leave_values", lossy)
     return pipeline
 
 

@@ -10,15 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
 
-from pipezoo.data.batch import Batch
 from pipezoo.errors import ArgumentError, ConfigError
-from pipezoo.experiment.derive import Sizes, derive
+from pipezoo.experiment.derive import Asked, Sizes, derive
 from pipezoo.experiment.experiment import Experiment
 from pipezoo.launch.mesh import Mesh
 from pipezoo.runtime.allocation_guard import AllocationGuard, check_model_fits
@@ -32,21 +29,15 @@ from pipezoo.runtime.check_start import (
     check_start,
     check_weight_gradient,
 )
-from pipezoo.runtime.checkpoint import Checkpoint, origin_of, read
-from pipezoo.runtime.feed import Source, source_of
-from pipezoo.runtime.held_out import check_evaluation, evaluation_of
-from pipezoo.runtime.judged import judged_by, tensors_in
-from pipezoo.runtime.model_output import with_output
+from pipezoo.runtime.held_out import check_evaluation
+from pipezoo.runtime.parts import Parts, parts_of
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.profiler import Profile
 from pipezoo.runtime.randomness import leaving_no_trace
-from pipezoo.runtime.restore import check_origin, restore_model
-from pipezoo.runtime.split_model import split_model
-from pipezoo.runtime.stages import Stages, Tensors, empty, first_rows, inputs_of, make_model
-from pipezoo.runtime.start_values import model_at_start
+from pipezoo.runtime.split_model import Split, split_model
+from pipezoo.runtime.stages import Stages, empty, first_rows, inputs_of
 from pipezoo.runtime.try_forward import try_forward
-from pipezoo.runtime.try_recipe import lr_schedule, updates_of
-from pipezoo.runtime.weights import load_weights
+from pipezoo.runtime.try_recipe import lr_schedule
 from pipezoo.runtime.wiring import Wiring
 from pipezoo.schedule.action import Action
 from pipezoo.schedule.depth_first import depth_first
@@ -82,51 +73,74 @@ def build_pipeline(
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # nor would CUDA, which tracing asks for otherwise
     check_precision(experiment)
     asked = derive(experiment)
-    dtype = getattr(torch, experiment.dtype)
     if not proved:
-        check_model_fits(experiment, dtype)
+        check_model_fits(experiment, getattr(torch, experiment.dtype))
     with AllocationGuard():
-        data = source_of(experiment.data, asked.batch_size, experiment.seed)
-        loss = experiment.loss()
-        evaluation = evaluation_of(experiment, asked.batch_size, data)
-        saved = None if experiment.resume is None else read(experiment.resume)
-        origin = _origin(experiment, asked.batch_size)
-        if saved is not None:
-            check_origin(saved, origin)
-        if start is None:
-            model = _fresh(experiment, dtype, saved)
-        else:
-            made = model_at_start(partial(make_model, experiment.model, experiment.seed, dtype), start)
-            model = with_output(made, experiment.output)
-    stages, sizes, trial, drawing = split_model(experiment, asked, model, data, loss, dtype, proved)
-    schedule = sizes.schedule
-    placed = experiment.launch.placement(schedule)
-    spread = experiment.launch.spread(experiment.mesh)
-    check_mesh(experiment, spread)
-    num_processes = spread.num_processes(max(placed) + 1)
-    check_devices(experiment, experiment.launch.num_gpus(num_processes))
-    if experiment.device == "cuda" and num_processes > 1 and schedule.has_messages:
+        parts = parts_of(experiment, asked.batch_size, start)
+    split = split_model(experiment, asked, parts.model, parts.data, parts.loss, parts.dtype, proved)
+    processes = _processes(experiment, split)
+    pipeline = _profiled(experiment, _pipeline(experiment, asked, parts, split, processes, scratch, checkpoints))
+    try:
+        pipeline.executor.check(pipeline)
+    except ValueError as error:
+        raise experiment.executor.reword(error) from error
+    if not proved:
+        pipeline = _tried(experiment, pipeline, parts, split)
+    return pipeline, split.sizes
+
+
+class _Processes(NamedTuple):
+    """The processes of a run: the one of each stage in a pipeline, and the mesh of all."""
+
+    stage_to_rank: tuple[int, ...]
+    spread: Mesh
+
+    @property
+    def number(self) -> int:
+        return self.spread.num_processes(max(self.stage_to_rank) + 1)
+
+
+def _processes(experiment: Experiment, split: Split) -> _Processes:
+    """Where the stages go. Raises ConfigError where that is not possible here."""
+    schedule = split.sizes.schedule
+    processes = _Processes(experiment.launch.placement(schedule), experiment.launch.spread(experiment.mesh))
+    check_mesh(experiment, processes.spread)
+    check_devices(experiment, experiment.launch.num_gpus(processes.number))
+    if experiment.device == "cuda" and processes.number > 1 and schedule.has_messages:
         check_queues(schedule)
-    check_weight_gradient(experiment, stages, schedule)
-    pipeline = Pipeline(
+    check_weight_gradient(experiment, split.stages, schedule)
+    return processes
+
+
+def _pipeline(
+    experiment: Experiment,
+    asked: Asked,
+    parts: Parts,
+    split: Split,
+    processes: _Processes,
+    scratch: Path,
+    checkpoints: Path | None,
+) -> Pipeline:
+    stages, sizes, schedule, placed = split.stages, split.sizes, split.sizes.schedule, processes.stage_to_rank
+    return Pipeline(
         stages=stages,
         schedule=schedule,
-        actions=_of_replicas(_actions(experiment, schedule, placed, stages), spread),
+        actions=_of_replicas(_actions(experiment, schedule, placed, stages), processes.spread),
         stage_to_rank=placed,
-        fresh_model=partial(_fresh, experiment, dtype, saved),
-        batch=data,
-        shapes=_shapes(experiment, stages, sizes, data, loss, dtype, num_processes, saved),
-        loss=loss,
+        fresh_model=parts.fresh_model,
+        batch=parts.data,
+        shapes=_shapes(experiment, parts, split, processes.number),
+        loss=parts.loss,
         optimizer=lambda parameters: experiment.optimizer(params=parameters),
         lr_schedule=partial(lr_schedule, experiment),
         executor=experiment.executor(),
-        drawing=drawing,
+        drawing=split.drawing,
         scratch=scratch,
         steps=experiment.steps,
         seed=experiment.seed,
-        dtype=dtype,
+        dtype=parts.dtype,
         device=experiment.device,
-        threads=experiment.launch.threads_of(num_processes, num_cores()),
+        threads=experiment.launch.threads_of(processes.number, num_cores()),
         record_steps=experiment.launch.recorded_steps(experiment.record_steps, experiment.steps),
         own_weight_gradient=experiment.weight_grad == "module",
         defers=experiment.weight_grad == "deferred",
@@ -138,62 +152,47 @@ def build_pipeline(
         fault=experiment.fault,
         precision=experiment.precision,
         recipe=experiment.recipe,
-        saved=saved,
-        origin=origin,
+        saved=parts.saved,
+        origin=parts.origin,
         checkpoints=checkpoints if experiment.checkpoint.every or experiment.eval.best else None,
         checkpoint_every=experiment.checkpoint.every or experiment.steps,
-        evaluation=evaluation,
+        evaluation=parts.evaluation,
         leaves_weights=any(getattr(part.function, "wants_weights", False) for part in experiment.exports),
         mesh=experiment.mesh,
-        spread=spread,
-        cuts=cuts_of_run(experiment, asked, stages, data, drawing),
+        spread=processes.spread,
+        cuts=cuts_of_run(experiment, asked, stages, parts.data, split.drawing),
     )
-    pipeline = _profiled(experiment, pipeline)
-    try:
-        pipeline.executor.check(pipeline)
-    except ValueError as error:
-        raise experiment.executor.reword(error) from error
-    if proved:
-        return pipeline, sizes
-    check_start(experiment, pipeline, trial)
-    if spread.dp > 1:
-        check_replicas(pipeline, trial)
-    if evaluation is not None:
-
-        def on_one_device(batch: Batch) -> tuple[Tensors, Tensors]:
-            return inputs_of(model, batch, dtype), tensors_in(judged_by(loss, model, batch, dtype))
-
-        counts = num_processes, sizes.num_slices
-        check_evaluation(evaluation, on_one_device, pipeline.shapes, model, stages.modules, *counts)
-    pipeline = check_checkpoints(experiment, pipeline, trial)
-    return pipeline, sizes
 
 
-def _shapes(
-    experiment: Experiment,
-    stages: Stages,
-    sizes: Sizes,
-    data: Source,
-    loss: nn.Module,
-    dtype: torch.dtype,
-    num_processes: int,
-    saved: Checkpoint | None,
-) -> Shapes:
+def _tried(experiment: Experiment, pipeline: Pipeline, parts: Parts, split: Split) -> Pipeline:
+    """What can be seen before a step: that it can begin, and go on from what it saves. Raises ConfigError."""
+    check_start(experiment, pipeline, split.trial)
+    if pipeline.spread.dp > 1:
+        check_replicas(pipeline, split.trial)
+    if parts.evaluation is not None:
+        counts = pipeline.num_processes, split.sizes.num_slices
+        modules = split.stages.modules
+        check_evaluation(parts.evaluation, parts.on_one_device, pipeline.shapes, parts.model, modules, *counts)
+    return check_checkpoints(experiment, pipeline, split.trial)
+
+
+def _shapes(experiment: Experiment, parts: Parts, split: Split, num_processes: int) -> Shapes:
     """The shapes of this run's batches. One process whose stages hand on tensors alone needs no more than the first."""
-    steps = range(saved.step if saved else 0, experiment.steps)
+    stages, sizes = split.stages, split.sizes
+    steps = range(parts.saved.step if parts.saved else 0, experiment.steps)
     executor = experiment.executor()
     relay = executor.relays or sizes.schedule.has_messages
 
     def batch(step: int) -> tuple[torch.Tensor, ...]:
-        made = data(step)
-        return *inputs_of(stages.model, made, dtype), *tensors_in(judged_by(loss, stages.model, made, dtype))
+        inputs, judged = parts.on_one_device(parts.data(step))
+        return *inputs, *judged
 
     def wire(tensors: Sequence[torch.Tensor]) -> Wiring:
         example = first_rows(tensors[:num_inputs], len(tensors[0]) // sizes.num_slices)
         with leaving_no_trace(), Autocast.of(experiment.precision, "cpu")():
             return try_forward(stages.modules, copies(stages.modules), example, relay)[1]
 
-    num_inputs = len(inputs_of(stages.model, data(0), dtype))
+    num_inputs = len(inputs_of(parts.model, parts.data(0), parts.dtype))
     shapes = Shapes.of(empty(batch(0)), stages.wiring, num_inputs)
     if not steps or (num_processes == 1 and all(plan.is_flat for plan in stages.wiring.stages)):
         return shapes
@@ -215,34 +214,6 @@ def _profiled(experiment: Experiment, pipeline: Pipeline) -> Pipeline:
     except ArgumentError as error:
         raise ConfigError(error.at("profile.steps"), error) from error
     return replace(pipeline, profile=Profile(experiment.profile, steps))
-
-
-def _origin(experiment: Experiment, batch_size: int) -> dict[str, Any]:
-    components = [experiment.model, experiment.data, experiment.loss]
-    more: dict[str, Any] = {f"optimizer.{key}": _plain(value) for key, value in experiment.recipe.told().items()}
-    more |= {"optimizer": experiment.optimizer_name, "precision": experiment.precision_name}
-    if experiment.lr_schedule is not None:
-        components.append(experiment.lr_schedule)
-        more["lr_schedule.updates"] = updates_of(experiment)
-    return origin_of(components, seed=experiment.seed, dtype=experiment.dtype, batch_size=batch_size) | more
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) else str(value)
-
-
-def _fresh(experiment: Experiment, dtype: torch.dtype, saved: Checkpoint | None) -> nn.Module:
-    """The unsplit model as it is before this run's first step."""
-    model = make_model(experiment.model, experiment.seed, dtype)
-    for name, parameter in model.named_parameters():
-        if is_lazy(parameter):
-            raise ConfigError(
-                f"model={experiment.model_name}: {name} has no shape before the first forward (a lazy module); "
-                "valid: modules that are told their sizes"
-            )
-    if experiment.weights is not None:
-        load_weights(model, experiment.weights)
-    return with_output(model if saved is None else restore_model(model, saved), experiment.output)
 
 
 def _actions(experiment: Experiment, schedule: Schedule, placed: tuple[int, ...], stages: Stages) -> list[list[Action]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,6 +36,15 @@ OTHER_NUMBERS = (
 )
 
 
+class Split(NamedTuple):
+    """A model in stages, what was derived for it, and how it went when it was tried out."""
+
+    stages: Stages
+    sizes: Sizes
+    trial: Trial
+    drawing: Drawing | None
+
+
 def split_model(
     experiment: Experiment,
     asked: Asked,
@@ -44,7 +53,7 @@ def split_model(
     loss: nn.Module,
     dtype: torch.dtype,
     proved: bool = False,
-) -> tuple[Stages, Sizes, Trial, Drawing | None]:
+) -> Split:
     batch = _first_batch(experiment, asked, data)
     try:
         inputs = inputs_of(model, batch, dtype)
@@ -95,7 +104,7 @@ def split_model(
             f"verify=true: model={experiment.model_name}, split={experiment.split_name}: {uncounted}, so one device "
             "draws other numbers; valid: functions of torch that draw without a generator=, or verify=false"
         )
-    return stages, sizes, trial, drawing
+    return Split(stages, sizes, trial, drawing)
 
 
 def _is_own(loss: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from pipezoo.cli.attempts import begun_before, conclude, go_on, note_first, said
+from pipezoo.cli.attempts import Attempts, begun_before, conclude, go_on, note_first, said
 from pipezoo.cli.outcome import DEFECT, ending, record, result_of
 from pipezoo.cli.request import OVERRIDES, Request
 from pipezoo.cli.signals import begin, check, clear_away_with
@@ -36,7 +36,7 @@ from pipezoo.results.sanitize import linked, printable
 from pipezoo.supervisor.garbage import resume_collection
 from pipezoo.supervisor.processes import signals_held
 from pipezoo.supervisor.start_deadline import begin_deadline, end_deadline
-from pipezoo.supervisor.world_host import hosted
+from pipezoo.supervisor.world_host import Host, hosted
 from pipezoo.tasks.terminal import PrintLine
 
 Task = Callable[[Experiment, Path, PrintLine], Mapping[str, Any]]
@@ -50,27 +50,53 @@ def run(request: Request, print_line: PrintLine, claimed: bool = False) -> int:
         claimed: the folder is this run's own already. Otherwise a config error leaves no folder behind.
     """
     with _kept_warnings() as kept:
-        code = _run(request, print_line, claimed)
+        code = _Run(request, print_line, claimed).code()
     for line in kept if code == 0 or request.values.get("debug") is True else ():
         print(line, file=sys.stderr)
     return code
 
 
-def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
-    attempts = None
-    try:
-        if claimed:
-            write_files(request)
+class _Run:
+    """A run on its way: what it knows and has claimed so far, which is what its end has to write down or remove."""
+
+    def __init__(self, request: Request, print_line: PrintLine, claimed: bool) -> None:
+        self._request, self._print_line, self._claimed = request, print_line, claimed
+        self._attempts: Attempts | None = None
+
+    def code(self) -> int:
+        try:
+            return self._perform()
+        except BaseException as error:
+            return self._ended(error)
+
+    def _perform(self) -> int:
+        if self._claimed:
+            write_files(self._request)
         else:
-            clear_away_with(partial(_leave_no_folder, request))
+            clear_away_with(partial(_leave_no_folder, self._request))
         if (host := hosted()) is not None:
-            request = for_the_world(request, host)
-        experiment = request.experiment()
+            self._request = for_the_world(self._request, host)
+        experiment = self._request.experiment()
+        submitted = experiment.task == "train" and experiment.launch.submits
+        task = self._checked(experiment, host, says_what=not submitted)
+        if submitted:
+            begin()
+            return submit(self._request, experiment, self._print_line)
+        if not self._claimed:
+            experiment = self._claim(experiment, host)
+        self._introduce(experiment, host)
+        task(experiment, self._request.folder, self._print_line)
+        if self._attempts is not None:
+            conclude(self._attempts, 0)
+        self._report()
+        return 0
+
+    def _checked(self, experiment: Experiment, host: Host | None, says_what: bool) -> Task:
+        """The function that does the task of an experiment that can be run. Raises ConfigError."""
         if experiment.task in WITH_MODEL:
             check_launch(experiment, host)
-        submitted = experiment.task == "train" and experiment.launch.submits
-        if not submitted:
-            print_line(_header(experiment.task))
+        if says_what:
+            self._print_line(_header(experiment.task))
         if experiment.task in WITH_MODEL:
             begin_deadline(experiment.launch.start_timeout)
         else:
@@ -78,59 +104,65 @@ def _run(request: Request, print_line: PrintLine, claimed: bool) -> int:
         check_components(experiment)
         task = task_of(experiment.task)
         check()  # an import may have caught what a signal raised
-        if submitted:
-            begin()
-            return submit(request, experiment, print_line)
-        if not claimed:
-            begin()
-            with signals_held():  # a folder that is taken is one of which it is known
-                if host is not None and (before := begun_before(host, request.folder)) is not None:
-                    _leave_no_folder(request)
-                    request = replace(request, folder=before)
-                    attempts, experiment = go_on(host, before, experiment)
-                else:
-                    take(request.folder)
-                claimed = True
-            write_files(request)
-            if host is not None:
-                note_first(host, request.folder)
+        return task
+
+    def _claim(self, experiment: Experiment, host: Host | None) -> Experiment:
+        """Take the folder, or that of the attempt before, which the experiment then goes on from."""
+        begin()
+        with signals_held():  # a folder that is taken is one of which it is known
+            if host is not None and (before := begun_before(host, self._request.folder)) is not None:
+                _leave_no_folder(self._request)
+                self._request = replace(self._request, folder=before)
+                self._attempts, experiment = go_on(host, before, experiment)
+            else:
+                take(self._request.folder)
+            self._claimed = True
+        write_files(self._request)
+        if host is not None:
+            note_first(host, self._request.folder)
+        return experiment
+
+    def _introduce(self, experiment: Experiment, host: Host | None) -> None:
+        """What is to be known before it begins; the other processes of the world are told."""
+        request = self._request
         for line in (*request.notes, *notes(request.files.get(OVERRIDES, ()), experiment)):
-            print_line(line)
+            self._print_line(line)
         resume_collection()
-        if attempts is not None:
-            print_line(f"          {said(attempts.earlier)}")
+        if self._attempts is not None:
+            self._print_line(f"          {said(self._attempts.earlier)}")
         if host is not None and experiment.task in WITH_MODEL:
             tell_the_world(host, request, experiment)
         if theirs := foreign_code(experiment):
-            print_line(f"trusted   {'; '.join(theirs)}")
-        task(experiment, request.folder, print_line)
-        if attempts is not None:
-            conclude(attempts, 0)
-        if _write_page(request.folder):
-            print_line(f"report    {_page_of(request.folder)}")
-    except BaseException as error:
+            self._print_line(f"trusted   {'; '.join(theirs)}")
+
+    def _ended(self, error: BaseException) -> int:
+        """Say how it ended before its time, write that down, and return the exit code."""
+        folder = self._request.folder
         late = end_deadline()  # its exception may have been taken for an error of what was built
         if isinstance(error, Exception):
             error = late or error
-            if claimed and not request.folder.is_dir():  # whatever fell over that
-                error = OutputError(f"{request.folder}: was moved or deleted while the run wrote there")
+            if self._claimed and not folder.is_dir():  # whatever fell over that
+                error = OutputError(f"{folder}: was moved or deleted while the run wrote there")
         code, line = ending(error)
-        line = request.hide(line)
-        if claimed and isinstance(error, KeyboardInterrupt):
-            line += f"; what was reached is in {request.folder}"
-        if request.values.get("debug") is True or code == DEFECT:
+        line = self._request.hide(line)
+        if self._claimed and isinstance(error, KeyboardInterrupt):
+            line += f"; what was reached is in {folder}"
+        if self._request.values.get("debug") is True or code == DEFECT:
             traceback.print_exception(error)
         print(line, file=sys.stderr, flush=True)
-        if claimed:
-            record(request.folder, code, line)
-            if attempts is not None:
-                conclude(attempts, code)
-            if code != OutputError.exit_code and _write_page(request.folder):
-                print_line(f"report    {_page_of(request.folder)}{_more(request.folder)}")
-        else:
-            _leave_no_folder(request)
+        if not self._claimed:
+            _leave_no_folder(self._request)
+            return code
+        record(folder, code, line)
+        if self._attempts is not None:
+            conclude(self._attempts, code)
+        if code != OutputError.exit_code:
+            self._report(_more(folder))
         return code
-    return 0
+
+    def _report(self, more: str = "") -> None:
+        if _write_page(self._request.folder):
+            self._print_line(f"report    {_page_of(self._request.folder)}{more}")
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from pipezoo.experiment.python_component import PythonComponent
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.launch import Launch
 from pipezoo.results.run import Run, read_run
-from pipezoo.runtime.checkpoint import read
+from pipezoo.runtime.read_checkpoint import read
 from pipezoo.runtime.restore import restore_model
 from pipezoo.runtime.stages import make_model
 from pipezoo.schedule.schedule import Schedule

@@ -98,7 +98,8 @@ def note_first(host: Host, folder: Path) -> None:
 def go_on(host: Host, folder: Path, experiment: Experiment) -> tuple[Attempts, Experiment]:
     """Take over the folder of the attempts before, and begin where their last checkpoint ended."""
     from pipezoo.runtime.checkpoint import FOLDER as CHECKPOINTS
-    from pipezoo.runtime.checkpoint import complete, read
+    from pipezoo.runtime.checkpoint import complete
+    from pipezoo.runtime.read_checkpoint import read
 
     before = result_of(folder)
     earlier = [*before.get("attempts", [])][: host.found.attempt]

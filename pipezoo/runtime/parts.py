@@ -15,12 +15,13 @@ from torch.nn.parameter import is_lazy
 from pipezoo.data.batch import Batch
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.experiment import Experiment
-from pipezoo.runtime.checkpoint import Checkpoint, origin_of, read
+from pipezoo.runtime.checkpoint import Checkpoint, origin_of
 from pipezoo.runtime.evaluation import Evaluation
 from pipezoo.runtime.feed import Source, source_of
 from pipezoo.runtime.held_out import evaluation_of
 from pipezoo.runtime.judged import judged_by, tensors_in
 from pipezoo.runtime.model_output import with_output
+from pipezoo.runtime.read_checkpoint import read
 from pipezoo.runtime.restore import check_origin, restore_model
 from pipezoo.runtime.stages import Tensors, inputs_of, make_model
 from pipezoo.runtime.start_values import model_at_start

@@ -1,10 +1,8 @@
-"""Checkpoints: going on bit for bit, after a kill at any moment, on other stages; and files that lie."""
+"""Checkpoints: going on bit for bit, after a kill at any moment, on other stages."""
 
 from __future__ import annotations
 
-import json
 import os
-import pickle
 import shutil
 import signal
 import time
@@ -19,16 +17,12 @@ from torch import nn
 from pipezoo.errors import ConfigError, OutputError
 from pipezoo.results.run_dir import read_metrics, read_result
 from pipezoo.runtime import checkpoint
-from pipezoo.runtime.checkpoint import (
-    Checkpoint,
-    CheckpointWriter,
-    complete,
-    read,
-    write_part,
-)
+from pipezoo.runtime.checkpoint import Checkpoint, CheckpointWriter, complete, write_part
 from pipezoo.runtime.optimizer_state import capture, names_of
 from pipezoo.runtime.optimizer_state import same as same_data
+from pipezoo.runtime.read_checkpoint import read
 from pipezoo.runtime.restore import restore_model, restore_optimizer, restore_random
+from tests.support.checkpoints import parts, save
 from tests.support.command import Command, command
 
 EVERY = ("checkpoint.every=1", "checkpoint.keep=null", "model.n_layers=4")
@@ -122,26 +116,6 @@ def test_tied_weights_and_unused_parameters_are_in_it(tmp_path: Path) -> None:
 # Kills ------------------------------------------------------------------------------------------------------------
 
 
-def parts(value: float) -> tuple[nn.Linear, torch.optim.Optimizer]:
-    layer = nn.Linear(3, 3)
-    nn.init.constant_(layer.weight, value)
-    optimizer = torch.optim.AdamW(layer.parameters())
-    layer(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    return layer, optimizer
-
-
-def save(checkpoints: Path, step: int, keep: int | None = 1) -> None:
-    """What two processes and their parent do for one checkpoint."""
-    layer, optimizer = parts(float(step))
-    keeper = CheckpointWriter(checkpoints, 2, keep)
-    for process, names in enumerate((["weight"], ["bias"])):
-        named = dict(layer.named_parameters())
-        own = {name: named[name] for name in names}
-        state = capture(optimizer, names_of(own.items()))
-        keeper.on_message(f"rank {process}", write_part(checkpoints, step, process, own, state))
-
-
 def killed_at(count: int, work: Callable[[], None]) -> bool:
     """Run ``work`` in a process that kills itself before, or half through, its ``count``-th change of a file."""
     worker = os.fork()
@@ -226,80 +200,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     assert "part-1.pt: cannot be written: File too large" in ended.err
     assert last(tmp_path).step == 2
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
-
-
-# Files that are not what they say ---------------------------------------------------------------------------------
-
-
-def refused(folder: Path) -> str:
-    with pytest.raises(ConfigError) as error:
-        read(str(folder))
-    return str(error.value).replace(str(folder), "F")
-
-
-class Evil:
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(Evil.folder),)
-
-    folder = Path("evil")
-
-
-def replace_part(path: Path, data: bytes) -> None:
-    """Put other bytes into a checkpoint, its manifest brought in line."""
-    import hashlib
-
-    (path / "part-0.pt").write_bytes(data)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["parts"][0] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    sign(path, manifest)
-
-
-def sign(path: Path, manifest: dict[str, Any]) -> None:
-    """Write a manifest whose own hash is right."""
-    manifest.pop("sha256", None)
-    text = json.dumps({**manifest, "sha256": checkpoint._hash(manifest)})
-    (path / "manifest.json").write_text(text)
-
-
-def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
-    save(tmp_path / "checkpoints", 1)
-    Evil.folder = tmp_path / "evil"
-    path = tmp_path / "checkpoints" / "step-00000001"
-    for data in (pickle.dumps(Evil()), torch_bytes({"model": Evil()})):
-        replace_part(path, data)
-        assert "cannot be read" in refused(path)
-        assert not Evil.folder.exists()
-
-
-def torch_bytes(content: Any) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def test_changed_bytes_are_found_and_older_ones_offered(tmp_path: Path) -> None:
-    save(tmp_path / "checkpoints", 1, keep=None)
-    save(tmp_path / "checkpoints", 2, keep=None)
-    part = tmp_path / "checkpoints" / "step-00000002" / "part-1.pt"
-    data = bytearray(part.read_bytes())
-    data[len(data) // 2] ^= 1
-    part.write_bytes(data)
-    assert refused(tmp_path) == (
-        "resume=F/checkpoints/step-00000002: part-1.pt is not what was written; valid: F/checkpoints/step-00000001"
-    )
-
-
-@pytest.mark.parametrize("manifest", ["", "[]", '{"format": 1}', '{"format": 2, "step": 1}', "\x00"])
-def test_a_manifest_that_is_none_is_refused(tmp_path: Path, manifest: str) -> None:
-    save(tmp_path / "checkpoints", 1)
-    (tmp_path / "checkpoints" / "step-00000001" / "manifest.json").write_text(manifest)
-    assert refused(tmp_path).startswith("resume=F/checkpoints/step-00000001: ")
-
-
-def test_a_folder_without_one_is_refused(tmp_path: Path) -> None:
-    assert refused(tmp_path).startswith("resume=F: holds no complete checkpoint")
 
 
 def test_another_model_and_another_optimizer_are_refused(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from pipezoo.experiment.experiment import CheckpointOptions
 from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.this_process import ThisProcess
-from pipezoo.runtime.checkpoint import complete, read
+from pipezoo.runtime.checkpoint import complete
 from pipezoo.runtime.moving_average import MovingAverage
+from pipezoo.runtime.read_checkpoint import read
 from pipezoo.runtime.safetensors_file import read_safetensors
 from tests.support.experiments import HOW, WIDTH, component, ending, experiment, run
 

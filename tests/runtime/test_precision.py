@@ -18,8 +18,8 @@ from pipezoo.experiment.recipe import Recipe
 from pipezoo.models import MultiMLP
 from pipezoo.runtime import autocast, loss_scale, member, moving_average, optimizing
 from pipezoo.runtime.build import build_pipeline
-from pipezoo.runtime.checkpoint import read
 from pipezoo.runtime.pipeline import Pipeline
+from pipezoo.runtime.read_checkpoint import read
 from tests.support import recipes
 from tests.support.experiments import experiment, run
 from tests.support.pipelines import WIDTH, Trained

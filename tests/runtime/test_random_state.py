@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipezoo.errors import ConfigError
-from pipezoo.runtime.checkpoint import Checkpoint, _is_recipe
+from pipezoo.runtime.checkpoint import Checkpoint
 from pipezoo.runtime.random_state import (
     is_random_of_libraries,
     random_of_libraries,
@@ -20,6 +20,7 @@ from pipezoo.runtime.random_state import (
     set_random_of_libraries,
 )
 from pipezoo.runtime.randomness import leaving_no_trace
+from pipezoo.runtime.read_checkpoint import _is_recipe
 from pipezoo.runtime.try_recipe import check_averages
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipezoo.errors import PipezooError
 from pipezoo.explain.alternatives import Alternative, Measured
 from pipezoo.explain.changes import of_alternative
 from pipezoo.explain.changes_worth import changes
 from pipezoo.explain.of_run import explained
 from pipezoo.explain.sentences import percent, sentences
+from pipezoo.results.command import exit_code_of
 from pipezoo.results.newest_run import newest_run
 from pipezoo.results.run import Run, read_run
 from pipezoo.results.sanitize import printable
@@ -29,15 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", type=Path, help="folder of a run; default: the newest of outputs/")
     parser.add_argument("--top", type=int, default=TOP, help=f"rows of the table of other orders; default: {TOP}")
     options = parser.parse_args(arguments)
-    try:
-        for line in explain(options.folder or newest_run(), options.top):
-            print(printable(line))
-    except PipezooError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return exit_code_of(lambda: _print(explain(options.folder or newest_run(), options.top)))
+
+
+def _print(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(printable(line))
 
 
 def explain(folder: Path, top: int = TOP) -> list[str]:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.errors import ConfigError
+from pipezoo.results.command import exit_code_of
 from pipezoo.results.newest_run import newest_run
 from pipezoo.results.run_dir import RESULT, read_result, whole_file, write_text
 from pipezoo.results.sanitize import is_terminal, printable
@@ -34,15 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, help=output)
     parser.add_argument("--width", type=int, help="columns of the text; default: as wide as the terminal")
     options = parser.parse_args(arguments)
-    try:
-        width = options.width or shutil.get_terminal_size((100, 24)).columns
-        _report(options.folder or [newest_run()], options.output, width)
-    except PipezooError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    width = options.width or shutil.get_terminal_size((100, 24)).columns
+    return exit_code_of(lambda: _report(options.folder or [newest_run()], options.output, width))
 
 
 def _report(folders: list[Path], output: Path | None, width: int) -> None:

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipezoo.errors import ConfigError, PipezooError
+from pipezoo.errors import ConfigError
 from pipezoo.report.orders import orders
 from pipezoo.report.template import STUDIO, render
+from pipezoo.results.command import exit_code_of
 from pipezoo.results.run_dir import write_text
 from pipezoo.results.sanitize import printable
 
@@ -21,15 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipezoo.studio", description=ABOUT, allow_abbrev=False)
     parser.add_argument("-o", "--output", type=Path, default=Path("studio.html"), help="default: studio.html")
     options = parser.parse_args(arguments)
-    try:
-        if options.output.suffix != ".html":
-            raise ConfigError(f"output={options.output}: must end in .html")
-        write_text(options.output, page())
-        print(f"wrote {printable(options.output)}")
-    except PipezooError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code_of(lambda: _write(options.output))
+
+
+def _write(output: Path) -> None:
+    if output.suffix != ".html":
+        raise ConfigError(f"output={output}: must end in .html")
+    write_text(output, page())
+    print(f"wrote {printable(output)}")
 
 
 def page() -> str:

@@ -11,15 +11,14 @@ today's, and keys that are no field are kept in ``others``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
+from pipezoo.results.fields import fit, key, plain, rows
 from pipezoo.results.renamed import with_new_result_keys
 from pipezoo.results.run_dir import read_result
-from pipezoo.results.sweep_table import number
 
 COST = (
     "seconds of `F`, `B`, `I`, `W` for one microbatch and stage, bytes that F keeps (`activation_bytes`), that I frees "
@@ -39,11 +38,6 @@ NEAREST = (
 )
 NEAREST += "other way round there, `distance` is their share; `divergences`, the first difference on each rank; its "
 NEAREST += "`step_seconds`, `bubble`, `peak_memory`; `step_ratio`, the own step over its"
-
-
-def key(meaning: str, unit: str = "") -> Any:
-    """A field that is None where it does not apply."""
-    return field(default=None, metadata={"meaning": meaning, "unit": unit})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +217,7 @@ class Result:
         """Read what stood in a ``result.json``, of any version and with anything in it."""
         data = with_new_result_keys(data)
         known = {*cls.keys()}
-        result: Result = _fit(cls, {name: value for name, value in data.items() if name in known})
+        result: Result = fit(cls, {name: value for name, value in data.items() if name in known})
         return dataclasses.replace(result, others={name: data[name] for name in data if name not in known})
 
     @classmethod
@@ -258,54 +252,13 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without what does not apply; ``verified`` is always there, null where nothing was compared."""
-        return {"verified": None, **_plain(self), **self.others}
-
-
-def _plain(value: Any) -> Any:
-    if not dataclasses.is_dataclass(value):
-        return value
-    pairs = ((one.name, getattr(value, one.name)) for one in dataclasses.fields(value) if one.name != "others")
-    return {name: _plain(content) for name, content in pairs if content is not None}
-
-
-def _fit(kind: Any, value: Any) -> Any:
-    """``value`` as ``kind``, None where it is none; numbers that JSON cannot hold come back from their words."""
-    if get_origin(kind) in (Union, UnionType):
-        fitted = (_fit(choice, value) for choice in get_args(kind) if choice is not type(None))
-        return next((found for found in fitted if found is not None), None)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            return None
-        hints = get_type_hints(kind)
-        names = [one.name for one in dataclasses.fields(kind) if one.name in value]
-        return kind(**{name: _fit(hints[name], value[name]) for name in names})  # type: ignore[operator]
-    if kind is float:
-        return number(value)
-    if get_origin(kind) is list:
-        (entry,) = get_args(kind)
-        return [_fit(entry, one) for one in value] if isinstance(value, list) else None
-    plain = get_origin(kind) or kind
-    if plain is int and isinstance(value, bool):
-        return None
-    return value if isinstance(value, plain) else None
+        return {"verified": None, **plain(self), **self.others}
 
 
 def table() -> str:
     """The fields of ``result.json`` as a table in Markdown; ``docs/result-folder.md`` holds it."""
-    rows = "\n".join(f"| {name} | {meaning} | {unit} |" for name, meaning, unit in _rows(Result))
-    return f"| key | meaning | unit |\n|---|---|---|\n{rows}\n"
-
-
-def _rows(kind: Any, above: str = "") -> Iterator[tuple[str, str, str]]:
-    hints = get_type_hints(kind)
-    for one in dataclasses.fields(kind):
-        if one.name == "others":
-            continue
-        inside = next((choice for choice in get_args(hints[one.name]) if dataclasses.is_dataclass(choice)), None)
-        if inside is None:
-            yield f"`{above}{one.name}`", one.metadata["meaning"], one.metadata["unit"]
-        else:
-            yield from _rows(inside, f"{above}{one.name}.")
+    lines = "\n".join(f"| {name} | {meaning} | {unit} |" for name, meaning, unit in rows(Result))
+    return f"| key | meaning | unit |\n|---|---|---|\n{lines}\n"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import pytest
 
 from pipezoo.costs.file import read
 from pipezoo.report.html import run_page
-from pipezoo.results.result import Bubble, Bubbles, Memory, Prediction, Result, Spread, _rows, table
+from pipezoo.results.fields import rows
+from pipezoo.results.result import Bubble, Bubbles, Memory, Prediction, Result, Spread, table
 from pipezoo.results.run import read_run
 from pipezoo.results.run_dir import write_json
 from pipezoo.schedule.schedule import Schedule
@@ -75,7 +76,7 @@ def test_reading_changes_nothing_of_what_was_given() -> None:
 
 
 def test_every_field_says_what_it_means() -> None:
-    assert [name for name, meaning, _ in _rows(Result) if not meaning] == []
+    assert [name for name, meaning, _ in rows(Result) if not meaning] == []
 
 
 def test_the_documented_table_is_that_of_the_fields() -> None:

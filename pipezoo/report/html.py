@@ -27,6 +27,7 @@ from pipezoo.report.choices import plan_table, what_if
 from pipezoo.report.device_choices import device_table
 from pipezoo.report.orders import orders_of
 from pipezoo.report.template import LANES, STUDIO, TABLE, render
+from pipezoo.results.result import Bound, Bubbles, Prediction, Result, Spread
 from pipezoo.results.run import Run, flat, read_run
 from pipezoo.results.run_dir import PICTURE, REPORT, write_text
 from pipezoo.results.sanitize import printable
@@ -173,7 +174,8 @@ Fact = tuple[str, str, str]  # name, value, note
 
 
 def _facts(run: Run) -> list[dict[str, str]]:
-    facts = [*_times(run), *_bubbles(run), *_prediction(run)]
+    result = Result.from_dict(run.result)
+    facts = [*_times(result, run.unit), *_bubbles(result), *_prediction(result, run.unit), *_nearest(result)]
     return [{"name": name, "value": value, "note": note} for name, value, note in facts]
 
 
@@ -184,41 +186,44 @@ def _sizes(run: Run) -> str:
     return ", ".join(f"{name} {value}" for name, value in known if isinstance(value, (str, int)))
 
 
-def _times(run: Run) -> Iterator[Fact]:
-    step = {key: number(inner(run.result, "step_seconds", key)) for key in ("median", "min", "max")}
-    if step["median"] is not None:
-        extremes = [f"{key} {time_text(value, run.unit)}" for key in ("min", "max") if (value := step[key]) is not None]
-        yield "step, median" if extremes else "step", time_text(step["median"], run.unit), ", ".join(extremes)
-    if (rate := number(run.result.get("samples_per_second"))) is not None:
-        yield "samples per second", f"{rate:.4g}", ""
+def _times(result: Result, unit: str) -> Iterator[Fact]:
+    step = result.step_seconds or Spread()
+    if step.median is not None:
+        known = [(name, value) for name, value in (("min", step.min), ("max", step.max)) if value is not None]
+        extremes = [f"{name} {time_text(value, unit)}" for name, value in known]
+        yield "step, median" if extremes else "step", time_text(step.median, unit), ", ".join(extremes)
+    if result.samples_per_second is not None:
+        yield "samples per second", f"{result.samples_per_second:.4g}", ""
 
 
-def _bubbles(run: Run) -> Iterator[Fact]:
-    for source in ("measured", "predicted"):
-        bubble = inner(run.result, "bubble", source)
-        if (makespan := number(inner(bubble, "makespan"))) is not None:
-            span = number(inner(bubble, "span"))
-            note = "of the makespan" + ("" if span is None else f"; {100 * span:.1f} % of the span")
-            yield f"bubble, {source}", f"{100 * makespan:.1f} %", note
+def _bubbles(result: Result) -> Iterator[Fact]:
+    both = result.bubble or Bubbles()
+    for source, bubble in (("measured", both.measured), ("predicted", both.predicted)):
+        if bubble is not None and bubble.makespan is not None:
+            note = "of the makespan" + ("" if bubble.span is None else f"; {100 * bubble.span:.1f} % of the span")
+            yield f"bubble, {source}", f"{100 * bubble.makespan:.1f} %", note
 
 
-def _prediction(run: Run) -> Iterator[Fact]:
-    prediction = run.result.get("prediction")
-    if (error := number(inner(prediction, "step_error"))) is not None:
-        yield "prediction error", f"{100 * error:+.1f} %", "predicted over measured step"
-    if (bound := number(inner(prediction, "lower_bound", "bubble"))) is not None:
-        gap = number(inner(prediction, "gap"))
-        note = "no order of this work has less" + ("" if gap is None else f"; gap {100 * gap:.1f} points")
-        yield "bubble, lower bound", f"{100 * bound:.1f} %", note
-    path = inner(prediction, "critical_path")
+def _prediction(result: Result, unit: str) -> Iterator[Fact]:
+    prediction = result.prediction or Prediction()
+    if prediction.step_error is not None:
+        yield "prediction error", f"{100 * prediction.step_error:+.1f} %", "predicted over measured step"
+    bound = prediction.lower_bound or Bound()
+    if bound.bubble is not None:
+        gap = "" if prediction.gap is None else f"; gap {100 * prediction.gap:.1f} points"
+        yield "bubble, lower bound", f"{100 * bound.bubble:.1f} %", f"no order of this work has less{gap}"
+    path = prediction.critical_path
     if (actions := number(inner(path, "num_actions"))) is not None:
         messages = number(inner(path, "num_messages")) or 0
         seconds = inner(path, "compute_seconds_by_op")
         parts = [(op, number(value)) for op, value in seconds.items()] if isinstance(seconds, dict) else []
-        note = ", ".join(f"{op} {time_text(value, run.unit)}" for op, value in parts if value is not None)
+        note = ", ".join(f"{op} {time_text(value, unit)}" for op, value in parts if value is not None)
         yield "critical path", f"{actions:.0f} actions, {messages:.0f} messages", note
-    if isinstance(name := inner(run.result, "nearest", "schedule"), str):
-        crossed = number(inner(run.result, "nearest", "distance"))
+
+
+def _nearest(result: Result) -> Iterator[Fact]:
+    if isinstance(name := inner(result.nearest, "schedule"), str):
+        crossed = number(inner(result.nearest, "distance"))
         note = "" if crossed is None else f"{100 * crossed:.2g} % of the pairs of actions run the other way round"
         yield "nearest fixed schedule", name, "the same order" if crossed == 0 else note
 

@@ -16,7 +16,7 @@ from pipezoo.experiment.experiment import CheckpointOptions, Experiment
 from pipezoo.experiment.precision import Precision, bf16, bf16_master, fp16, fp32
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.models import MultiMLP
-from pipezoo.runtime import autocast, loss_scale, member, moving_average, optimizing
+from pipezoo.runtime import assemble, autocast, loss_scale, moving_average, optimizing
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.pipeline import Pipeline
 from pipezoo.runtime.read_checkpoint import read
@@ -111,10 +111,10 @@ BROKEN: dict[str, tuple[Any, str, Any, dict[str, Any]]] = {
         {"model": LoudFirst, "precision": SCALING},
     ),
     "ranks without autocast": (autocast.Autocast, "module", lambda self, module: module, {"precision": bf16()}),
-    "a loss that is not scaled": (member, "with_scaled_gradient", lambda loss, *_: loss, {"precision": SCALING}),
+    "a loss that is not scaled": (assemble, "with_scaled_gradient", lambda loss, *_: loss, {"precision": SCALING}),
     "masters that nobody copies back": (optimizing.Optimized, "move", lambda self: self.optimizer.step(), MASTERS),
     "gradients cleared in every step": (Pipeline, "begins_update", lambda self, step: True, HALF),
-    "a sum for a mean of steps": (member, "with_scaled_gradient", lambda loss, *_: loss, HALF),
+    "a sum for a mean of steps": (assemble, "with_scaled_gradient", lambda loss, *_: loss, HALF),
     "an average that forgets": (moving_average.MovingAverage, "update", forget, HALF),
 }
 

@@ -17,7 +17,7 @@ from pipezoo.experiment.precision import bf16, fp16
 from pipezoo.experiment.recipe import Recipe
 from pipezoo.launch.mesh import Mesh
 from pipezoo.models import MultiMLP
-from pipezoo.runtime import member, replicas
+from pipezoo.runtime import assemble, replicas
 from pipezoo.runtime.fault_injection import Drift
 from pipezoo.runtime.microbatching import ScaledLoss, of_batch, total
 from pipezoo.runtime.pipeline import Pipeline
@@ -155,17 +155,17 @@ def test_another_sum_is_not_exact(pipeline: Build, monkeypatch: pytest.MonkeyPat
 
 
 def test_microbatches_that_count_as_those_of_one_replica_fail(pipeline: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(member, "scaled", lambda loss, num_slices: ScaledLoss(loss, num_slices // 2))
+    monkeypatch.setattr(assemble, "scaled", lambda loss, num_slices: ScaledLoss(loss, num_slices // 2))
     assert train(pipeline(MLP, ORDER, mesh=Mesh(dp=2), **TOGETHER)).verdict["verified"] == "failed"
 
 
 def test_tied_weights_that_are_summed_over_all_replicas_fail(pipeline: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = member.join
+    right = assemble.join
 
     def twice(*args: Any) -> Any:
         return [replace(tied, group=torch.distributed.group.WORLD) for tied in right(*args)]
 
-    monkeypatch.setattr(member, "join", twice)
+    monkeypatch.setattr(assemble, "join", twice)
     verdict = train(pipeline(tied, ORDER, halves, mesh=Mesh(dp=2))).verdict
     assert verdict["verified"] == "failed"
 

@@ -30,7 +30,8 @@ from benchmarks.matrix_page import EXECUTORS, INTRODUCTION, SCHEDULES, Cell, Cel
 from pipezoo.cli.request import Request
 from pipezoo.cli.sweep_worker import run_in_worker
 from pipezoo.config.compose import compose, resolved_config, trusted_by
-from pipezoo.config.resolve import ResolvedConfig, build, check_components
+from pipezoo.config.resolve import build, check_components
+from pipezoo.config.resolved import ResolvedConfig
 from pipezoo.errors import ConfigError, PipezooError, VerificationError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.results.run_dir import RESULT, read_result, write_json

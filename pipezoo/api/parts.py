@@ -13,7 +13,9 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from torch import nn
 
-from pipezoo.config.resolve import ResolvedConfig, component_of, lr_schedule_of
+from pipezoo.config.nodes import component_of
+from pipezoo.config.resolve import lr_schedule_of
+from pipezoo.config.resolved import ResolvedConfig
 from pipezoo.errors import MISSING, ArgumentError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.python_component import PythonComponent

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pipezoo.api.folders import in_folder
 from pipezoo.api.refusals import refusals
 from pipezoo.cli.run import task_of, to_yaml
-from pipezoo.config.resolve import WITH_MODEL, ResolvedConfig, build, check_components
+from pipezoo.config.resolve import WITH_MODEL, build, check_components
+from pipezoo.config.resolved import ResolvedConfig
 from pipezoo.errors import ArgumentError, ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.experiment import TASKS, Experiment

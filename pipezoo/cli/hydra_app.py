@@ -30,7 +30,7 @@ from pipezoo.cli.request import OVERRIDES, Request
 from pipezoo.cli.resume import KEY, SweepRefused, begin
 from pipezoo.config.compose import resolved_config, trusting
 from pipezoo.config.overrides import is_hydras, key_of, parted
-from pipezoo.config.resolve import ResolvedConfig
+from pipezoo.config.resolved import ResolvedConfig
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.registry import conf_dir

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipezoo.config.resolve import ResolvedConfig, build
+from pipezoo.config.resolve import build
+from pipezoo.config.resolved import ResolvedConfig
 from pipezoo.errors import ConfigError
 from pipezoo.experiment.experiment import Experiment
 

@@ -21,7 +21,8 @@ from pipezoo.cli.attempts import finds_its_folder_again, slurm_folder
 from pipezoo.cli.request import Request
 from pipezoo.cli.typed_words import start_timeout, world_port
 from pipezoo.config.overrides import key_of, parted
-from pipezoo.config.resolve import ResolvedConfig, build, check_components
+from pipezoo.config.resolve import build, check_components
+from pipezoo.config.resolved import ResolvedConfig
 from pipezoo.errors import ConfigError, PipezooError, RankError
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import known_ranks

@@ -26,8 +26,10 @@ from omegaconf.resolvers.oc import env
 
 from pipezoo.config.config_errors import explain
 from pipezoo.config.help import help_text
+from pipezoo.config.nodes import component_of
 from pipezoo.config.overrides import config_dirs, key_of, parted
-from pipezoo.config.resolve import GIVEN, OPTIONAL, ResolvedConfig, build, check_components, component_of
+from pipezoo.config.resolve import build, check_components
+from pipezoo.config.resolved import GIVEN, OPTIONAL, ResolvedConfig
 from pipezoo.errors import ConfigError, show
 from pipezoo.experiment.allowlist import Allowlist
 from pipezoo.experiment.derive import asked_stages

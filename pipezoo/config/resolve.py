@@ -1,58 +1,25 @@
-"""What a config came to, in plain values, and the experiment that it describes. Nothing here knows of Hydra.
-
-DictConfig  --config.resolved_config--> ResolvedConfig  --build-->  Experiment
-                                     picklable: may be composed in one process and run in another
-"""
+"""From plain values to the experiment that they describe (resolved.py, nodes.py). Nothing here knows of Hydra."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from pipezoo.errors import ConfigError, show
-from pipezoo.experiment.allowlist import BASES, Allowlist
+from pipezoo.config.nodes import component_of, loss_inputs_of, output_of, several, tensor_plan_of, weights_of
+from pipezoo.config.resolved import GIVEN, OPTIONAL, ResolvedConfig
+from pipezoo.errors import ConfigError
 from pipezoo.experiment.component import Component
 from pipezoo.experiment.derive import derive, resolve
 from pipezoo.experiment.experiment import COUNTS, Experiment
 from pipezoo.experiment.precision import Precision
 from pipezoo.experiment.recipe import KEYS, recipe_of
 from pipezoo.experiment.registry import conf_dir
-from pipezoo.experiment.tensor_plan import TensorPlan, plan_of
 from pipezoo.launch.mesh import Mesh
-from pipezoo.validators import unknown
 
-# What the caller adds to each part's arguments, and the class that its target must be a subclass of.
-GIVEN = {
-    "model": (),
-    "data": ("batch_size", "seed"),
-    "split": ("model", "num_stages", "example"),
-    "schedule": ("num_ranks", "num_microbatches"),
-    "optimizer": ("params",),
-    "loss": (),
-    "executor": (),
-    "cost": ("num_stages", "stages_per_rank"),
-    "launch": (),
-    "plan": (),
-    "checkpoint": (),
-}
-OPTIONAL: dict[str, tuple[str, ...]] = {
-    "fault": (),
-    "export": ("spec",),
-    "eval": (),
-    "tracker": ("folder", "config"),
-    "lr_schedule": ("optimizer",),
-    "precision": (),
-    "profile": (),
-    "topology": (),
-    "mesh": (),
-}  # that may have no option chosen
 NO_SCHEDULE = "pipezoo.lr_schedules.constant.none"
-FACTORIES = ("lr_schedule",)  # groups whose target may be a function, so that what it makes is looked at
-STAGES = "_stages_"  # key of a model that is told its number of stages: which of its arguments that is
-SECRET = 4  # characters that a value from the environment has at least, to be looked for in what is printed
 WITH_MODEL = ("train", "verify")  # tasks that need every part; the others need a schedule and its cost
 NOT_NUMBERS = (
     "task",
@@ -71,35 +38,6 @@ NOT_NUMBERS = (
     "on_nonfinite",
     "debug",
 )
-
-
-@dataclass(frozen=True)
-class ResolvedConfig:
-    """A config, resolved.
-
-    Args:
-        values: by key; those of a group are a dict with ``_target_``.
-        choices: which option of each group was chosen, by group.
-        trust: whose code may be named besides ours.
-        sources: by group, the arguments that repeat another key of the config, with that key.
-        shown: the values as they are written down: what came from the environment stands as it was typed.
-    """
-
-    values: Mapping[str, Any]
-    choices: Mapping[str, Any] = field(default_factory=dict)
-    trust: Allowlist = field(default_factory=Allowlist)
-    sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    shown: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def task(self) -> str:
-        return str(self.values.get("task"))
-
-    def hide(self, text: str) -> str:
-        """``text`` with what came from the environment as it was typed."""
-        for value, typed in _unlike(self.values, self.shown):
-            text = text if "${conf_dir:}" in typed else text.replace(value, typed)
-        return text
 
 
 def build(resolved: ResolvedConfig) -> Experiment:
@@ -208,96 +146,6 @@ def check_components(experiment: Experiment) -> None:
 def _besides(**found: Any) -> dict[str, Any]:
     """What else determines the numbers; nothing where it is as it is by default, so that old hashes hold."""
     return {key: value for key, value in found.items() if value is not None and value != {}}
-
-
-def weights_of(plain: dict[str, Any]) -> str | None:
-    """The file at ``model.weights``, taken out of the model's node. What is no text is the model's own argument."""
-    node = plain.get("model")
-    if not isinstance(node, dict) or not isinstance(weights := node.get("weights"), (str, type(None))):
-        return None
-    plain["model"] = {key: value for key, value in node.items() if key != "weights"}
-    if weights == "":
-        raise ConfigError("model.weights='': must be a file or a folder, or null")
-    return weights
-
-
-def output_of(plain: dict[str, Any], resolved: ResolvedConfig) -> str | int | None:
-    """The part of the output at ``model.output``, taken out of the model's node where it is no argument of its own."""
-    node = plain.get("model")
-    if not isinstance(node, dict) or "output" not in node:
-        return None
-    output, rest = node["output"], {key: value for key, value in node.items() if key != "output"}
-    if output is not None and component_of("model", rest, resolved).takes("output"):
-        return None
-    plain["model"] = rest
-    if output is not None and (isinstance(output, bool) or not isinstance(output, (str, int)) or output == ""):
-        raise ConfigError(f"model.output={show(output)}: must be the name of a field, an index, or null")
-    return output
-
-
-def tensor_plan_of(plain: dict[str, Any]) -> TensorPlan:
-    """The plan at ``model.tp``, taken out of the model's node. What has no keys is the model's own argument."""
-    node = plain.get("model")
-    if not isinstance(node, dict) or not isinstance(node.get("tp"), (dict, type(None))):
-        return TensorPlan()
-    plain["model"] = {key: value for key, value in node.items() if key != "tp"}
-    return plan_of(node.get("tp"))
-
-
-def loss_inputs_of(plain: dict[str, Any], resolved: ResolvedConfig) -> tuple[str, ...]:
-    """The names at ``loss.inputs``, taken out of the loss's node where it is no argument of its own."""
-    node = plain.get("loss")
-    if not isinstance(node, dict) or "inputs" not in node:
-        return ()
-    names, rest = node["inputs"], {key: value for key, value in node.items() if key != "inputs"}
-    if names is not None and component_of("loss", rest, resolved).takes("inputs"):
-        return ()
-    plain["loss"] = rest
-    names = [names] if isinstance(names, str) else names or []
-    if not isinstance(names, list) or not all(isinstance(name, str) and name.isidentifier() for name in names):
-        raise ConfigError(f"loss.inputs={show(names)}: must be names of the model's inputs, as [attention_mask]")
-    return tuple(names)
-
-
-def component_of(group: str, node: Any, resolved: ResolvedConfig) -> Component:
-    """The part that a node of the config describes."""
-    choice = str(resolved.choices.get(group) or "?")
-    if not isinstance(node, dict):
-        raise ConfigError(f"{group}={show(node)}: must be an option of the group, chosen with {group}=")
-    arguments = {str(name): value for name, value in node.items()}
-    target = arguments.pop("_target_", None)
-    if not isinstance(target, str):
-        raise ConfigError(f"{group}._target_={show(target)}: must be the dotted name of a function or a class")
-    told = arguments.pop(STAGES, "") if group == "model" else ""
-    if told and told not in arguments:
-        raise ConfigError(f"{group}.{STAGES}={show(told)}: {unknown('argument', str(told), arguments)}")
-    role, given = "" if group in FACTORIES else BASES.get(group, ""), (GIVEN | OPTIONAL).get(group, ())
-    sources = resolved.sources.get(group, {})
-    return Component(group, choice, target, arguments, role, given, resolved.trust, sources, str(told))
-
-
-def several(group: str, nodes: Any, resolved: ResolvedConfig) -> tuple[Component, ...]:
-    """A part for each chosen option of a group of which there may be several."""
-    if not isinstance(nodes, dict):
-        raise ConfigError(f"{group}={show(nodes)}: must be options of the group, chosen with {group}=")
-    components = []
-    for name, node in nodes.items():
-        sources = {key: f"{group}.{name}.{key}" for key in node} if isinstance(node, dict) else {}
-        own = replace(resolved, choices={group: name}, sources={group: sources})
-        components.append(component_of(group, node, own))
-    return tuple(components)
-
-
-def _unlike(values: Any, shown: Any) -> Iterator[tuple[str, str]]:
-    """The texts that are not shown, and what is shown for them."""
-    if isinstance(values, dict) and isinstance(shown, dict):
-        for key in values:
-            yield from _unlike(values[key], shown.get(key))
-    elif isinstance(values, list) and isinstance(shown, list):
-        for pair in zip(values, shown, strict=True):
-            yield from _unlike(*pair)
-    elif isinstance(values, str) and isinstance(shown, str) and values != shown and len(values) >= SECRET:
-        yield values, shown
 
 
 def config_hash(values: Mapping[str, Any], components: Mapping[str, Component]) -> str:

@@ -16,7 +16,7 @@ import pytest
 from pipezoo.cli.folder_lock import locked
 from pipezoo.cli.request import Request
 from pipezoo.cli.resume import NOTE, SweepRefused, asked_folder, begin, done_already, resumed
-from pipezoo.config.resolve import ResolvedConfig
+from pipezoo.config.resolved import ResolvedConfig
 from pipezoo.errors import ConfigError
 from tests.support.command_line import Warm
 

@@ -20,7 +20,7 @@ from pipezoo.experiment.experiment import CheckpointOptions
 from pipezoo.runtime.build import build_pipeline
 from pipezoo.runtime.optimizer_state import CannotRestoreError, began, capture, names_of, restore, same
 from pipezoo.runtime.read_checkpoint import read
-from tests.runtime.test_checkpoint import sign
+from tests.runtime.test_read_checkpoint import sign
 from tests.support.experiments import WIDTH, experiment, run
 
 Parameters = Iterable[nn.Parameter]

@@ -21,7 +21,6 @@ A stage that was only ever seen with a full backward has no I and W: they are un
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -38,19 +37,17 @@ from pipezoo.simulator.cost_entries import (
     BYTES_AND_OPTIMIZER,
     STAGE_KEYS,
     Floats,
-    entries_of,
-    mapping,
     negative,
     range_text,
     table_of,
 )
+from pipezoo.simulator.cost_form import arguments_of, as_dict, of_run
 from pipezoo.simulator.p2p import P2P as P2P
 from pipezoo.simulator.p2p import Links
-from pipezoo.simulator.skip_messages import SkipMessage, as_dicts, messages_of
+from pipezoo.simulator.skip_messages import SkipMessage
 from pipezoo.validators import check_int, check_number
 
 TIME_UNITS = ("s", "unit")
-KEYS = ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain", "unit", "skips", "links")
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -232,16 +229,18 @@ class Cost:
         if not self.for_every_stage:
             return self
         amounts: dict[str, Any] = {key: np.repeat(getattr(self, key), num_stages) for key in BYTES_AND_OPTIMIZER}
-        return replace(self, seconds=np.repeat(self._given(), num_stages, axis=0), **amounts, for_every_stage=False)
+        return replace(
+            self, seconds=np.repeat(self.given_seconds(), num_stages, axis=0), **amounts, for_every_stage=False
+        )
 
     def share(self, parts: int) -> Cost:
         """The costs of stages that are a ``parts``-th each: times and activations are, outputs and messages not."""
         amounts: dict[str, Any] = {
             key: getattr(self, key) / parts for key in BYTES_AND_OPTIMIZER if key != "output_bytes"
         }
-        return replace(self, seconds=self._given() / parts, **amounts)
+        return replace(self, seconds=self.given_seconds() / parts, **amounts)
 
-    def _given(self) -> Floats:
+    def given_seconds(self) -> Floats:
         """``seconds`` without what was derived."""
         seconds: Floats = self.seconds.copy()
         seconds[self.full_backward_is_derived, Op.B] = math.nan
@@ -312,41 +311,11 @@ class Cost:
         Raises:
             ValueError: one line that names the entry, its value and what would be right.
         """
-        fields = mapping("cost", data, KEYS)
-        entries = entries_of(fields.pop("stages", None), num_stages)
-        fields |= {key: np.array([entry.get(key, 0.0) for entry in entries]) for key in BYTES_AND_OPTIMIZER}
-        seconds = np.array([[entry.get(op.name, math.nan) for op in COMPUTE] for entry in entries])
-        for key in ("p2p", "p2p_intra_node"):
-            if fields.get(key) is None:
-                fields.pop(key, None)
-                continue
-            entries_of_p2p = mapping(key, fields[key], ("latency", "bandwidth"))
-            try:
-                fields[key] = P2P(**entries_of_p2p)
-            except ArgumentError as error:
-                raise error.inside(key) from None
-        fields["skips"] = messages_of(fields.get("skips") or ())
-        if fields.get("links") is not None:
-            fields["links"] = Links.from_dict(fields["links"])
-        return cls(seconds, **fields)
+        return cls(**arguments_of(data, num_stages))
 
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`from_dict` reads: plain numbers, lists and dicts; what is 0 or derived is left out."""
-        seconds, stages = self._given(), []
-        for stage in range(self.num_stages):
-            entry = {op.name: float(seconds[stage, op]) for op in COMPUTE if not math.isnan(seconds[stage, op])}
-            amounts = {key: float(getattr(self, key)[stage]) for key in BYTES_AND_OPTIMIZER}
-            stages.append(entry | {key: amount for key, amount in amounts.items() if amount})
-        data: dict[str, Any] = {
-            "stages": stages[0] if self.for_every_stage else stages,
-            "p2p": self.p2p.to_dict(),
-        }
-        if self.p2p_intra_node is not None:
-            data |= {"p2p_intra_node": self.p2p_intra_node.to_dict(), "ranks_per_node": self.ranks_per_node}
-        data |= {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
-        data |= {"skips": as_dicts(self.skips)} if self.skips else {}
-        data |= {"links": self.links.to_dict()} if self.links is not None else {}
-        return data if self.unit == "s" else data | {"unit": self.unit}
+        return as_dict(self)
 
     @classmethod
     def from_run(cls, folder: str | Path) -> Cost:
@@ -355,16 +324,7 @@ class Cost:
         Raises:
             ArgumentError: the folder holds no run, or one that knew no costs.
         """
-        path = Path(folder) / "result.json"
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ArgumentError("folder", folder, f"holds no run that can be read: {error}") from None
-        prediction = result.get("prediction") if isinstance(result, dict) else None
-        found = (prediction.get("cost") if isinstance(prediction, dict) else None) or result.get("cost")
-        if not isinstance(found, dict):
-            raise ArgumentError("folder", folder, "this run knew no costs")
-        return cls.from_dict(found)
+        return cls.from_dict(of_run(folder))
 
     def __repr__(self) -> str:
         stages = "every stage" if self.for_every_stage else f"{self.num_stages} stages"

@@ -76,3 +76,10 @@ def test_the_costs_of_a_run_come_from_its_folder(tmp_path):
 def test_it_is_one_line():
     assert repr(Cost(F=1, I=1, W=0.5, p2p=0.1)) == "Cost(every stage: F 1, B 1.5, I 1, W 0.5; p2p 0.1 s)"
     assert repr(Cost(F=[1, 2], B=3)) == "Cost(2 stages: F 1 .. 2, B 3; p2p 0 s)"
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"prediction": 3}', '{"cost": []}'])
+def test_a_result_that_knew_no_costs_is_refused_whatever_stands_there(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match="this run knew no costs"):
+        Cost.from_run(tmp_path)

@@ -95,6 +95,7 @@ def test_a_run_tells_the_commit_of_its_beginning(tmp_path, monkeypatch):
     from tests.support.experiments import experiment, run
 
     commits = iter(("begun", "changed while it ran"))
-    monkeypatch.setattr("pipezoo.tasks.train.provenance", lambda: {"git": {"commit": next(commits), "dirty": False}})
+    told = "pipezoo.tasks.train_result.provenance"
+    monkeypatch.setattr(told, lambda: {"git": {"commit": next(commits), "dirty": False}})
     run(experiment(("pipezoo.models.mlp.MultiMLP", {"d_hid": 8, "n_layers": 2})), tmp_path)
     assert read_result(tmp_path)["git"]["commit"] == "begun"

@@ -22,9 +22,8 @@ def import_foreign(name: str) -> ModuleType:
     """Import a module; once more where only torchvision's operators were missing. Raises what the import raises."""
     try:
         return importlib.import_module(name)
-    except Exception as error:
-        is_no_module = isinstance(error, ModuleNotFoundError) and error.name == name
-        if is_no_module or not declare_operators():
+    except Exception:
+        if not declare_operators():
             raise
     return importlib.import_module(name)
 

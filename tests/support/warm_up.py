@@ -56,6 +56,7 @@ def warm_up() -> None:
     import torch
 
     from pipezoo.config.compose import compose
+    from pipezoo.foreign_import import declare_operators
     from pipezoo.models import ExampleCode, MultiMLP
     from pipezoo.report.template import compile_templates
     from pipezoo.schedules import ZOO
@@ -63,6 +64,7 @@ def warm_up() -> None:
 
     compose(["model=multi_mlp"])
     compile_templates()
+    declare_operators()
     ZOO.names()
     with torch.random.fork_rng(devices=[]):
         marked.split(ExampleCode(4, 2), 2, (torch.zeros(2, 4),))

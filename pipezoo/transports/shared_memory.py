@@ -15,6 +15,7 @@ dies is the supervisor's to notice.
 from __future__ import annotations
 
 import mmap
+import os
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
@@ -27,7 +28,7 @@ from pipezoo.runtime.transport import Lane, Receive, Send, Tensors, check_form
 from pipezoo.schedule.action import Action, Op
 
 SPINS = 100  # tries of a semaphore, about 30 us, before a rank that has a core to itself goes to sleep
-MORE_SPINS = 4000  # the same where the last wait was a short one: to sleep and to be woken costs both ranks more
+MORE_SPINS = 1500  # the same where the last wait was a short one: to sleep and to be woken costs both ranks more
 SHORT = 1e-3  # seconds
 ALIGNMENT = 64  # bytes: a cache line
 SENDS = {Op.SEND_F: 1, Op.SEND_B: -1}  # to the stage so much further, where the action names no other
@@ -135,6 +136,7 @@ class SharedMemoryEndpoint:
         numbers = [self._memory.number(lane, mb) for mb in range(len(slots[0]))]
         per_step, few, source = self._memory.per_step(lane), self._memory.spins, lane.source
         count, tries, more = self._arrived, few, MORE_SPINS if few else 0
+        let_others = os.sched_yield  # a neighbour may be waiting for this very core
         count.setdefault(source, 0)
 
         def arrival(microbatch: int, number: int) -> Callable[[], Tensors]:
@@ -143,9 +145,11 @@ class SharedMemoryEndpoint:
                 step = self._step
                 while count[source] < step * per_step + number:
                     began = time.perf_counter()
-                    for _ in range(tries):
+                    for tried in range(tries):
                         if take(False):
                             break
+                        if tried >= few:
+                            let_others()
                     else:
                         take()
                         tries = more if time.perf_counter() - began < SHORT else few

@@ -28,8 +28,8 @@ from pipezoo.runtime.transport import Lane, Receive, Send, Tensors, check_form
 from pipezoo.schedule.action import Action, Op
 
 SPINS = 100  # tries of a semaphore, about 30 us, before a rank that has a core to itself goes to sleep
-MORE_SPINS = 1500  # the same where the last wait was a short one: to sleep and to be woken costs both ranks more
-SHORT = 1e-3  # seconds
+MORE_SPINS = 400  # the same where the last wait was a short one: to sleep and to be woken costs both ranks more
+SHORT = 300e-6  # seconds
 ALIGNMENT = 64  # bytes: a cache line
 SENDS = {Op.SEND_F: 1, Op.SEND_B: -1}  # to the stage so much further, where the action names no other
 Way = tuple[int, int]  # from which stage to which

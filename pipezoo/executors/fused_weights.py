@@ -164,8 +164,10 @@ def _ways_to_weights(ends: Iterable[torch.Tensor]) -> list[tuple[Node, int, int]
 
 def _walk(ends: Iterable[torch.Tensor]) -> tuple[dict[Node, int], list[Node]]:
     """How many ways lead to each node of a graph, and which are of this file."""
-    waiting = [get_gradient_edge(end).node for end in ends if end.requires_grad]
-    uses = dict(Counter(waiting))
+    waiting: list[Node] = [end.grad_fn or get_gradient_edge(end).node for end in ends if end.requires_grad]
+    uses: dict[Node, int] = dict.fromkeys(waiting, 1)
+    if len(uses) < len(waiting):
+        uses = dict(Counter(waiting))
     ours: list[Node] = []
     while waiting:
         node = waiting.pop()

@@ -41,10 +41,10 @@ from pipezoo.simulator.cost_entries import (
     range_text,
     table_of,
 )
-from pipezoo.simulator.cost_form import arguments_of, as_dict, of_run
+from pipezoo.simulator.cost_form import arguments_of, of_run
 from pipezoo.simulator.p2p import P2P as P2P
 from pipezoo.simulator.p2p import Links
-from pipezoo.simulator.skip_messages import SkipMessage
+from pipezoo.simulator.skip_messages import SkipMessage, as_dicts
 from pipezoo.validators import check_int, check_number
 
 TIME_UNITS = ("s", "unit")
@@ -315,7 +315,21 @@ class Cost:
 
     def to_dict(self) -> dict[str, Any]:
         """What :meth:`from_dict` reads: plain numbers, lists and dicts; what is 0 or derived is left out."""
-        return as_dict(self)
+        seconds, stages = self.given_seconds(), []
+        for stage in range(self.num_stages):
+            entry = {op.name: float(seconds[stage, op]) for op in COMPUTE if not math.isnan(seconds[stage, op])}
+            amounts = {key: float(getattr(self, key)[stage]) for key in BYTES_AND_OPTIMIZER}
+            stages.append(entry | {key: amount for key, amount in amounts.items() if amount})
+        data: dict[str, Any] = {
+            "stages": stages[0] if self.for_every_stage else stages,
+            "p2p": self.p2p.to_dict(),
+        }
+        if self.p2p_intra_node is not None:
+            data |= {"p2p_intra_node": self.p2p_intra_node.to_dict(), "ranks_per_node": self.ranks_per_node}
+        data |= {"overlap": self.overlap, "overlap_gain": self.overlap_gain}
+        data |= {"skips": as_dicts(self.skips)} if self.skips else {}
+        data |= {"links": self.links.to_dict()} if self.links is not None else {}
+        return data if self.unit == "s" else data | {"unit": self.unit}
 
     @classmethod
     def from_run(cls, folder: str | Path) -> Cost:

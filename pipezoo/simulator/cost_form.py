@@ -1,11 +1,11 @@
-"""Costs as plain dicts, in the form that stands on top of ``cost.py``: read, written, and found in a run's folder."""
+"""Costs as plain dicts, in the form that stands on top of ``cost.py``: read, and found in a run's folder."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +13,7 @@ from pipezoo.errors import ArgumentError
 from pipezoo.schedule.action import COMPUTE
 from pipezoo.simulator.cost_entries import BYTES_AND_OPTIMIZER, entries_of, mapping
 from pipezoo.simulator.p2p import P2P, Links
-from pipezoo.simulator.skip_messages import as_dicts, messages_of
-
-if TYPE_CHECKING:
-    from pipezoo.simulator.cost import Cost
+from pipezoo.simulator.skip_messages import messages_of
 
 KEYS = ("stages", "p2p", "p2p_intra_node", "ranks_per_node", "overlap", "overlap_gain", "unit", "skips", "links")
 
@@ -40,25 +37,6 @@ def arguments_of(data: object, num_stages: int | None) -> dict[str, Any]:
     if fields.get("links") is not None:
         fields["links"] = Links.from_dict(fields["links"])
     return {"seconds": seconds, **fields}
-
-
-def as_dict(cost: Cost) -> dict[str, Any]:
-    """Plain numbers, lists and dicts; what is 0 or derived is left out."""
-    seconds, stages = cost.given_seconds(), []
-    for stage in range(cost.num_stages):
-        entry = {op.name: float(seconds[stage, op]) for op in COMPUTE if not math.isnan(seconds[stage, op])}
-        amounts = {key: float(getattr(cost, key)[stage]) for key in BYTES_AND_OPTIMIZER}
-        stages.append(entry | {key: amount for key, amount in amounts.items() if amount})
-    data: dict[str, Any] = {
-        "stages": stages[0] if cost.for_every_stage else stages,
-        "p2p": cost.p2p.to_dict(),
-    }
-    if cost.p2p_intra_node is not None:
-        data |= {"p2p_intra_node": cost.p2p_intra_node.to_dict(), "ranks_per_node": cost.ranks_per_node}
-    data |= {"overlap": cost.overlap, "overlap_gain": cost.overlap_gain}
-    data |= {"skips": as_dicts(cost.skips)} if cost.skips else {}
-    data |= {"links": cost.links.to_dict()} if cost.links is not None else {}
-    return data if cost.unit == "s" else data | {"unit": cost.unit}
 
 
 def of_run(folder: str | Path) -> dict[str, Any]:

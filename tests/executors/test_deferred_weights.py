@@ -67,9 +67,9 @@ class Reused(nn.Module):
 class Frozen(nn.Module):
     """A frozen weight with a bias that learns, the other way round, and neither."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
         self.layers[0].weight.requires_grad_(False)
         self.layers[1].bias.requires_grad_(False)
         self.layers[2].requires_grad_(False)

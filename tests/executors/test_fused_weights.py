@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from pipezoo.executors import fused_weights
 from pipezoo.executors.fused_weights import LARGE, FusedWeights, add_product, fits
 from pipezoo.runtime.autograd_engine import run_backward
+from tests.executors.test_deferred_weights import Frozen
 from tests.support.experiments import PROCESSES, ending, experiment
 
 SIDE = 512  # 512 * 512 values are LARGE
@@ -167,20 +168,6 @@ class Hooked(nn.Module):
         return self.second(self.first(x).relu())
 
 
-class Frozen(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(SIDE, SIDE) for _ in range(3))
-        self.layers[0].weight.requires_grad_(False)
-        self.layers[1].bias.requires_grad_(False)
-        self.layers[2].requires_grad_(False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = layer(x).tanh()
-        return x
-
-
 class Recomputed(nn.Module):
     def __init__(self, reentrant: bool) -> None:
         super().__init__()
@@ -252,7 +239,7 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     "a graph inside": GraphInside,
     "sequences": Sequences,
     "hooked": Hooked,
-    "frozen": Frozen,
+    "frozen": lambda: Frozen(SIDE),
     "recomputed": lambda: Recomputed(reentrant=False),
     "recomputed, reentrant": lambda: Recomputed(reentrant=True),
     "recurrent": Recurrent,
